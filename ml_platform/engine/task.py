@@ -1,0 +1,205 @@
+"""`@task`: a typed Python function whose signature declares data, parameters, resources and output."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
+
+import prefect
+from prefect.cache_policies import NO_CACHE
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from ml_platform.engine.prefect_door import task_run_name
+from ml_platform.engine.trace import current_trace
+from ml_platform.engine.types import type_name
+from ml_platform.errors import GraphError
+from ml_platform.resources.leases import current_leases
+from ml_platform.specs.resources import ResourceSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DEFAULTS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False, "task_run_name": task_run_name}
+
+
+class Task(prefect.Task[P, R], Generic[P, R]):
+    """A Prefect task with a typed signature and resources that the engine opens.
+
+    Under `@dag` a call declares a node. Anywhere else, in a plain `@prefect.flow`, a test or a REPL,
+    it runs at once. Everything a `prefect.Task` takes works here too.
+
+    Args:
+        function: The user's function. Every parameter and the return value need an annotation.
+        preflight: Called before anything of a run starts, with those arguments of the task that are
+            known by then, by name; it asks only for the ones it wants. Must only read. Raises a
+            `PlatformError` when the task could not work.
+        options: Options of `prefect.Task`.
+    """
+
+    def __init__(
+        self, function: Callable[P, R], *, preflight: Callable[..., None] | None = None, **options: Any
+    ) -> None:
+        self.function = function
+        self.preflight = preflight
+        self.options = options
+        self.signature = inspect.signature(function)
+        self.recipes = _recipes(self.signature)
+        self.types = _annotations(function, self.signature, self.recipes)
+        self.output_type: Any = self.types.pop("return")
+        super().__init__(fn=_with_resources(self), **{**_DEFAULTS, **options})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Declare a node under `@dag`; run at once anywhere else."""
+        under_way = current_trace()
+        if under_way is None:
+            return super().__call__(*args, **kwargs)
+        arguments, resources = self.bind(*args, **kwargs)
+        return under_way.add(self, arguments, resources)
+
+    def bind(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, ResourceSpec]]:
+        """Arguments and recipes of a call, defaults applied."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise GraphError(f"call of task {self.name!r} does not fit its signature", got=error) from error
+        bound.apply_defaults()
+        resources = {k: v for k, v in bound.arguments.items() if isinstance(v, ResourceSpec)}
+        return {k: v for k, v in bound.arguments.items() if k not in resources}, resources
+
+    def with_options(self, **options: Any) -> Task[P, R]:  # type: ignore[override]
+        """This task with other options. Stays a task of this kind."""
+        return type(self)(self.function, **{"preflight": self.preflight, **self.options, **options})
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Prefect; under `@dag` a plain call declares the node."""
+        _refuse_under_dag(self, "submit")
+        return super().submit(*args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Prefect; not under `@dag`."""
+        _refuse_under_dag(self, "map")
+        return super().map(*args, **kwargs)
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Prefect; not under `@dag`."""
+        _refuse_under_dag(self, "delay")
+        return super().delay(*args, **kwargs)
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *, preflight: Callable[..., None] | None = None, **options: Any
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a task. Options are those of `Task` and of `prefect.Task`.
+
+    >>> @task(retries=2)
+    ... def double(x: int) -> int:
+    ...     return 2 * x
+    >>> double.fn(21)
+    42
+    """
+    if function is None:
+        return functools.partial(task, **options)
+    return Task(function, **options)
+
+
+def _refuse_under_dag(task: Task[..., Any], verb: str) -> None:
+    if current_trace() is not None:
+        raise GraphError(
+            f"{task.name}.{verb}(…) under @dag",
+            hint=f"call it: {task.name}(…); tasks that do not wait for each other run side by side",
+        )
+
+
+def _recipes(signature: inspect.Signature) -> dict[str, ResourceSpec]:
+    defaults = ((name, parameter.default) for name, parameter in signature.parameters.items())
+    return {name: default for name, default in defaults if isinstance(default, ResourceSpec)}
+
+
+def _annotations(
+    function: Callable[..., Any], signature: inspect.Signature, recipes: Mapping[str, ResourceSpec]
+) -> dict[str, Any]:
+    """Types of all parameters but resources, and of `return`.
+
+    A resource's annotation may be known to type checkers alone (SparkSession under TYPE_CHECKING), so
+    it is not evaluated: its recipe says what it is.
+    """
+    wanted = [name for name in signature.parameters if name not in recipes] + ["return"]
+    written = inspect.get_annotations(function)
+    bare = [name for name in wanted if name not in written]
+    where = f"{function.__module__}.{function.__qualname__}"
+    if bare:
+        raise GraphError(
+            f"task {where} lacks annotations",
+            wanted="a type for every parameter and for the return value",
+            got=f"none for {', '.join(bare)}",
+        )
+    try:
+        chosen = types.SimpleNamespace(__annotations__={name: written[name] for name in wanted})
+        return get_type_hints(chosen, globalns=function.__globals__, include_extras=True)
+    except NameError as error:
+        raise GraphError(
+            f"an annotation of task {where} names something that is not imported at run time",
+            got=error,
+            hint="import it outside `if TYPE_CHECKING:`",
+        ) from error
+
+
+def _with_resources(task: Task[..., Any]) -> Callable[..., Any]:
+    """The function that Prefect runs: opens recipes, calls the user's function, checks its output."""
+    function = task.function
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run_async(*args: Any, **kwargs: Any) -> Any:
+            with _opened(task, args, kwargs) as arguments:
+                return _checked(task, await function(**arguments))
+
+        return run_async
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _opened(task, args, kwargs) as arguments:
+            return _checked(task, function(**arguments))
+
+    return run
+
+
+@contextmanager
+def _opened(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    arguments, recipes = task.bind(*args, **kwargs)
+    with current_leases().open(recipes, task=task.name) as resources:
+        yield {**arguments, **resources}
+
+
+def _checked(task: Task[..., Any], output: Any) -> Any:
+    try:
+        return _adapter(task.output_type).validate_python(output, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise GraphError(
+            f"task {task.name} returned what its type does not say",
+            wanted=type_name(task.output_type),
+            got=f"{type_name(type(output))}: {first['msg']} at {'.'.join(map(str, first['loc'])) or 'the value'}",
+        ) from error
+
+
+@functools.lru_cache(maxsize=512)
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict
+
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticSchemaGenerationError:
+        return TypeAdapter(Any)
+    except Exception as error:
+        if getattr(error, "code", "") == "type-adapter-config-unused":
+            return TypeAdapter(annotation)
+        raise

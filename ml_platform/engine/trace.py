@@ -1,0 +1,151 @@
+"""Tracing: a dag's function runs once with promises in place of results, and leaves a graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ml_platform.engine.graph import Graph, Node, Reference
+from ml_platform.engine.types import field_type, type_name
+from ml_platform.errors import GraphError
+from ml_platform.specs.resources import ResourceSpec
+
+if TYPE_CHECKING:
+    from ml_platform.engine.task import Task
+
+_ENGINE = str(Path(__file__).parent)
+
+
+class Promise:
+    """What a task will return. It can be handed to other tasks, and its declared fields can be named."""
+
+    __slots__ = ("_reference", "_type")
+
+    def __init__(self, reference: Reference, type_: Any) -> None:
+        self._reference = reference
+        self._type = type_
+
+    def __getattr__(self, name: str) -> Promise:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        path = (*self._reference.path, name)
+        try:
+            return Promise(Reference(self._reference.node, path), field_type(self._type, name))
+        except AttributeError as error:
+            raise GraphError(f"promise of {self._reference} has no {name!r} ({user_line()})", got=error) from error
+
+    def __repr__(self) -> str:
+        return f"<promise of {self._reference}: {type_name(self._type)}>"
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise GraphError(
+            f"a promise was used as a value in a dag ({user_line()})",
+            wanted="promises handed to tasks, whole or by a declared field",
+            got=f"{self!r} in an expression",
+            hint="do it inside a task: a dag declares what runs, its function never sees results",
+        )
+
+    __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __call__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse  # type: ignore[assignment]
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __str__ = __format__ = __int__ = __float__ = __index__ = _refuse  # type: ignore[assignment]
+    __hash__ = object.__hash__
+
+
+class Trace:
+    """The graph while it is being declared."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+
+    def add(self, task: Task[..., Any], arguments: Mapping[str, Any], resources: Mapping[str, ResourceSpec]) -> Promise:
+        """Declare one node. Returns the promise of its output."""
+        name = self._unique(task.name)
+        self.nodes.append(
+            Node(
+                name=name,
+                task=task,
+                function=f"{task.function.__module__}.{task.function.__qualname__}",
+                arguments={key: to_references(value) for key, value in arguments.items()},
+                resources=dict(resources),
+                where=user_line(),
+            )
+        )
+        return Promise(Reference(name), task.output_type)
+
+    def _unique(self, name: str) -> str:
+        taken = {node.name for node in self.nodes}
+        candidates = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
+        return next(candidate for candidate in candidates if candidate not in taken)
+
+
+_current: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+def current_trace() -> Trace | None:
+    """The trace under way in this context, if a dag is being declared."""
+    return _current.get()
+
+
+@contextmanager
+def _tracing() -> Iterator[Trace]:
+    trace = Trace()
+    token = _current.set(trace)
+    try:
+        yield trace
+    finally:
+        _current.reset(token)
+
+
+def trace(function: Callable[..., Any], name: str, parameters: Mapping[str, Any]) -> Graph:
+    """Declare the graph of a dag's function for these parameters.
+
+    Traced twice: a function that reads the time, a random number or anything else that moves would
+    declare one graph in the plan and another in the run.
+
+    Raises:
+        GraphError: A promise was used as a value, or the two traces differ.
+    """
+    first, second = (_trace_once(function, name, parameters) for _ in range(2))
+    if first != second:
+        differ = [a.name for a, b in zip(first.nodes, second.nodes, strict=False) if a != b]
+        raise GraphError(
+            f"dag {name!r} declares another graph each time",
+            wanted="the same tasks and arguments from the same parameters",
+            got=f"two traces differ at {', '.join(differ) or 'their number of tasks or their output'}",
+            hint="hand time and randomness in as parameters, or read them inside a task",
+        )
+    return first
+
+
+def _trace_once(function: Callable[..., Any], name: str, parameters: Mapping[str, Any]) -> Graph:
+    with _tracing() as under_way:
+        output = function(**parameters)
+    return Graph(name=name, nodes=tuple(under_way.nodes), output=to_references(output))
+
+
+def to_references(value: Any) -> Any:
+    """Promises, also inside lists, tuples and dicts, as the references they stand for."""
+    if isinstance(value, Promise):
+        return value._reference
+    if isinstance(value, list):
+        return [to_references(member) for member in value]
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(to_references(member) for member in value)
+    if isinstance(value, dict):
+        return {key: to_references(member) for key, member in value.items()}
+    return value
+
+
+def user_line() -> str:
+    """`file:line` of the nearest caller outside the engine."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_ENGINE):
+        frame = frame.f_back
+    if frame is None:
+        return "unknown line"
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

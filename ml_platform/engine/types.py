@@ -1,0 +1,109 @@
+"""May a value of one type stand where another is wanted? Decided on annotations, before anything runs."""
+
+from __future__ import annotations
+
+import types
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+_UNIONS = (Union, types.UnionType)
+
+
+def fits(got: Any, wanted: Any) -> bool:
+    """Whether every value of type `got` is a value of type `wanted`.
+
+    Containers are compared by their arguments; an integer serves where a float is wanted; a bare
+    container says nothing about its content and is refused where content is named.
+
+    >>> fits(list[bool], list[int]), fits(int | None, int), fits(Literal["a"], str)
+    (True, False, True)
+    """
+    got, wanted = _plain(got), _plain(wanted)
+    if wanted in (Any, object) or got == wanted:
+        return True
+    if get_origin(got) in _UNIONS:
+        return all(fits(member, wanted) for member in get_args(got))
+    if get_origin(wanted) in _UNIONS:
+        return any(fits(got, member) for member in get_args(wanted))
+    if get_origin(wanted) is Literal:
+        return get_origin(got) is Literal and set(get_args(got)) <= set(get_args(wanted))
+    if get_origin(got) is Literal:
+        return all(fits(type(value), wanted) for value in get_args(got))
+    if got is Any:
+        return False
+    return _class_fits(got, wanted)
+
+
+def _plain(annotation: Any) -> Any:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if isinstance(annotation, TypeVar):
+        return annotation.__bound__ or object
+    return type(None) if annotation is None else annotation
+
+
+def _class_fits(got: Any, wanted: Any) -> bool:
+    got_class, wanted_class = get_origin(got) or got, get_origin(wanted) or wanted
+    if not isinstance(got_class, type) or not isinstance(wanted_class, type):
+        return False
+    if (got_class, wanted_class) == (int, float):
+        return True
+    return issubclass(got_class, wanted_class) and _arguments_fit(got, wanted)
+
+
+def _arguments_fit(got: Any, wanted: Any) -> bool:
+    wanted_arguments, got_arguments = get_args(wanted), get_args(got)
+    if not wanted_arguments:
+        return True
+    if not got_arguments:
+        return False
+    if get_origin(wanted) is tuple and wanted_arguments[-1] is Ellipsis:
+        members = [argument for argument in got_arguments if argument is not Ellipsis]
+        return all(fits(member, wanted_arguments[0]) for member in members)
+    if Ellipsis in got_arguments:
+        return len(wanted_arguments) == 1 and fits(got_arguments[0], wanted_arguments[0])
+    if len(got_arguments) != len(wanted_arguments):
+        return False
+    return all(fits(a, b) for a, b in zip(got_arguments, wanted_arguments, strict=True))
+
+
+def type_name(annotation: Any) -> str:
+    """How a person writes the type.
+
+    >>> type_name(list[int | None])
+    'list[int | None]'
+    """
+    annotation = _plain(annotation)
+    if annotation is type(None):
+        return "None"
+    if get_origin(annotation) in _UNIONS:
+        return " | ".join(type_name(member) for member in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return f"Literal[{', '.join(map(repr, get_args(annotation)))}]"
+    arguments = ", ".join("..." if a is Ellipsis else type_name(a) for a in get_args(annotation))
+    name = getattr(get_origin(annotation) or annotation, "__name__", str(annotation))
+    return f"{name}[{arguments}]" if arguments else name
+
+
+def field_type(annotation: Any, name: str) -> Any:
+    """Type of a field of a pydantic model, dataclass or named tuple.
+
+    Raises:
+        AttributeError: The type has no such field; says which fields there are.
+    """
+    owner = _plain(annotation)
+    fields = _fields(owner)
+    if name not in fields:
+        known = f"fields: {', '.join(fields)}" if fields else "it has no declared fields"
+        raise AttributeError(f"{type_name(owner)} has no field {name!r}; {known}")
+    return fields[name]
+
+
+def _fields(owner: Any) -> dict[str, Any]:
+    model_fields = getattr(owner, "model_fields", None)
+    if isinstance(model_fields, dict):
+        return {name: field.annotation for name, field in model_fields.items()}
+    if isinstance(owner, type) and (hasattr(owner, "__dataclass_fields__") or hasattr(owner, "_fields")):
+        from typing import get_type_hints
+
+        return get_type_hints(owner)
+    return {}

@@ -1,0 +1,116 @@
+"""One budget of cores, memory and GPUs per run, for Spark, gangs and whatever else is held open."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from pydantic import Field
+
+from ml_platform.errors import ResourceStartError
+from ml_platform.specs.base import Spec
+from ml_platform.specs.placements import BudgetSpec
+
+
+class Need(Spec):
+    """What one resource uses while a task works with it. Users of the same `name` share it."""
+
+    name: str
+    cores: int = Field(0, ge=0)
+    memory_mib: int = Field(0, ge=0)
+    gpus: int = Field(0, ge=0)
+    exclusive: bool = Field(False, description="One task at a time.")
+
+
+class Budget:
+    """Admits tasks as long as all that they need fits at once; a resource in use is counted once."""
+
+    def __init__(self, spec: BudgetSpec) -> None:
+        self.cores = spec.cores or usable_cores()
+        self.memory_mib = spec.memory_mib or usable_memory_mib()
+        self.gpus = spec.gpus or 0
+        self._users: Counter[Need] = Counter()
+        self._changed = threading.Condition(threading.RLock())
+
+    def __str__(self) -> str:
+        gpus = f", {self.gpus} GPUs" if self.gpus else ""
+        return f"{self.cores} cores, {self.memory_mib} MiB{gpus}"
+
+    def check(self, needs: Iterable[Need], *, task: str) -> None:
+        """Refuse what could never be admitted.
+
+        Raises:
+            ResourceStartError: One task alone needs more than the whole budget; says the numbers.
+        """
+        wanted = _total(needs)
+        if not self._holds(wanted):
+            raise ResourceStartError(
+                f"task {task} can never get its resources here",
+                wanted=_said(wanted),
+                got=f"a budget of {self}",
+                hint="fewer ranks or less memory in the spec, or a larger placement (--placement)",
+            )
+
+    def try_admit(self, needs: Iterable[Need]) -> bool:
+        """Take all of it, or nothing."""
+        asked = list(needs)
+        with self._changed:
+            if any(need.exclusive and self._users[need] for need in asked):
+                return False
+            if not self._holds(_total({*asked, *self._in_use()})):
+                return False
+            self._users.update(asked)
+            return True
+
+    def release(self, needs: Iterable[Need]) -> None:
+        """Give back what `try_admit` took."""
+        with self._changed:
+            self._users.subtract(needs)
+            self._changed.notify_all()
+
+    @contextmanager
+    def admitted(self, needs: Iterable[Need]) -> Iterator[None]:
+        """Wait until all of it fits, hold it, give it back."""
+        asked = list(needs)
+        with self._changed:
+            self._changed.wait_for(lambda: self.try_admit(asked))
+        try:
+            yield
+        finally:
+            self.release(asked)
+
+    def _in_use(self) -> list[Need]:
+        return [need for need, users in self._users.items() if users > 0]
+
+    def _holds(self, total: Need) -> bool:
+        return total.cores <= self.cores and total.memory_mib <= self.memory_mib and total.gpus <= self.gpus
+
+
+def _total(needs: Iterable[Need]) -> Need:
+    distinct = set(needs)
+    return Need(
+        name="total",
+        cores=sum(need.cores for need in distinct),
+        memory_mib=sum(need.memory_mib for need in distinct),
+        gpus=sum(need.gpus for need in distinct),
+    )
+
+
+def _said(need: Need) -> str:
+    gpus = f", {need.gpus} GPUs" if need.gpus else ""
+    return f"{need.cores} cores, {need.memory_mib} MiB{gpus}"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_memory_mib() -> int:
+    """Memory of the machine, in MiB."""
+    import psutil
+
+    return int(psutil.virtual_memory().total // 2**20)

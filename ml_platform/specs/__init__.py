@@ -1,0 +1,1 @@
+"""WHAT: frozen pydantic values. References, contracts, and the specs of tasks and resources."""

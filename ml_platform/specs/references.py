@@ -1,0 +1,107 @@
+"""References: small frozen values that stand for big data. What tasks hand to each other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ml_platform.specs.base import Spec
+from ml_platform.specs.contracts import Contract
+
+Family = Literal["keras", "xgboost"]
+
+
+class Dataset(Spec):
+    """An immutable table in the store. Open it with `ml_platform.store.open_dataset`."""
+
+    uri: str = Field(description="Folder of the data set; its manifest lies beside the files.")
+    contract: Contract
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0, description="Size of the data files.")
+    fingerprint: str = Field(description="Digest of the content; independent of row order and files.")
+
+
+class Table(Spec):
+    """A table that was loaded: the rows that keep the contract, and those that do not."""
+
+    data: Dataset
+    quarantined: int = Field(0, ge=0, description="Rows set aside, with a reason beside each.")
+    quarantine: Dataset | None = None
+    source: str = Field(description="What was read, as the user named it.")
+
+
+class Parts(Spec):
+    """A table cut into three disjoint parts."""
+
+    train: Dataset
+    validation: Dataset
+    holdout: Dataset
+
+
+class Metric(Spec):
+    """A measured value with the ends of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+class Model(Spec):
+    """A model that MLflow has logged. It takes raw rows: features and classes travel inside it."""
+
+    uri: str = Field(description="models:/<model id>; opens with mlflow.pyfunc.load_model.")
+    family: Family
+    run_id: str = Field(description="The MLflow run that logged it.")
+    digest: str = Field(description="sha256 over the model's files.")
+    contract: Contract = Field(description="Raw input that it takes.")
+    classes: tuple[str, ...]
+    ranks: int = Field(1, ge=1, description="Ranks that trained it together.")
+
+
+class Version(Spec):
+    """A registered version of a model."""
+
+    name: str
+    version: int
+    model: Model
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+class Evaluation(Spec):
+    """A model measured on one part. `rows_uri` holds one line per row, for paired comparison."""
+
+    model: Model
+    part: Literal["validation", "holdout"]
+    data_fingerprint: str = Field(description="Fingerprint of the rows that were scored.")
+    rows: int
+    metrics: dict[str, Metric]
+    rows_uri: str = Field(description="Parquet file: row key, label, predicted class, log loss.")
+
+
+class Verdict(Spec):
+    """What the gate decided, and on which evidence."""
+
+    decision: Literal["promote", "hold", "cannot tell", "reject", "not comparable"]
+    reason: str
+    metric: str
+    against: str = Field(description="The champion's uri, or 'trivial predictor'.")
+    gain: Metric | None = Field(None, description="By how much the challenger is better, paired.")
+    rows: int = Field(0, description="Rows of the holdout that were compared.")
+    holdout_uses: int = Field(1, description="How often this holdout has decided, this time included.")
+
+
+class Predictions(Spec):
+    """A scored table."""
+
+    uri: str
+    rows: int
+    failed_rows: int = Field(0, description="Rows with an error instead of a prediction.")
+    model_uri: str
+    model_version: int

@@ -1,0 +1,56 @@
+"""Recipes of resources: what a task needs held open while it runs.
+
+A recipe is a task's default argument; the engine opens it, hands the opened thing to the task, shares
+it between compatible tasks and closes it. `Spark()` is typed `Any` so that `spark: SparkSession =
+Spark()` satisfies a type checker, as `Depends` does in FastAPI.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ml_platform.specs.base import Spec
+
+Backend = Literal["in_process", "processes"]
+
+
+class ResourceSpec(Spec):
+    """Base of all recipes."""
+
+
+class SparkSpec(ResourceSpec):
+    """A Spark session of its own per task, in the one Spark application of the run."""
+
+    conf: dict[str, str] = Field({}, description="Session settings (spark.sql.…) of this task alone.")
+
+
+class HorovodSpec(ResourceSpec):
+    """A gang of ranks that train together."""
+
+    ranks: int | None = Field(None, ge=1, description="Ranks. Empty: as the placement says.")
+    backend: Backend | None = Field(None, description="Where ranks run. Empty: as the placement says.")
+    start_timeout_s: float = Field(120, gt=0, description="Seconds until every rank must have registered.")
+    heartbeat_timeout_s: float = Field(30, gt=0, description="Seconds of silence that make a rank hung.")
+
+
+class TrackingSpec(ResourceSpec):
+    """The MLflow run of this flow run, or a run of the task's own nested in it."""
+
+    nested: bool = Field(False, description="A run of its own, named after the task, inside the flow's run.")
+
+
+def Spark(**settings: Any) -> Any:  # noqa: N802  (reads like the type it injects)
+    """Recipe of a `pyspark.sql.SparkSession`; fields of `SparkSpec`."""
+    return SparkSpec(**settings)
+
+
+def Horovod(**settings: Any) -> Any:  # noqa: N802
+    """Recipe of a `HorovodJob`; fields of `HorovodSpec`."""
+    return HorovodSpec(**settings)
+
+
+def Tracking(**settings: Any) -> Any:  # noqa: N802
+    """Recipe of a `TrackingRun`; fields of `TrackingSpec`."""
+    return TrackingSpec(**settings)

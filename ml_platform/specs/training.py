@@ -1,0 +1,50 @@
+"""Specs of the model side: networks, trees, the gate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ml_platform.specs.base import Spec
+
+
+class KerasSpec(Spec):
+    """A dense Keras network, trained by Horovod ranks."""
+
+    hidden: tuple[int, ...] = Field((128, 64), description="Units of each hidden layer.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of units left out per step.")
+    epochs: int = Field(30, ge=1, le=10_000, description="Passes over the training part.")
+    batch_rows: int = Field(
+        64, ge=1, description="Rows per step over all ranks; more ranks do not change the mathematics."
+    )
+    rate: float = Field(2e-3, gt=0, description="Learning rate of Adam.")
+    patience: int = Field(6, ge=1, description="Epochs without a better validation loss before it stops.")
+    shuffle: bool = Field(True, description="Deal the rows anew each epoch, by the seed.")
+    seed: int = Field(7, ge=0, description="Seed of weights, dropout and shuffling.")
+    ranks: int | None = Field(
+        None, ge=1, description="Ranks that train together. Empty: as the placement says, one without Horovod."
+    )
+
+
+class XGBoostSpec(Spec):
+    """Boosted trees, trained on Spark executors."""
+
+    trees: int = Field(200, ge=1, le=100_000, description="Boosting rounds at most.")
+    depth: int = Field(5, ge=1, le=16, description="Levels of a tree at most.")
+    rate: float = Field(0.15, gt=0, le=1, description="Share of each tree that is added.")
+    subsample: float = Field(0.9, gt=0, le=1, description="Share of rows that each tree sees.")
+    patience: int = Field(20, ge=1, description="Rounds without a better validation loss before it stops.")
+    seed: int = Field(7, ge=0, description="Seed of the row samples.")
+    workers: int = Field(1, ge=1, description="Spark tasks that train together.")
+
+
+class GateSpec(Spec):
+    """When a challenger replaces the champion."""
+
+    metric: Literal["log_loss"] = Field("log_loss", description="What is compared, row by row.")
+    margin: float = Field(0.0, ge=0, description="By how much the challenger must be better at least.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the paired interval.")
+    resamples: int = Field(2_000, ge=200, le=100_000, description="Bootstrap resamples.")
+    minimum_rows: int = Field(30, ge=2, description="Fewer rows in the holdout: cannot tell.")
+    seed: int = Field(7, ge=0, description="Seed of the resamples.")
