@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import prefect
 from prefect._internal.uuid7 import uuid7
 from prefect.client.schemas.objects import TaskRunResult
-from prefect.runtime import task_run
+from prefect.runtime import flow_run, task_run
 from prefect.task_engine import run_task_async, run_task_sync
-
-from ml_platform.errors import InfrastructureError
-
-if TYPE_CHECKING:
-    from prefect.server.api.server import SubprocessASGIServer
 
 _node: ContextVar[str | None] = ContextVar("node", default=None)
 
@@ -34,6 +30,21 @@ def task_run_name() -> str:
     return _node.get() or f"{task_run.task_name}-{uuid4().hex[:3]}"
 
 
+_started: Counter[UUID] = Counter()
+_counting = threading.Lock()
+
+
+def _count(flow_run_id: str | None) -> None:
+    if flow_run_id:
+        with _counting:
+            _started[UUID(flow_run_id)] += 1
+
+
+def flow_runs_of_this_process() -> tuple[UUID, ...]:
+    """Flow runs in which the engine has started task runs."""
+    return tuple(_started)
+
+
 def run_node(
     task: prefect.Task[..., Any],
     arguments: dict[str, Any],
@@ -46,6 +57,7 @@ def run_node(
     dependencies: Any = {
         parameter: {TaskRunResult(id=parent) for parent in ids} for parameter, ids in parents.items()
     }
+    _count(flow_run.id)
     token = _node.set(name)
     try:
         if task.isasync:
@@ -57,104 +69,42 @@ def run_node(
         _node.reset(token)
 
 
-def configured_api() -> str | None:
-    """URL of the Prefect API that the environment or the active profile names."""
-    from prefect.settings import get_current_settings
+def flush() -> None:
+    """Send every log line and event of this process that is still queued."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
 
-    return get_current_settings().api.url
-
-
-@contextmanager
-def temporary_server(database_url: str, *, timeout_s: int = 180) -> Iterator[TemporaryServer]:
-    """A Prefect server of this process alone, on a free loopback port. Starts in the background.
-
-    Source: prefect.server.api.server.SubprocessASGIServer, which Prefect's own ephemeral mode uses.
-    """
-    server = TemporaryServer(database_url, timeout_s=timeout_s)
-    try:
-        yield server
-    finally:
-        server.stop()
+    APILogWorker.drain_all()
+    EventsWorker.drain_all()
 
 
-class TemporaryServer:
-    """Started at once in a thread; `url()` waits for it."""
+def wait_until_recorded(flow_run_ids: Iterable[UUID], *, timeout_s: float = 120) -> bool:
+    """Wait until the server has recorded the end of every task run of these flow runs.
 
-    def __init__(self, database_url: str, *, timeout_s: int) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self._settings = {
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(timeout_s),
-        }
-        self._timeout_s = timeout_s
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefect-server")
-        self._server: SubprocessASGIServer | None = None
-        self._started = self._pool.submit(self._start)
-
-    def _start(self) -> str:
-        from prefect.server.api.server import SubprocessASGIServer
-        from prefect.settings import temporary_settings
-
-        with temporary_settings(updates=_as_settings(self._settings)):
-            self._server = SubprocessASGIServer()
-            self._server.start(timeout=self._timeout_s)
-            return self._server.api_url
-
-    def url(self) -> str:
-        """The API's URL, once it answers."""
-        try:
-            return self._started.result()
-        except RuntimeError as error:
-            raise InfrastructureError(
-                "the temporary Prefect server did not start",
-                wanted=f"an answer within {self._timeout_s} s",
-                got=error,
-                hint="run `make up` once and keep it running, or set PREFECT_API_URL",
-            ) from error
-
-    def stop(self) -> None:
-        """End the server; it must have recorded what it was sent (see `drain`)."""
-        self._started.cancel()
-        self._pool.shutdown(wait=True)
-        if self._server is not None:
-            self._server.stop()
-
-
-def _as_settings(values: Mapping[str, str]) -> dict[Any, Any]:
-    import prefect.settings
-
-    return {getattr(prefect.settings, name): value for name, value in values.items()}
-
-
-@contextmanager
-def api_at(url: str) -> Iterator[None]:
-    """Flows inside report to this API."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings(updates={PREFECT_API_URL: url}):
-        yield
-
-
-def drain(flow_run_id: UUID, *, task_runs: int, timeout_s: float = 120) -> bool:
-    """Wait until the server has recorded that many task runs of the flow run, all of them ended.
-
-    The server writes task runs some 20 s late per 1,000.
+    The server writes task runs from events, some 20 s late per 1,000.
 
     Returns:
         Whether it has; False after `timeout_s`.
     """
     from prefect.client.orchestration import get_client
+
+    flush()
+    deadline = time.monotonic() + timeout_s
+    with get_client(sync_client=True) as client:
+        while not all(_recorded(client, flow_run_id) for flow_run_id in flow_run_ids):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+    return True
+
+
+def _recorded(client: Any, flow_run_id: UUID) -> bool:
+    """Whether as many task runs have ended as the engine has started in this flow run."""
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-    deadline = time.monotonic() + timeout_s
-    with get_client(sync_client=True) as client:
-        while time.monotonic() < deadline:
-            recorded = client.read_task_runs(flow_run_filter=mine)
-            ended = [run for run in recorded if run.state is not None and run.state.is_final()]
-            if len(ended) >= min(task_runs, 200):
-                return True
-            time.sleep(0.2)
-    return False
+    ended, offset = 0, 0
+    while page := client.read_task_runs(flow_run_filter=mine, limit=200, offset=offset):
+        ended += sum(run.state is not None and run.state.is_final() for run in page)
+        offset += len(page)
+    return ended >= _started.get(flow_run_id, 0)

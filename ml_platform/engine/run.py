@@ -57,6 +57,7 @@ def execute(dag: Dag[..., Any], parameters: dict[str, Any]) -> Any:
     """Declare, check and run a dag inside the present flow run. Returns what its function promised."""
     graph = dag.graph(**parameters)
     scope = Scope(
+        name=dag.name,
         run=flow_run.name or "run",
         placement=load_placement(),
         tags={"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url or "")},
@@ -64,16 +65,18 @@ def execute(dag: Dag[..., Any], parameters: dict[str, Any]) -> Any:
     leases, record = Leases(scope), RunRecord(scope.folder)
     execution = Execution(graph, leases, record, _watcher.get() or _log_event)
     facts = {"run": scope.run, "dag": dag.name, "flow_run_id": str(flow_run.id), "parameters": parameters}
-    state = "failed"
+    ended: BaseException | None = None
     try:
         preflight(graph, leases)
-        results = execution.run()
-        state = "completed"
-        return fill(graph.output, results)
+        return fill(graph.output, execution.run())
+    except BaseException as error:
+        ended = error
+        raise
     finally:
         try:
-            leases.close()
+            leases.close(ended)
         finally:
+            state = "completed" if ended is None else f"failed: {type(ended).__name__}"
             record.finish(**facts, state=state, placement=scope.placement, budget=str(leases.budget))
 
 

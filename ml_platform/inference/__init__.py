@@ -1,1 +1,1 @@
-
+"""Models that take raw rows, and what scores tables with them."""

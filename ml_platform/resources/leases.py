@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.budget import Budget, Need
@@ -34,6 +34,7 @@ KINDS: dict[str, str] = {
 class Scope:
     """For whom resources are held: a flow run, or this process outside of one."""
 
+    name: str
     run: str
     placement: Placement
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +47,9 @@ class Scope:
 
 class Lease(Protocol):
     """One resource, from its first user to its last."""
+
+    to_the_end: ClassVar[bool]
+    """Whether it stays open until the run has ended: how the run ended is part of it."""
 
     def __init__(self, spec: ResourceSpec, scope: Scope) -> None: ...
 
@@ -74,8 +78,8 @@ class Lease(Protocol):
     def cancel(self) -> None:
         """Make whoever uses it fail soon. From any thread."""
 
-    def close(self) -> None:
-        """End it. Twice is harmless."""
+    def close(self, error: BaseException | None = None) -> None:
+        """End it; `error` is what ended the run, if anything did. Twice is harmless."""
 
 
 def kind_of(spec: ResourceSpec) -> type[Lease]:
@@ -91,7 +95,7 @@ def kind_of(spec: ResourceSpec) -> type[Lease]:
 class Leases:
     """All resources of one scope, under one budget."""
 
-    def __init__(self, scope: Scope, *, tags: Mapping[str, str] | None = None) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.budget = Budget(scope.placement.budget)
         self._open: dict[Hashable, Lease] = {}
@@ -144,7 +148,8 @@ class Leases:
         """Close what no coming task uses."""
         keep = {(kind_of(spec), kind_of(spec).key(spec)) for spec in still_needed}
         with self._lock:
-            gone = [self._open.pop(key) for key in [k for k in self._open if k not in keep]]
+            unused = [key for key, lease in self._open.items() if key not in keep and not lease.to_the_end]
+            gone = [self._open.pop(key) for key in unused]
         _close(reversed(gone))
 
     def cancel(self) -> None:
@@ -155,17 +160,17 @@ class Leases:
         for lease in held:
             lease.cancel()
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         """Close everything, last opened first. Every resource is closed even if one of them fails to."""
         with self._lock:
             held = [self._open.pop(key) for key in reversed(list(self._open))]
-        _close(held)
+        _close(held, error)
 
 
-def _close(leases: Iterable[Lease]) -> None:
+def _close(leases: Iterable[Lease], error: BaseException | None = None) -> None:
     with ExitStack() as stack:
         for lease in reversed(list(leases)):
-            stack.callback(lease.close)
+            stack.callback(lease.close, error)
 
 
 _leases: ContextVar[Leases | None] = ContextVar("leases", default=None)
@@ -192,7 +197,7 @@ def current_leases() -> Leases:
         return leases
     with _of_process_lock:
         if not _of_process:
-            _of_process.append(Leases(Scope(run=_process_run(), placement=load_placement())))
+            _of_process.append(Leases(Scope(name="interactive", run=_process_run(), placement=load_placement())))
             atexit.register(close_process_leases)
         return _of_process[0]
 

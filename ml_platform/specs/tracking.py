@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ml_platform.specs.references import Dataset, Model
-from ml_platform.specs.tables import FeatureState, SplitSpec
+from ml_platform.specs.contracts import Contract
+from ml_platform.specs.references import Dataset, Family, Model
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 class TrackingRun(Protocol):
@@ -18,8 +22,18 @@ class TrackingRun(Protocol):
     def log_params(self, params: Mapping[str, object]) -> None:
         """Parameters; nested models and mappings are flattened with dots."""
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
-        """Metrics at a step; sent in batches, flushed when the run closes."""
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float],
+        *,
+        step: int | None = None,
+        model: Model | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
+        """Metrics at a step; sent in batches, flushed when the run closes.
+
+        `model` also ties them to a logged model, `dataset` to the rows they were measured on.
+        """
 
     def log_input(self, dataset: Dataset, *, context: str) -> None:
         """A data set that this run read: name, fingerprint, schema, rows."""
@@ -36,14 +50,21 @@ class TrackingRun(Protocol):
     def log_model(
         self,
         *,
-        family: str,
-        model_file: Path,
-        state: FeatureState,
-        split: SplitSpec,
+        folder: Path,
+        family: Family,
+        contract: Contract,
+        classes: tuple[str, ...],
         train: Dataset,
         ranks: int = 1,
+        example: pyarrow.Table,
     ) -> Model:
-        """Log a model that takes raw rows, with its signature, an input example and its lineage."""
+        """Log a finished raw-model folder, with its signature, an input example and its lineage.
+
+        `contract` may still hold the label; the model's input is the rest. `example` holds raw rows.
+        """
+
+    def nested(self, name: str) -> AbstractContextManager[TrackingRun]:
+        """A run of its own inside this one; it ends when the code inside ends."""
 
     def at(self, run_id: str) -> TrackingRun:
         """Another run, for adding to what it has (an evaluation of its model, say)."""

@@ -1,0 +1,201 @@
+"""The command line that every dag has: `python -m flows.retrain [run|graph] [options]`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import cyclopts
+from cyclopts import Parameter
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+
+from ml_platform.cli.watch import shown
+from ml_platform.engine.run import watching
+from ml_platform.engine.server import prefect_api
+from ml_platform.errors import InfrastructureError, PlatformError, SpecError
+from ml_platform.store.location import home
+
+if TYPE_CHECKING:
+    from ml_platform.engine.dag import Dag
+
+INTERRUPTED = 130
+UNEXPECTED = 1
+
+Json = Annotated[bool, Parameter(group="Run", negative="", help="Print only the result, as JSON, on stdout.")]
+PlacementName = Annotated[
+    str | None,
+    Parameter(group="Run", help="Where it runs: `local`, or a file in deployments/placements. Environment: ML_PLATFORM_PLACEMENT."),
+]
+
+
+def main(dag: Dag[..., Any], argv: Sequence[str] | None = None) -> int:
+    """Run one command of a dag. Returns the exit code of the process."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    errors = Console(stderr=True, highlight=False)
+    try:
+        return _app(dag)(arguments, exit_on_error=False, print_error=False) or 0
+    except cyclopts.CycloptsError as error:
+        errors.print(_usage_message(error), markup=False)
+        errors.print(f"  try: {_program(dag)} --help", markup=False)
+        return SpecError.exit_code
+    except PlatformError as error:
+        errors.print(f"{type(error).__name__}: {error}", markup=False)
+        return error.exit_code
+
+
+def _app(dag: Dag[..., Any]) -> Callable[..., int | None]:
+    app = cyclopts.App(
+        name=_program(dag),
+        help=inspect.getdoc(dag.function),
+        result_action="return_value",
+        version_flags=[],
+        help_format="plaintext",
+    )
+    app.default(_command(dag, _run, {"json": (Json, False), "placement": (PlacementName, None)}))
+    app.command(_command(dag, _graph, {}), name="graph", help="Print the graph as a Mermaid flowchart; runs nothing.")
+    return app
+
+
+def _program(dag: Dag[..., Any]) -> str:
+    return f"python -m {dag.function.__module__}"
+
+
+def _command(dag: Dag[..., Any], do: Callable[..., int], options: dict[str, tuple[Any, Any]]) -> Callable[..., int]:
+    """A function with the dag's parameters and these options, as cyclopts reads it."""
+
+    def command(**arguments: Any) -> int:
+        own = {name: arguments.pop(name, default) for name, (_, default) in options.items()}
+        return do(dag, arguments, **own)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    declared = inspect.signature(dag.fn).parameters.values()
+    parameters = [parameter.replace(kind=keyword) for parameter in declared]
+    parameters += [
+        inspect.Parameter(name, keyword, default=default, annotation=annotation)
+        for name, (annotation, default) in options.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = inspect.getdoc(dag.function)
+    return command
+
+
+def _usage_message(error: cyclopts.CycloptsError) -> str:
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return f"UsageError: {error}"
+    group = cause.title.removesuffix("Spec").lower()
+    faults = [
+        f"  --{'.'.join([group, *map(str, fault['loc'])])}: {fault['msg']}; got {fault['input']!r}"
+        for fault in cause.errors()
+    ]
+    return "\n".join(["UsageError: options are out of their range", *faults])
+
+
+def _graph(dag: Dag[..., Any], parameters: dict[str, Any]) -> int:
+    print(dag.graph(**parameters).to_mermaid())
+    return 0
+
+
+def _run(dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placement: str | None) -> int:
+    if placement is not None:
+        from ml_platform.resources.placement import load_placement
+
+        os.environ["ML_PLATFORM_PLACEMENT"] = load_placement(placement).name
+    dag.graph(**parameters)  # what is wrong with the graph is said before any server starts
+    log = home() / "logs" / f"{dag.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    with _quiet(log) as (out, err), _terminable():
+        console = Console(file=err, highlight=False)
+        try:
+            result = _run_shown(dag, parameters, console)
+        except KeyboardInterrupt:
+            console.print("interrupted: Spark jobs and ranks were cancelled, nothing was registered half", markup=False)
+            return INTERRUPTED
+        except BaseException as error:
+            return _explain(error, console, log)
+        _print_result(result, out, json=json)
+    return 0
+
+
+def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], console: Console) -> Any:
+    from ml_platform.cli.services import services
+
+    running = services()
+    with prefect_api(running.prefect_api_url if running else None) as api:
+        console.print(f"{dag.name} reports to {api}", markup=False)
+        with shown(console) as watch, watching(watch):
+            return dag(**parameters)
+
+
+def _explain(error: BaseException, console: Console, log: Path) -> int:
+    """Say what failed, without a traceback: that is in the log. Returns the exit code."""
+    if isinstance(error, PlatformError):
+        console.print(f"{type(error).__name__}: {error}", markup=False)
+        console.print(f"  log: {log}", markup=False)
+        return error.exit_code
+    infrastructure = type(error).__module__.partition(".")[0] in ("prefect", "httpx", "httpcore")
+    console.print(f"{type(error).__name__}: {error}", markup=False)
+    for line in _last_lines(log):
+        console.print(f"  | {line}", markup=False)
+    console.print(f"  log, with the traceback: {log}", markup=False)
+    return InfrastructureError.exit_code if infrastructure else UNEXPECTED
+
+
+def _last_lines(log: Path, count: int = 8) -> list[str]:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [line for line in lines if line.strip()][-count:]
+
+
+def _print_result(result: Any, out: TextIO, *, json: bool) -> None:
+    if isinstance(result, BaseModel) and json:
+        print(result.model_dump_json(indent=2), file=out, flush=True)
+    elif json:
+        import json as json_module
+
+        print(json_module.dumps(result, default=repr), file=out, flush=True)
+    else:
+        Console(file=out, highlight=False).print(result)
+
+
+@contextmanager
+def _quiet(log: Path) -> Iterator[tuple[TextIO, TextIO]]:
+    """Send everything that this process and its children print to a log file; yields the real stdout
+    and stderr. Works on file descriptors: the JVM, ranks and C++ libraries write to those."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with log.open("ab") as file, os.fdopen(saved[0], "w") as out, os.fdopen(saved[1], "w") as err:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield out, err
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            out.flush()
+            err.flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: resources are closed first."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

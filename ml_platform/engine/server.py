@@ -1,0 +1,144 @@
+"""Which Prefect API a command reports to: the configured one, the one of `make up`, or its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings, temporary_settings
+
+from ml_platform.engine.prefect_door import flow_runs_of_this_process, wait_until_recorded
+from ml_platform.errors import InfrastructureError
+from ml_platform.store.location import home
+
+
+def configured_api() -> str | None:
+    """URL that the environment or the active Prefect profile names."""
+    return get_current_settings().api.url
+
+
+def database_url() -> str:
+    """SQLite file that embedded Prefect servers share."""
+    return f"sqlite+aiosqlite:///{home() / 'prefect.db'}"
+
+
+@contextmanager
+def prefect_api(running: str | None = None) -> Iterator[str]:
+    """Flows inside report to a Prefect API; yields where it is, in words.
+
+    Args:
+        running: URL of a server that `make up` keeps running, if there is one.
+    """
+    url = configured_api() or running
+    if url is not None:
+        with temporary_settings(updates={PREFECT_API_URL: url}):
+            yield url
+        return
+    server = TemporaryServer()
+    try:
+        with temporary_settings(updates={PREFECT_API_URL: server.url(), PREFECT_HOME: home() / "prefect"}):
+            try:
+                yield "a temporary server"
+            finally:
+                wait_until_recorded(flow_runs_of_this_process())
+    finally:
+        server.stop()
+
+
+class TemporaryServer:
+    """A Prefect server of this process alone, on a free loopback port. It starts at once, in the
+    background; `url()` waits for it. It ends with this process, also after kill -9."""
+
+    def __init__(self, *, timeout_s: float = 180) -> None:
+        self._timeout_s = timeout_s
+        self._port = _free_port()
+        self._log = home() / "prefect-server.log"
+        # The server dies with the thread that started it (PDEATHSIG), so that thread is kept.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefect-server")
+        self._process = self._thread.submit(self._start).result()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "PREFECT_HOME": str(home() / "prefect"),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url(),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_UI_ENABLED": "false",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
+        }
+        environment.pop("PREFECT_API_URL", None)
+        application = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on"]
+        address = ["--host", "127.0.0.1", "--port", str(self._port), "--log-level", "warning"]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *application, *address],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
+            )
+
+    def url(self) -> str:
+        """The API's URL, once it answers.
+
+        Raises:
+            InfrastructureError: It ended or did not answer in time; quotes its log.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if _answers(f"http://127.0.0.1:{self._port}/api/health"):
+                return f"http://127.0.0.1:{self._port}/api"
+            time.sleep(0.1)
+        raise InfrastructureError(
+            "the temporary Prefect server did not start",
+            wanted=f"an answer within {self._timeout_s:g} s",
+            got="silence" if self._process.poll() is None else f"exit code {self._process.poll()}",
+            evidence=_tail(self._log),
+            hint="`make up` keeps a server running; or set PREFECT_API_URL to one of yours",
+        )
+
+    def stop(self) -> None:
+        """End it. What it has not recorded by now is lost."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.shutdown()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""

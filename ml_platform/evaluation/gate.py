@@ -1,0 +1,192 @@
+"""The gate: whether a challenger replaces the champion, on paired evidence of the holdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ml_platform.errors import SpecError, nearest
+from ml_platform.evaluation.bootstrap import mean_interval
+from ml_platform.evaluation.measure import read_rows
+from ml_platform.evaluation.metrics import CLIP, LOWER_IS_BETTER
+from ml_platform.specs.contracts import Contract
+from ml_platform.specs.references import Evaluation, Metric, Verdict
+from ml_platform.specs.tables import FeatureState, SplitSpec
+from ml_platform.specs.training import GateSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+TRIVIAL = "trivial predictor"
+
+
+def choose_challenger(evaluations: Sequence[Evaluation], metric: str = "log_loss") -> Evaluation:
+    """The evaluation with the best value of `metric`; the first of equals.
+
+    Raises:
+        SpecError: There are none, the metric is unknown, or one was not measured on validation: who chooses
+            on the holdout cannot trust it afterwards.
+    """
+    if metric not in LOWER_IS_BETTER:
+        raise SpecError(f"unknown metric {metric!r}", hint=nearest(metric, LOWER_IS_BETTER))
+    if not evaluations or any(evaluation.part != "validation" for evaluation in evaluations):
+        raise SpecError(
+            "a challenger is chosen among models measured on validation",
+            got=", ".join(f"{each.model.family} on {each.part}" for each in evaluations) or "no models",
+        )
+    sign = 1 if LOWER_IS_BETTER[metric] else -1
+    return min(evaluations, key=lambda evaluation: sign * evaluation.metrics[metric].value)
+
+
+def decide(
+    challenger: Evaluation,
+    champion: Evaluation | None,
+    state: FeatureState,
+    spec: GateSpec,
+    *,
+    holdout_uses: int = 1,
+    champion_uri: str | None = None,
+    splits: tuple[SplitSpec, SplitSpec] | None = None,
+) -> Verdict:
+    """Decide on the mean difference of per-row log loss, champion less challenger: the gain.
+
+    Args:
+        champion: The champion measured on the same rows. None: the trivial predictor stands in, which gives
+            every row the shares of the classes in the training part.
+        state: Of the challenger; its class counts make the trivial predictor.
+        holdout_uses: How often this holdout has decided, this time included.
+        champion_uri: How the verdict names the champion; by default its model's uri.
+        splits: Of challenger and champion. When they differ, the champion may have seen the holdout.
+    Raises:
+        SpecError: The challenger was not measured on the holdout.
+        StoreError: Measured rows are gone.
+    """
+    if challenger.part != "holdout":
+        raise SpecError("the gate decides on the holdout", got=f"a challenger measured on {challenger.part}")
+    against = TRIVIAL if champion is None else (champion_uri or champion.model.uri)
+    report = _Report(spec, against, challenger.rows, holdout_uses)
+    obstacle = None if champion is None else _incomparable(challenger, champion, splits)
+    if obstacle:
+        return report.verdict("not comparable", obstacle)
+    if challenger.rows < spec.minimum_rows:
+        return report.verdict(
+            "cannot tell", f"The holdout has {challenger.rows} rows; {spec.minimum_rows} are needed to tell."
+        )
+    rows = read_rows(challenger)
+    opposed = trivial_losses(rows, state) if champion is None else _paired_losses(rows, read_rows(champion))
+    if opposed is None:
+        return report.verdict("not comparable", "The two models were not measured on the same rows.")
+    return report.weigh(paired_gain(_losses(rows), opposed, spec))
+
+
+def paired_gain(challenger: NDArray[np.float64], opposed: NDArray[np.float64], spec: GateSpec) -> Metric:
+    """Mean of `opposed - challenger` with its bootstrap interval; above 0 the challenger is better.
+
+    Args:
+        challenger: Shape (rows,), loss of each row.
+        opposed: Shape (rows,), loss of the same rows under the champion.
+    """
+    difference = opposed - challenger
+    low, high = mean_interval(
+        difference, resamples=spec.resamples, confidence=spec.confidence, seed=spec.seed
+    )
+    return Metric(value=float(difference.mean()), low=low, high=high)
+
+
+def judge(gain: Metric, spec: GateSpec) -> str:
+    """promote, reject or hold: promote only when all of the interval lies above the margin."""
+    if gain.low > spec.margin:
+        return "promote"
+    return "reject" if gain.high < 0 else "hold"
+
+
+def trivial_losses(rows: pa.Table, state: FeatureState) -> NDArray[np.float64]:
+    """Log loss of each row under the class shares of the training part. Shape (rows,)."""
+    counts = np.array(state.class_counts, np.float64)
+    shares = np.append(counts / counts.sum(), 0.0)
+    return np.asarray(-np.log(np.clip(shares[rows.column("label").to_numpy()], CLIP, 1.0)))
+
+
+class _Report:
+    """What every verdict of one decision has in common."""
+
+    def __init__(self, spec: GateSpec, against: str, rows: int, holdout_uses: int) -> None:
+        self.spec, self.against, self.rows, self.holdout_uses = spec, against, rows, holdout_uses
+
+    def verdict(self, decision: str, reason: str, gain: Metric | None = None) -> Verdict:
+        return Verdict.model_validate(
+            {
+                "decision": decision,
+                "reason": reason,
+                "metric": self.spec.metric,
+                "against": self.against,
+                "gain": gain,
+                "rows": self.rows,
+                "holdout_uses": self.holdout_uses,
+            }
+        )
+
+    def weigh(self, gain: Metric) -> Verdict:
+        decision = judge(gain, self.spec)
+        return self.verdict(decision, self._sentence(decision, gain), gain)
+
+    def _sentence(self, decision: str, gain: Metric) -> str:
+        who = "the trivial predictor" if self.against == TRIVIAL else "the champion"
+        span = (
+            f"({self.spec.confidence:.0%} interval {gain.low:+.4f} to {gain.high:+.4f}, {self.rows:,} rows)"
+        )
+        measured = f"the log loss per row is {abs(gain.value):.4f} {'lower' if gain.value >= 0 else 'higher'}"
+        endings = {
+            "promote": f"Better than {who}: {measured} {span}.",
+            "reject": f"Worse than {who}: {measured} {span}.",
+            "hold": f"Not shown to be better than {who}: {measured} {span}.",
+        }
+        if decision == "hold" and gain.low > 0:
+            return f"Better than {who}, but not by the margin of {self.spec.margin:g}: {measured} {span}."
+        if gain.low == gain.high == 0:
+            return f"Exactly as good as {who}: every one of {self.rows:,} rows has the same log loss."
+        return endings[decision]
+
+
+def _incomparable(
+    challenger: Evaluation, champion: Evaluation, splits: tuple[SplitSpec, SplitSpec] | None
+) -> str | None:
+    """Why the two cannot be compared, as a sentence; None when they can."""
+    if splits and splits[0] != splits[1]:
+        return "The champion was trained under another split: it may have seen rows of this holdout."
+    if (challenger.part, challenger.data_fingerprint, challenger.rows) != (
+        champion.part,
+        champion.data_fingerprint,
+        champion.rows,
+    ):
+        return (
+            f"The champion was measured on other rows: {champion.rows:,} of {champion.part} "
+            f"{champion.data_fingerprint[:12]}, not {challenger.rows:,} of {challenger.data_fingerprint[:12]}."
+        )
+    if set(challenger.model.classes) != set(champion.model.classes):
+        differing = sorted(set(challenger.model.classes) ^ set(champion.model.classes))
+        return f"The champion knows other classes; only one of the two knows {', '.join(differing[:5])}."
+    if _shape(challenger.model.contract) != _shape(champion.model.contract):
+        changed = sorted(
+            {name for name, _ in _shape(challenger.model.contract) ^ _shape(champion.model.contract)}
+        )
+        return f"The champion reads other columns; they differ in {', '.join(changed[:5])}."
+    return None
+
+
+def _shape(contract: Contract) -> frozenset[tuple[str, str]]:
+    return frozenset((column.name, column.type) for column in contract.columns)
+
+
+def _paired_losses(rows: pa.Table, opposed: pa.Table) -> NDArray[np.float64] | None:
+    """The champion's losses beside the challenger's rows; None when the rows are not the same."""
+    if not np.array_equal(rows.column("row_key").to_numpy(), opposed.column("row_key").to_numpy()):
+        return None
+    return _losses(opposed)
+
+
+def _losses(rows: pa.Table) -> NDArray[np.float64]:
+    return np.asarray(rows.column("log_loss").to_numpy(), np.float64)

@@ -1,0 +1,160 @@
+"""Measuring a model on a labelled part: one line per row, and metrics from the lines."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
+
+from ml_platform.errors import DataError, StoreError
+from ml_platform.evaluation.metrics import metrics_of, row_losses
+from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
+from ml_platform.inference.score import check_input, frame_types, predict_rows, select
+from ml_platform.inference.worker_models import ShippedModel, ship
+from ml_platform.specs.references import Dataset, Evaluation, Model
+from ml_platform.store.location import home
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+ROW_KEY = "__row_key"
+"""Name in the frame alone; in the file it is `row_key`."""
+
+ROWS_SCHEMA = (
+    "row_key bigint, label int, predicted int, log_loss double, brier double, confidence double"
+)
+"""Label and prediction are class indices: -1 for a class that the model does not know, or no prediction."""
+
+
+def measure(
+    spark: SparkSession,
+    model_folder: Path,
+    model: Model,
+    part: Dataset,
+    part_name: Literal["validation", "holdout"],
+) -> Evaluation:
+    """Score a labelled part and measure the predictions.
+
+    The lines (some 40 bytes a row) are gathered in this process, sorted by row key, and kept in one Parquet
+    file under `home()`; the same model on the same rows gives the same file.
+
+    Raises:
+        DataError: The part lacks columns that the model reads, or has no rows.
+        StoreError: The lines cannot be written.
+    """
+    from ml_platform.store.datasets import spark_frame
+
+    rows = measured_rows(spark_frame(spark, part), model_folder)
+    if rows.num_rows != part.rows:
+        raise StoreError(
+            f"the {part_name} part was not measured whole", wanted=f"{part.rows} rows", got=rows.num_rows
+        )
+    metrics = metrics_of(rows, len(model.classes))
+    uri = _keep(rows, f"{part_name}-{part.fingerprint[:16]}-{model.digest[:16]}")
+    return Evaluation(
+        model=model,
+        part=part_name,
+        data_fingerprint=part.fingerprint,
+        rows=rows.num_rows,
+        metrics=metrics,
+        rows_uri=uri,
+    )
+
+
+def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
+    """Losses of each row of a labelled frame, sorted by row key.
+
+    Raises:
+        DataError: Columns are missing or retyped.
+    """
+    contract, state = read_manifest(model_folder).contract, read_state(model_folder)
+    check_input(contract, frame.columns, types=frame_types(frame))
+    if state.label not in frame.columns:
+        raise DataError(f"the rows to measure on lack the label {state.label!r}", got=", ".join(frame.columns))
+    scorer = LossScorer(ship(frame.sparkSession, model_folder))
+    needed = list(dict.fromkeys([ROW_KEY, state.label, *contract.names]))
+    lines = select(_keyed(frame), needed).mapInArrow(scorer, ROWS_SCHEMA).toArrow()
+    return lines.sort_by([(name, "ascending") for name in ("row_key", "label", "log_loss")])
+
+
+def read_rows(evaluation: Evaluation) -> pa.Table:
+    """The lines of an evaluation.
+
+    Raises:
+        StoreError: They are gone or unreadable, or not as many as were measured.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(unquote(urlsplit(evaluation.rows_uri).path))
+    try:
+        rows = pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"the measured rows {path} cannot be read", got=error) from error
+    if rows.num_rows != evaluation.rows:
+        raise StoreError(f"the measured rows {path} changed", wanted=evaluation.rows, got=rows.num_rows)
+    return rows
+
+
+@dataclass(frozen=True)
+class LossScorer:
+    """What runs on executors: keyed, labelled rows in, losses out."""
+
+    model: ShippedModel
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        model = self.model.open()
+        for batch in batches:
+            if batch.num_rows:
+                yield self.score(model, batch)
+
+    def score(self, model: RawModel, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """One batch of rows."""
+        import numpy as np
+        import pyarrow as pa
+
+        from ml_platform.features.apply import encode_labels
+
+        probabilities, errors = predict_rows(model, batch)
+        failed = np.array([error is not None for error in errors])
+        labels = encode_labels(batch.column(model.state.label), model.state)
+        losses = row_losses(probabilities, labels, failed)
+        columns = {
+            "row_key": batch.column(ROW_KEY),
+            "label": pa.array(labels, pa.int32()),
+            "predicted": pa.array(np.where(failed, -1, probabilities.argmax(axis=1)), pa.int32()),
+            "log_loss": pa.array(losses["log_loss"]),
+            "brier": pa.array(losses["brier"]),
+            "confidence": pa.array(probabilities.max(axis=1).astype(np.float64)),
+        }
+        return pa.RecordBatch.from_pydict(columns)
+
+
+def _keyed(frame: DataFrame) -> DataFrame:
+    """The frame with a hash of each row; a null differs from every value and from its neighbour's."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    columns = [frame[f"`{name.replace('`', '``')}`"] for name in sorted(frame.columns)]
+    hashed = [part for column in columns for part in (column.isNull(), column)]
+    return frame.withColumn(ROW_KEY, F.xxhash64(*hashed))
+
+
+def _keep(rows: pa.Table, name: str) -> str:
+    import pyarrow.parquet as pq
+
+    path = home() / "evaluations" / f"{name}.parquet"
+    building = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        pq.write_table(rows, building, compression="zstd")
+        os.replace(building, path)
+    except OSError as error:
+        raise StoreError(f"the measured rows cannot be written to {path}", got=error) from error
+    finally:
+        building.unlink(missing_ok=True)
+    return path.as_uri()

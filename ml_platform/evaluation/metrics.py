@@ -1,0 +1,121 @@
+"""Metrics of a classifier, from what is kept of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ml_platform.errors import DataError
+from ml_platform.evaluation.bootstrap import confusion_interval, mean_interval
+from ml_platform.specs.references import Metric
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+CLIP = 1e-15
+"""Least probability that a loss believes: a class that the model does not know costs -log of it."""
+
+LOWER_IS_BETTER = {"log_loss": True, "brier": True, "accuracy": False, "balanced_accuracy": False, "macro_f1": False}
+
+RESAMPLES = 1_000
+CONFIDENCE = 0.95
+
+
+def row_losses(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int32], failed: NDArray[np.bool_]
+) -> dict[str, NDArray[np.float64]]:
+    """Losses of each row.
+
+    Args:
+        probabilities: Shape (rows, classes).
+        labels: Shape (rows,), index of the class, -1 where the model does not know it.
+        failed: Shape (rows,), true where there is no prediction; such rows cost the most there is.
+    Returns:
+        `log_loss` (nats) and `brier` (sum of squares over classes, 0 to 2), shape (rows,) each.
+    """
+    values = probabilities.astype(np.float64)
+    known = labels >= 0
+    rows = np.arange(len(labels))
+    right = np.where(known & ~failed, values[rows, np.maximum(labels, 0)], 0.0)
+    squares = (values**2).sum(axis=1) - 2 * right + 1
+    return {"log_loss": -np.log(np.clip(right, CLIP, 1.0)), "brier": np.where(failed, 2.0, squares)}
+
+
+def metrics_of(rows: pa.Table, classes: int, *, seed: int = 7) -> dict[str, Metric]:
+    """Every metric of the rows of an evaluation, with 95 % bootstrap intervals.
+
+    Args:
+        rows: Columns label, predicted, log_loss, brier.
+        classes: Classes that the model knows.
+    Raises:
+        DataError: There are no rows.
+    """
+    if rows.num_rows == 0:
+        raise DataError("a model cannot be measured on no rows")
+    confusion = confusion_of(rows, classes)
+    found = {name: _mean_metric(rows.column(name).to_numpy(), seed) for name in ("log_loss", "brier")}
+    statistics: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy,
+        "macro_f1": macro_f1,
+    }
+    found.update({name: _confusion_metric(confusion, of, seed) for name, of in statistics.items()})
+    return {name: found[name] for name in LOWER_IS_BETTER}
+
+
+def confusion_of(rows: pa.Table, classes: int) -> NDArray[np.int64]:
+    """Counts by label and prediction.
+
+    Returns:
+        Shape (classes + 1, classes + 1). The last row counts labels that the model does not know, the last
+        column rows without a prediction.
+    """
+    size = classes + 1
+    label = rows.column("label").to_numpy().astype(np.int64)
+    predicted = rows.column("predicted").to_numpy().astype(np.int64)
+    cells = np.where(label < 0, classes, label) * size + np.where(predicted < 0, classes, predicted)
+    return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
+def accuracy(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of rows predicted rightly. Shape (…, n, n) → (…)."""
+    return _hits(confusion).sum(-1) / confusion.sum((-2, -1))
+
+
+def balanced_accuracy(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the classes in the data of the share predicted rightly. Shape (…, n, n) → (…)."""
+    support = confusion.sum(-1)
+    return _mean_over(_hits(confusion) / np.maximum(support, 1), support > 0)
+
+
+def macro_f1(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean F1 over the classes that are in the data or were predicted. Shape (…, n, n) → (…)."""
+    both = confusion.sum(-1) + confusion.sum(-2)
+    both[..., -1] = confusion[..., -1, :].sum(-1)
+    return _mean_over(2 * _hits(confusion) / np.maximum(both, 1), both > 0)
+
+
+def _hits(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The diagonal; an unknown label without a prediction is no hit."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64).copy()
+    hits[..., -1] = 0
+    return hits
+
+
+def _mean_over(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.asarray((values * counted).sum(-1) / np.maximum(counted.sum(-1), 1))
+
+
+def _mean_metric(values: NDArray[np.float64], seed: int) -> Metric:
+    low, high = mean_interval(values, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
+    return Metric(value=float(values.mean()), low=low, high=high)
+
+
+def _confusion_metric(
+    confusion: NDArray[np.int64], of: Callable[[NDArray[np.float64]], NDArray[np.float64]], seed: int
+) -> Metric:
+    low, high = confusion_interval(confusion, of, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
+    return Metric(value=float(of(confusion.astype(np.float64))), low=low, high=high)

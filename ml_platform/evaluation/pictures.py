@@ -1,0 +1,190 @@
+"""Pictures of a model: confusion matrix, learning curves, reliability. Figures without global state.
+
+Each function returns a `matplotlib.figure.Figure` that nobody else holds, so it is safe in any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ml_platform.evaluation.metrics import confusion_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+DPI = 120
+MOST_CLASSES = 30
+"""Above this a matrix cannot be read; the commonest confusions are listed instead."""
+
+TOP_CONFUSIONS = 25
+NAME_CHARACTERS = 18
+RELIABILITY_BINS = 10
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8a8a"
+
+
+def draw_confusion(rows: pa.Table, classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix with counts; for more than 30 classes the commonest confusions as bars.
+
+    Args:
+        rows: Lines of an evaluation (`ml_platform.evaluation.measure.read_rows`).
+        classes: Names, in the order of the model's outputs.
+    """
+    confusion = confusion_of(rows, len(classes))
+    names = [_short(name) for name in classes]
+    if len(classes) > MOST_CLASSES:
+        return _draw_top_confusions(confusion, [*names, "(unknown)"], title)
+    unknown, failed = confusion[-1].sum() > 0, confusion[:, -1].sum() > 0
+    shown = confusion[: len(classes) + unknown, : len(classes) + failed]
+    rows_named = names + ["(unknown)"] * bool(unknown)
+    columns_named = names + ["(no prediction)"] * bool(failed)
+    return _draw_matrix(shown, rows_named, columns_named, title)
+
+
+def draw_learning_curves(history: Mapping[str, Sequence[float]], title: str, *, step: str = "epoch") -> Figure:
+    """One panel per metric, the training and the validation curve in it, the best validation step marked.
+
+    Args:
+        history: Values per step. Keras's names (`loss`, `val_loss`) and XGBoost's (`train-mlogloss`,
+            `validation-mlogloss`) are told apart by their prefix.
+        step: What a step is called: epoch or round.
+    """
+    panels = _panels(history)
+    figure = _figure(5.2 * max(1, len(panels)), 3.8)
+    figure.suptitle(title, fontsize=12)
+    for index, (metric, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        _draw_curves(axes, metric, curves, step)
+    return figure
+
+
+def draw_reliability(rows: pa.Table, title: str) -> Figure:
+    """How often predictions of a confidence are right, and how many rows have that confidence."""
+    confidence = rows.column("confidence").to_numpy()
+    right = (rows.column("label").to_numpy() == rows.column("predicted").to_numpy()) & (confidence > 0)
+    edges = np.linspace(0, 1, RELIABILITY_BINS + 1)
+    bins = np.clip(np.digitize(confidence, edges) - 1, 0, RELIABILITY_BINS - 1)
+    counts = np.bincount(bins, minlength=RELIABILITY_BINS)
+    used = counts > 0
+    mean = np.bincount(bins, confidence, RELIABILITY_BINS)[used] / counts[used]
+    share = np.bincount(bins, right, RELIABILITY_BINS)[used] / counts[used]
+    figure = _figure(5.2, 5.6)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
+    upper.plot(mean, share, color=BLUE, marker="o", label="model")
+    upper.set(title=title, ylabel="share predicted rightly", xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
+    upper.legend(loc="upper left", frameon=False)
+    lower.bar(edges[:-1] + 0.05, counts, width=0.09, color=BLUE)
+    lower.set(xlabel="confidence of the prediction", ylabel="rows", ylim=(0, counts.max() * 1.25))
+    for center, count in zip(edges[:-1] + 0.05, counts, strict=True):
+        lower.text(center, count, f"{count:,}" if count else "", ha="center", va="bottom", fontsize=7)
+    _plain(upper, lower)
+    return figure
+
+
+def _draw_matrix(
+    confusion: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str], title: str
+) -> Figure:
+    side = 2.2 + 0.42 * max(len(rows), len(columns), 5)
+    figure = _figure(side + 0.8, side)
+    axes = figure.add_subplot()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = 9 if len(rows) <= 12 else 7 if len(rows) <= 20 else 5.5
+    for (i, j), count in np.ndenumerate(confusion):
+        if count:
+            color = "white" if shares[i, j] > 0.55 else "black"
+            axes.text(j, i, _count(count), ha="center", va="center", color=color, fontsize=size)
+    slanted = max(map(len, columns), default=0) > 3
+    axes.set_xticks(range(len(columns)), columns, rotation=45 if slanted else 0, ha="right" if slanted else "center")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0, labelsize=9 if len(rows) <= 20 else 7)
+    right = int(np.trace(confusion[: len(columns), : len(columns)]))
+    axes.set(xlabel="predicted", ylabel="actual")
+    axes.set_title(f"{title}\n{right:,} of {int(confusion.sum()):,} rows on the diagonal", fontsize=11)
+    figure.colorbar(image, ax=axes, label="share of the actual class", fraction=0.046, pad=0.03)
+    return figure
+
+
+def _draw_top_confusions(confusion: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong[:-1, :-1], 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:TOP_CONFUSIONS]
+    pairs = [np.unravel_index(cell, wrong.shape) for cell in order if wrong.flat[cell]]
+    columns = [*names[:-1], "(no prediction)"]
+    figure = _figure(8, 1.6 + 0.28 * max(len(pairs), 3))
+    axes = figure.add_subplot()
+    counts = [int(wrong[pair]) for pair in pairs]
+    bars = axes.barh(range(len(pairs)), counts, color=ORANGE)
+    axes.bar_label(bars, labels=[f"{count:,}" for count in counts], padding=3, fontsize=8)
+    axes.set_yticks(range(len(pairs)), [f"{names[i]} → {columns[j]}" for i, j in pairs], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("rows (actual → predicted)")
+    axes.set_title(
+        f"{title}\n{int(wrong.sum()):,} of {int(confusion.sum()):,} rows wrong; the commonest confusions",
+        fontsize=11,
+    )
+    _plain(axes)
+    return figure
+
+
+def _draw_curves(axes: Axes, metric: str, curves: Mapping[str, Sequence[float]], step: str) -> None:
+    for part, values in curves.items():
+        color, style = (BLUE, "-") if part == "training" else (ORANGE, "-")
+        marker = "o" if len(values) <= 20 else None
+        axes.plot(range(1, len(values) + 1), values, style, color=color, marker=marker, markersize=3, label=part)
+    validation = np.asarray(curves.get("validation", ()), float)
+    if validation.size and np.isfinite(validation).any():
+        falling = not any(word in metric for word in ("accuracy", "auc", "f1"))
+        best = int(np.nanargmin(validation) if falling else np.nanargmax(validation))
+        axes.axvline(best + 1, color=GREY, linestyle=":", linewidth=1)
+        axes.plot(best + 1, validation[best], "o", color=ORANGE, markersize=7, fillstyle="none")
+        axes.set_title(f"best validation {validation[best]:.4g} at {step} {best + 1}", fontsize=9, color=GREY)
+    axes.set(xlabel=step, ylabel=metric)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    _plain(axes)
+
+
+def _panels(history: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Sequence[float]]]:
+    """{metric: {training | validation: values}}; curves without a value are left out."""
+    prefixes = {"val_": "validation", "validation-": "validation", "train-": "training"}
+    panels: dict[str, dict[str, Sequence[float]]] = {}
+    for name, values in history.items():
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+        if len(values):
+            panels.setdefault(name.removeprefix(prefix), {})[prefixes.get(prefix, "training")] = values
+    return panels
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(*several: Any) -> None:
+    for axes in several:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.5)
+        axes.set_axisbelow(True)
+
+
+def _short(name: str) -> str:
+    text = " ".join(name.split()) or "(empty)"
+    text = text.replace("$", r"\$")
+    return text if len(text) <= NAME_CHARACTERS else text[: NAME_CHARACTERS - 1] + "…"
+
+
+def _count(count: int) -> str:
+    if count < 10_000:
+        return str(count)
+    return f"{count / 1000:.0f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"

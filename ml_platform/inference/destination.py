@@ -1,0 +1,183 @@
+"""Where predictions go: a folder of plain Parquet files that appears whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from ml_platform.errors import InfrastructureError, SpecError, StoreError
+from ml_platform.specs.references import Version
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+    from pyspark.sql import DataFrame
+
+MARKER = "_predictions.json"
+"""Written last. Says that scoring wrote the folder, and what is in it; readers of Parquet skip it."""
+
+
+FAILURE_LINES = 30
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written, counted in the files' footers."""
+
+    uri: str
+    rows: int
+    failed_rows: int
+
+
+def check_destination(destination: str) -> None:
+    """Find out before scoring whether predictions can be written; leaves nothing behind.
+
+    Raises:
+        SpecError: It is no local path.
+        StoreError: It cannot be written, or holds something that scoring did not write.
+    """
+    folder = local_folder(destination)
+    _check_replaceable(folder)
+    anchor = folder.parent
+    while not anchor.exists() and anchor != anchor.parent:
+        anchor = anchor.parent
+    try:
+        tempfile.TemporaryFile(dir=anchor).close()
+    except OSError as error:
+        raise StoreError(
+            f"predictions cannot be written to {folder}",
+            wanted=f"a folder to write in at {anchor}",
+            got=f"{type(error).__name__}: {error.strerror}",
+            hint="name another path",
+        ) from error
+
+
+def local_folder(destination: str) -> Path:
+    """The absolute path that a path or a file:// URI names.
+
+    Raises:
+        SpecError: It is empty, or the URI of another kind of store.
+    """
+    parts = urlsplit(destination)
+    if not destination.strip() or (parts.scheme not in {"", "file"} and "://" in destination):
+        raise SpecError(
+            f"predictions go to a local folder, not to {destination!r}",
+            wanted="a path or a file:// URI",
+        )
+    path = unquote(parts.path) if destination.startswith("file:") else destination
+    return Path(path).expanduser().absolute()
+
+
+def write_predictions(scored: DataFrame, destination: str, version: Version) -> Written:
+    """Write a scored frame beside the destination, count it, then move it there.
+
+    Raises:
+        StoreError: It cannot be written, or the files do not hold the rows that were scored.
+    """
+    check_destination(destination)
+    folder = local_folder(destination)
+    building = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        expected = _write(scored, building)
+        written = Written(folder.as_uri(), *_count(building))
+        if written.rows != expected:
+            raise StoreError(f"predictions for {folder} are incomplete", wanted=f"{expected} rows", got=written.rows)
+        _mark(building, written, version)
+        _move(building, folder)
+    except OSError as error:
+        raise StoreError(f"predictions cannot be written to {folder}", got=error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return written
+
+
+def _write(scored: DataFrame, folder: Path) -> int:
+    """Write the files; returns the rows that passed by, counted on the way."""
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F  # noqa: N812
+
+    seen = Observation(f"scored-{uuid.uuid4().hex}")
+    observed = scored.observe(seen, F.count(F.lit(1)).alias("rows"))
+    try:
+        observed.write.option("compression", "zstd").parquet(folder.as_uri())
+    except (PySparkException, Py4JJavaError) as error:
+        evidence = "\n".join(str(error).splitlines()[:FAILURE_LINES])
+        raise InfrastructureError("scoring failed on Spark", evidence=evidence) from error
+    return int(seen.get["rows"])
+
+
+def _count(folder: Path) -> tuple[int, int]:
+    """Rows and rows without a prediction, from the footers of the folder's files."""
+    import pyarrow.parquet as pq
+
+    rows = failed = 0
+    for path in sorted(folder.glob("part-*.parquet")):
+        footer = pq.read_metadata(path)
+        rows += footer.num_rows
+        failed += _nulls(path, footer, "prediction")
+    return rows, failed
+
+
+def _nulls(path: Path, footer: pq.FileMetaData, name: str) -> int:
+    """Nulls of a column as the footer counts them; the column is read where a row group does not say."""
+    import pyarrow.parquet as pq
+
+    names = [footer.schema.column(index).path for index in range(footer.num_columns)]
+    index = names.index(name)
+    groups = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
+    if all(group is not None and group.has_null_count for group in groups):
+        return sum(group.null_count for group in groups)
+    return int(pq.read_table(path, columns=[name]).column(0).null_count)
+
+
+def _mark(folder: Path, written: Written, version: Version) -> None:
+    content = {
+        "rows": written.rows,
+        "failed_rows": written.failed_rows,
+        "model_name": version.name,
+        "model_version": version.version,
+        "model_uri": version.model.uri,
+        "model_digest": version.model.digest,
+    }
+    (folder / MARKER).write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _move(building: Path, folder: Path) -> None:
+    """Put the new folder in its place; what was there is deleted afterwards, or put back on failure."""
+    if not folder.exists():
+        os.replace(building, folder)
+        return
+    _check_replaceable(folder)
+    previous = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.previous"
+    os.replace(folder, previous)
+    try:
+        os.replace(building, folder)
+    except OSError:
+        os.replace(previous, folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Only an empty folder or earlier predictions may be replaced."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or folder.is_symlink():
+        raise StoreError(
+            f"{folder} is in the way of the predictions", wanted="a folder, or nothing", hint="name another path"
+        )
+    if any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise StoreError(
+            f"{folder} holds something that scoring did not write; it stays as it is",
+            wanted=f"an empty folder, or one with {MARKER}",
+            hint="name another path",
+        )

@@ -1,0 +1,249 @@
+"""Scoring tables on Spark with a raw model: per row a prediction, or an error; never a failed job for a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_platform.errors import DataError, PlatformError, SpecError, nearest
+from ml_platform.inference.columns import PREDICTION_COLUMNS, prediction_columns
+from ml_platform.inference.destination import write_predictions
+from ml_platform.inference.raw_model import RawModel, read_manifest
+from ml_platform.inference.worker_models import ShippedModel, ship
+from ml_platform.specs.contracts import Contract
+from ml_platform.specs.references import Predictions, Version
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame, SparkSession
+
+SCORE_COLUMNS = (*PREDICTION_COLUMNS, "error", "model_name", "model_version")
+"""Columns that scoring adds, in this order."""
+
+ERROR_CHARACTERS = 500
+
+
+def check_input(contract: Contract, names: Iterable[str], *, types: Mapping[str, str] | None = None) -> None:
+    """Check a table's columns against a model's raw input, before anything starts.
+
+    Args:
+        contract: Raw input of the model.
+        names: Columns of the table; others than the contract's do not matter.
+        types: Their types (`ColumnType`), as far as known. Numbers serve for numbers.
+    Raises:
+        DataError: Columns are missing or retyped; names every one of them.
+    """
+    there = list(names)
+    faults = [
+        f"- {column.name} ({column.type}) is missing; {nearest(column.name, there)}"
+        for column in contract.columns
+        if column.name not in there
+    ]
+    for column in contract.columns:
+        got = (types or {}).get(column.name, column.type)
+        if column.name in there and not _serves(got, column.type):
+            faults.append(f"~ {column.name} is {got}, the model reads {column.type}")
+    if faults:
+        raise DataError(
+            f"the table does not fit the model: {len(faults)} of {len(contract.columns)} columns",
+            evidence="\n".join(faults[:40] + ["…"] * (len(faults) > 40)),
+            hint="give the table the columns that the model was trained on",
+        )
+
+
+def score_frame(
+    frame: DataFrame,
+    folder: Path,
+    contract: Contract,
+    *,
+    keys: Sequence[str] | None = None,
+    version: Version | None = None,
+) -> DataFrame:
+    """Predictions beside the key columns of `frame`; lazy, one pass, no shuffle.
+
+    Args:
+        folder: A raw model's folder.
+        contract: Its raw input.
+        keys: Columns to keep as they are. None: all of them.
+        version: Named in each row; null in both columns without one.
+    Returns:
+        The kept columns, then `prediction`, `probability`, `probabilities`, `error`, `model_name`,
+        `model_version`. A row that cannot be scored has nulls and a text in `error`.
+    Raises:
+        DataError: Columns are missing or retyped.
+        SpecError: A key is unknown, or has the name of a column that scoring adds.
+    """
+    check_input(contract, frame.columns, types=frame_types(frame))
+    keep = _kept(frame, keys)
+    needed = [*keep, *(name for name in contract.names if name not in keep)]
+    name, number = (version.name, version.version) if version else (None, None)
+    scorer = RowScorer(ship(frame.sparkSession, folder), tuple(keep), name, number)
+    return select(frame, needed).mapInArrow(scorer, _schema(frame, keep))
+
+
+def score_table(
+    spark: SparkSession,
+    model_folder: Path,
+    version: Version,
+    source: DataFrame,
+    *,
+    keys: Sequence[str] | None = None,
+    destination: str,
+) -> Predictions:
+    """Score a table and write the predictions: the whole result appears at `destination`, or nothing changes.
+
+    Args:
+        destination: A local folder, as a path or a file:// URI. Predictions of ours that it holds are
+            replaced once the new ones are complete.
+    Raises:
+        StoreError: The destination cannot be written, or holds something that scoring did not write.
+        DataError, SpecError: As `score_frame`.
+    """
+    contract = read_manifest(model_folder).contract
+    scored = score_frame(source, model_folder, contract, keys=keys, version=version)
+    written = write_predictions(scored, destination, version)
+    return Predictions(
+        uri=written.uri,
+        rows=written.rows,
+        failed_rows=written.failed_rows,
+        model_uri=version.uri,
+        model_version=version.version,
+    )
+
+
+def frame_types(frame: DataFrame) -> dict[str, str]:
+    """Column types of a Spark frame in the words of a contract; columns of other types are left out."""
+    words = {
+        "integer": r"tinyint|smallint|int|bigint",
+        "float": r"float|double",
+        "decimal": r"decimal\(.*\)",
+        "boolean": "boolean",
+        "string": "string",
+        "date": "date",
+        "timestamp": "timestamp|timestamp_ntz",
+        "binary": "binary",
+        "list": "array<.*",
+        "map": "map<.*",
+    }
+    found = {}
+    for name, kind in frame.dtypes:
+        found.update({name: word for word, pattern in words.items() if re.fullmatch(pattern, kind)})
+    return found
+
+
+def select(frame: DataFrame, names: Sequence[str]) -> DataFrame:
+    """Columns by their exact names: dots and backticks in them mean nothing."""
+    return frame.select(*("`" + name.replace("`", "``") + "`" for name in names))
+
+
+@dataclass(frozen=True)
+class RowScorer:
+    """What runs on executors: record batches in, the kept columns and predictions out."""
+
+    model: ShippedModel
+    keep: tuple[str, ...]
+    model_name: str | None
+    model_version: int | None
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        model = self.model.open()
+        for batch in batches:
+            yield self.score(model, batch)
+
+    def score(self, model: RawModel, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """One batch. Never raises for a row."""
+        import pyarrow as pa
+
+        probabilities, errors = predict_rows(model, batch)
+        failed = pa.array([error is not None for error in errors], pa.bool_())
+        predicted = prediction_columns(probabilities, model.classes).to_batches()
+        values = _nulled(predicted[0].columns if predicted else [], failed)
+        rows = batch.num_rows
+        stamp = [pa.array(errors, pa.string()), pa.array([self.model_name] * rows, pa.string())]
+        stamp.append(pa.array([self.model_version] * rows, pa.int32()))
+        kept = [batch.column(name) for name in self.keep]
+        return pa.RecordBatch.from_arrays([*kept, *values, *stamp], names=[*self.keep, *SCORE_COLUMNS])
+
+
+def predict_rows(
+    model: RawModel, batch: pa.RecordBatch
+) -> tuple[NDArray[np.float32], list[str | None]]:
+    """Probabilities of a batch, and an error text for each row that has none.
+
+    A batch that fails is halved until the bad rows stand alone, so that a few of them cost little.
+
+    Returns:
+        Shape (rows, classes), zeros where a row failed; and one text or None per row.
+    """
+    import numpy as np
+
+    try:
+        probabilities = model.predict(batch)
+    except Exception as error:
+        if batch.num_rows == 1:
+            return np.zeros((1, len(model.classes)), np.float32), [_text(error)]
+        half = batch.num_rows // 2
+        parts = [predict_rows(model, piece) for piece in (batch.slice(0, half), batch.slice(half))]
+        return np.concatenate([part[0] for part in parts]), [text for part in parts for text in part[1]]
+    finite = np.isfinite(probabilities).all(axis=1)
+    errors = [None if fine else "the model's output is not a number" for fine in finite]
+    return np.where(finite[:, None], probabilities, np.float32(0)), errors
+
+
+def _nulled(columns: Sequence[pa.Array], failed: pa.Array) -> list[pa.Array]:
+    """The columns with nulls where a row failed."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not columns or not failed.true_count:
+        return list(columns)
+    rows = np.arange(len(failed))
+    indices = pa.array(rows, mask=failed.to_numpy(zero_copy_only=False))
+    return [column.take(indices) for column in columns]
+
+
+def _text(error: Exception) -> str:
+    text = error.what if isinstance(error, PlatformError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, PlatformError) and error.got:
+        text += f" ({error.got})"
+    return " ".join(text.split())[:ERROR_CHARACTERS]
+
+
+def _serves(got: str, wanted: str) -> bool:
+    numbers = {"integer", "float", "decimal"}
+    times = {"date", "timestamp"}
+    return got == wanted or {got, wanted} <= numbers or (got in times and wanted == "timestamp")
+
+
+def _kept(frame: DataFrame, keys: Sequence[str] | None) -> list[str]:
+    keep = list(frame.columns if keys is None else dict.fromkeys(keys))
+    unknown = [name for name in keep if name not in frame.columns]
+    if unknown:
+        raise SpecError(f"no key column {unknown[0]!r} in the table", hint=nearest(unknown[0], frame.columns))
+    taken = [name for name in keep if name.lower() in SCORE_COLUMNS]
+    if taken:
+        raise SpecError(
+            f"the table has a column {taken[0]!r}, a name that scoring gives to its own",
+            wanted=f"none of {', '.join(SCORE_COLUMNS)}",
+            hint="rename it, or name the key columns to keep",
+        )
+    return keep
+
+
+def _schema(frame: DataFrame, keep: Sequence[str]) -> object:
+    from pyspark.sql import types as T  # noqa: N812
+
+    added = [
+        T.StructField("prediction", T.StringType()),
+        T.StructField("probability", T.DoubleType()),
+        T.StructField("probabilities", T.MapType(T.StringType(), T.DoubleType())),
+        T.StructField("error", T.StringType()),
+        T.StructField("model_name", T.StringType()),
+        T.StructField("model_version", T.IntegerType()),
+    ]
+    return T.StructType([*(frame.schema[name] for name in keep), *added])

@@ -1,0 +1,89 @@
+"""Models in a Spark worker process: each is loaded once, the last few are kept.
+
+A model travels as a broadcast of its files' bytes, so that it reaches executors on any machine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_platform.errors import InfrastructureError
+from ml_platform.inference.raw_model import RawModel, load_raw_model, read_manifest
+from ml_platform.store.digests import digest as folder_digest
+
+KEPT = 3
+"""Models that a worker process keeps open."""
+
+LOG_TAIL_LINES = 20
+
+_models: OrderedDict[str, RawModel] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class ShippedModel:
+    """A model on its way to executors: its digest, and a broadcast of {file name: bytes}."""
+
+    digest: str
+    files: Any
+
+    def open(self) -> RawModel:
+        """The model, loaded if this process has not loaded it yet."""
+        return loaded(self.digest, self.files)
+
+
+def ship(spark: Any, folder: Path) -> ShippedModel:
+    """Broadcast a model folder.
+
+    Raises:
+        DataError: The folder is no model folder.
+    """
+    names = ["manifest.json", *read_manifest(folder).files]
+    files = {name: (folder / name).read_bytes() for name in names}
+    return ShippedModel(folder_digest(folder), spark.sparkContext.broadcast(files))
+
+
+def loaded(digest: str, files: Any) -> RawModel:
+    """The model with this digest, from this process's cache or from `files.value`."""
+    if digest not in _models:
+        _models[digest] = _load(files.value)
+        while len(_models) > KEPT:
+            _models.popitem(last=False)
+    _models.move_to_end(digest)
+    return _models[digest]
+
+
+def _load(files: Mapping[str, bytes]) -> RawModel:
+    with tempfile.TemporaryDirectory(prefix="ml-platform-model-") as temporary:
+        folder = Path(temporary)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        with _quiet():
+            return load_raw_model(folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what libraries print while they start off the terminal; quote it when they fail."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except ImportError as error:
+            log.seek(0)
+            tail = log.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            raise InfrastructureError(
+                "the model's library cannot be imported on this executor", got=error, evidence="\n".join(tail)
+            ) from error
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,63 @@
+"""Boosted trees as estimators. Imported only when an XGBoost model is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_platform.errors import DataError
+from ml_platform.specs.tables import FeatureState
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CHUNK_ROWS = 65_536
+
+
+class XGBoostEstimator:
+    """A Booster on one thread; every one of its trees votes."""
+
+    def __init__(self, booster: Any, classes: int) -> None:
+        self._booster = booster
+        self._classes = classes
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Shape (rows, width) → probabilities of shape (rows, classes)."""
+        import numpy as np
+
+        out = np.empty((len(features), self._classes), np.float32)
+        for start in range(0, len(features), CHUNK_ROWS):
+            values = self._booster.inplace_predict(features[start : start + CHUNK_ROWS])
+            out[start : start + CHUNK_ROWS] = values if values.ndim == 2 else np.stack([1 - values, values], 1)
+        return out
+
+
+def open_estimator(path: Path, state: FeatureState) -> XGBoostEstimator:
+    """Open a `.ubj` file.
+
+    Raises:
+        DataError: It does not give one probability per class, or cannot be opened.
+    """
+    import xgboost
+
+    try:
+        booster = xgboost.Booster({"nthread": 1, "device": "cpu", "verbosity": 0}, model_file=str(path))
+    except xgboost.core.XGBoostError as error:
+        raise DataError(f"{path} cannot be opened as XGBoost trees", got=str(error).splitlines()[0]) from error
+    _check_output(path, booster, state)
+    return XGBoostEstimator(booster, len(state.classes))
+
+
+def _check_output(path: Path, booster: Any, state: FeatureState) -> None:
+    learner = json.loads(booster.save_config())["learner"]
+    objective = learner["objective"]["name"]
+    outputs = {"binary:logistic": 2}.get(objective, int(learner["learner_model_param"]["num_class"]))
+    fits = objective in {"binary:logistic", "multi:softprob"} and outputs == len(state.classes)
+    if not fits or booster.num_features() != state.width:
+        raise DataError(
+            f"the trees in {path} do not fit their features and classes",
+            wanted=f"{state.width} features, {len(state.classes)} classes, probabilities",
+            got=f"{booster.num_features()} features, {outputs} classes, {objective}",
+        )

@@ -1,0 +1,90 @@
+"""The Spark application of a run, and a session of its own for each task."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ml_platform.resources.budget import Need, usable_cores
+from ml_platform.resources.leases import Scope
+from ml_platform.resources.spark import cancel_group, check_java, open_session, task_session
+from ml_platform.specs.placements import Placement
+from ml_platform.specs.resources import SparkSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class SparkLease:
+    """One application, started once; every task gets `newSession()`, a job group and a pool."""
+
+    to_the_end: ClassVar[bool] = False
+
+    def __init__(self, spec: SparkSpec, scope: Scope) -> None:
+        self._scope = scope
+        self._stack = ExitStack()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="spark-start")
+        self._root: Future[SparkSession] | None = None
+        self._groups: set[str] = set()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def resolve(cls, spec: SparkSpec, placement: Placement) -> SparkSpec:
+        return spec
+
+    @classmethod
+    def key(cls, spec: SparkSpec) -> Hashable:
+        return "application"
+
+    @classmethod
+    def need(cls, spec: SparkSpec, placement: Placement) -> Need:
+        cores = local_cores(placement.spark.master, placement.budget.cores or usable_cores())
+        return Need(name="spark", cores=cores, memory_mib=placement.spark.driver_memory_mib)
+
+    @classmethod
+    def preflight(cls, spec: SparkSpec, placement: Placement) -> None:
+        check_java()
+
+    def start(self) -> None:
+        self._started()
+
+    def _started(self) -> Future[SparkSession]:
+        with self._lock:
+            if self._root is None:
+                placement = self._scope.placement.spark
+                self._root = self._pool.submit(self._stack.enter_context, open_session(placement))
+            return self._root
+
+    @contextmanager
+    def use(self, spec: SparkSpec, *, task: str) -> Iterator[SparkSession]:
+        root, group = self._started().result(), f"{self._scope.run}/{task}"
+        self._groups.add(group)
+        try:
+            with task_session(root, spec, group=group) as session:
+                yield session
+        finally:
+            self._groups.discard(group)
+
+    def cancel(self) -> None:
+        if self._root is not None and self._root.done() and self._root.exception() is None:
+            for group in list(self._groups):
+                cancel_group(self._root.result(), group)
+
+    def close(self, error: BaseException | None = None) -> None:
+        self._pool.shutdown(wait=True)
+        self._stack.close()
+
+
+def local_cores(master: str, cores: int) -> int:
+    """Cores of this machine that a Spark master uses; 0 when its executors are elsewhere.
+
+    >>> local_cores("local[*]", 8), local_cores("local[2,4]", 8), local_cores("spark://host:7077", 8)
+    (8, 2, 0)
+    """
+    if not master.startswith("local"):
+        return 0
+    inside: Any = master.partition("[")[2].partition("]")[0].partition(",")[0] or "1"
+    return cores if inside == "*" else int(inside)

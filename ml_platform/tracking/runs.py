@@ -1,0 +1,232 @@
+"""MLflow runs: one per flow run, nested ones inside it, open for writing from several threads."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ml_platform.errors import TrackingError
+from ml_platform.specs.contracts import Contract
+from ml_platform.specs.references import Dataset, Family, Model
+from ml_platform.specs.tracking import TrackingRun
+from ml_platform.tracking import entries, models
+from ml_platform.tracking.metrics import MetricQueue
+from ml_platform.tracking.server import ask, client
+from ml_platform.tracking.uris import database_file, tracking_uri
+
+if TYPE_CHECKING:
+    import pyarrow
+    from mlflow import MlflowClient
+
+BATCH = 100
+"""Most parameters, or tags, that MLflow takes in one request."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_tracking(*, experiment: str, run_name: str, tags: Mapping[str, str]) -> Iterator[TrackingRun]:
+    """The MLflow run of one flow run; ended when the code inside ends.
+
+    Args:
+        experiment: Made when there is none of this name.
+        run_name: What MLflow's pages show.
+        tags: On this run, on the runs nested in it, and on the models they log.
+    Yields:
+        The run. It ends FINISHED, FAILED after an error, KILLED after an interrupt or a cancellation.
+    Raises:
+        TrackingError: MLflow did not do what it was asked.
+    """
+    mlflow = client()
+    experiment_id = _experiment(mlflow, experiment)
+    queue = MetricQueue(mlflow)
+    run = _start(mlflow, queue, experiment_id, run_name, {**_origin(), **tags}, tags)
+    with _ending(run):
+        yield run
+
+
+class MlflowRun:
+    """One MLflow run; what `TrackingRun` promises."""
+
+    def __init__(
+        self,
+        mlflow: MlflowClient,
+        queue: MetricQueue,
+        *,
+        run_id: str,
+        experiment_id: str,
+        tags: Mapping[str, str],
+    ) -> None:
+        self.run_id = run_id
+        self._mlflow = mlflow
+        self._queue = queue
+        self._experiment_id = experiment_id
+        self._tags = dict(tags)
+
+    @contextmanager
+    def nested(self, name: str) -> Iterator[TrackingRun]:
+        """A run of its own inside this one; ended when the code inside ends."""
+        tags = {**_origin(), **self._tags, "mlflow.parentRunId": self.run_id}
+        run = _start(self._mlflow, self._queue, self._experiment_id, name, tags, self._tags)
+        with _ending(run):
+            yield run
+
+    def at(self, run_id: str) -> TrackingRun:
+        """Another run, for adding to what it has. Its metrics are sent with this run's, at the latest."""
+        found = ask(f"read run {run_id}", self._mlflow.get_run, run_id)
+        experiment_id = found.info.experiment_id
+        return MlflowRun(
+            self._mlflow, self._queue, run_id=run_id, experiment_id=experiment_id, tags=self._tags
+        )
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Parameters; nested models and mappings are flattened with dots, long values cut."""
+        for batch in _batches(entries.params(params)):
+            ask("take parameters", self._mlflow.log_batch, self.run_id, params=batch)
+
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float],
+        *,
+        step: int | None = None,
+        model: Model | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
+        """Metrics at a step, of a logged model and on a data set if named; sent in batches.
+
+        Raises:
+            TrackingError: MLflow refused one. A server in trouble is no error before the run closes.
+        """
+        points = entries.points(metrics, step=step or 0, model=model, dataset=dataset)
+        self._queue.add(self.run_id, points)
+
+    def log_input(self, dataset: Dataset, *, context: str) -> None:
+        """A data set that this run read: name, fingerprint, schema, rows; `context` says what for."""
+        given = entries.dataset_input(dataset, context)
+        ask("take an input", self._mlflow.log_inputs, self.run_id, datasets=[given])
+
+    def log_figure(self, figure: Any, artifact_file: str) -> None:
+        """A matplotlib figure as a picture."""
+        ask("store a picture", self._mlflow.log_figure, self.run_id, figure, artifact_file)
+
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Text as an artifact."""
+        ask("store a text", self._mlflow.log_text, self.run_id, text, artifact_file)
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Tags of the run; long values are cut."""
+        for batch in _batches(entries.tags(tags)):
+            ask("take tags", self._mlflow.log_batch, self.run_id, tags=batch)
+
+    def log_model(
+        self,
+        *,
+        folder: Path,
+        family: Family,
+        contract: Contract,
+        classes: tuple[str, ...],
+        train: Dataset,
+        ranks: int = 1,
+        example: pyarrow.Table,
+    ) -> Model:
+        """Log a finished raw-model folder as an MLflow model; see `models.log_model`."""
+        candidate = models.Candidate(
+            folder=folder, family=family, contract=contract, classes=classes, train=train, ranks=ranks
+        )
+        place = models.Place(run_id=self.run_id, experiment_id=self._experiment_id, tags=self._tags)
+        return models.log_model(self._mlflow, candidate, place, example=example)
+
+    def end(self, status: str) -> None:
+        """Send what waits, then close the run as FINISHED, FAILED or KILLED."""
+        try:
+            self._queue.flush()
+        finally:
+            ask("end a run", self._mlflow.set_terminated, self.run_id, status)
+
+
+def _batches(items: list[T]) -> Iterator[list[T]]:
+    for first in range(0, len(items), BATCH):
+        yield items[first : first + BATCH]
+
+
+def _start(
+    mlflow: MlflowClient,
+    queue: MetricQueue,
+    experiment_id: str,
+    name: str,
+    tags: Mapping[str, str],
+    handed_on: Mapping[str, str],
+) -> MlflowRun:
+    made = ask("start a run", mlflow.create_run, experiment_id, run_name=name, tags=dict(tags))
+    return MlflowRun(
+        mlflow, queue, run_id=made.info.run_id, experiment_id=experiment_id, tags=handed_on
+    )
+
+
+@contextmanager
+def _ending(run: MlflowRun) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        cancelled = isinstance(error, CancelledError) or not isinstance(error, Exception)
+        _end_quietly(run, "KILLED" if cancelled else "FAILED")
+        raise
+    run.end("FINISHED")
+
+
+def _end_quietly(run: MlflowRun, status: str) -> None:
+    """End a run while another error is on its way: that one must reach the person, not ours."""
+    try:
+        run.end(status)
+    except TrackingError as trouble:
+        log.warning("run %s could not be ended as %s: %s", run.run_id, status, trouble)
+
+
+def _experiment(mlflow: MlflowClient, name: str) -> str:
+    found = ask("read the experiment", mlflow.get_experiment_by_name, name)
+    if found is None:
+        return _new_experiment(mlflow, name)
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"experiment {name!r} was deleted in MLflow",
+            hint=f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
+        )
+    return str(found.experiment_id)
+
+
+def _new_experiment(mlflow: MlflowClient, name: str) -> str:
+    try:
+        place = _artifact_folder(tracking_uri())
+        return ask("make the experiment", mlflow.create_experiment, name, artifact_location=place)
+    except TrackingError as error:
+        # Another process made it just now.
+        if getattr(error.__cause__, "error_code", None) == "RESOURCE_ALREADY_EXISTS":
+            return _experiment(mlflow, name)
+        raise
+
+
+def _artifact_folder(uri: str) -> str | None:
+    """Beside the database when it is a file: MLflow's default is the folder one happens to be in."""
+    file = database_file(uri)
+    return None if file is None else (file.parent / "mlartifacts").as_uri()
+
+
+def _origin() -> dict[str, str]:
+    return {"mlflow.user": _user(), "mlflow.source.name": Path(sys.argv[0] or "python").name}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # In a container the number may have no name.
+        return str(os.getuid())
