@@ -32,6 +32,8 @@ UV = VENV / "bin" / "uv"
 REQUIREMENTS = ROOT / "requirements"
 JAVA_WANTED = 17
 BUILD_FAILED = 5
+QUIET = [] if sys.stderr.isatty() else ["--quiet"]
+"""A terminal shows how far uv's downloads are; a log does not need 200 names."""
 
 GET_JAVA = (
     "Debian, Ubuntu: apt install openjdk-17-jre-headless; Fedora: dnf install java-21-openjdk-headless; "
@@ -124,8 +126,8 @@ def install_installer() -> bool:
 def install_packages() -> bool:
     say("installing the Python packages of requirements/runtime.txt and dev.txt")
     files = [REQUIREMENTS / f"{name}.txt" for name in ("bootstrap", "runtime", "dev")]
-    constraints = ["--build-constraints", REQUIREMENTS / "build.txt"]
-    run(UV, "pip", "sync", "--python", PYTHON, "--require-hashes", *constraints, *files, env=uv_environment())
+    flags = ["--require-hashes", "--build-constraints", REQUIREMENTS / "build.txt", *QUIET]
+    run(UV, "pip", "sync", "--python", PYTHON, *flags, *files, env=uv_environment())
     return True
 
 
@@ -143,7 +145,9 @@ def build_horovod() -> bool:
     if ended.returncode == BUILD_FAILED:
         say("warning: without Horovod flows train on one rank; the reason is above. Set-up goes on")
     elif ended.returncode:
-        raise SetupError(f"`{' '.join(command)}` ended with exit code {ended.returncode}; its lines are above")
+        raise SetupError(
+            f"`{' '.join(command)}` ended with exit code {ended.returncode}; its lines are above"
+        )
     return ended.returncode == 0
 
 

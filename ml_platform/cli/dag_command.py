@@ -129,7 +129,8 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], console: Console)
     from ml_platform.cli.services import services
 
     running = services()
-    with prefect_api(running.prefect_api_url if running else None) as api:
+    url = running.prefect_api_url if running else None
+    with prefect_api(url, meanwhile=lambda: dag.preflight(**parameters)) as api:
         console.print(f"{dag.name} reports to {api}", markup=False)
         with shown(console) as watch, watching(watch):
             return dag(**parameters)

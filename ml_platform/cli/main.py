@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 app = cyclopts.App(
     name="python -m ml_platform",
-    help="Look after the machine that flows run on. A flow has its own command: python -m flows.retrain --help",
+    help="Look after the machine that flows run on. Flows have commands of their own: python -m flows.NAME",
     version_flags=[],
     result_action="return_value",
 )

@@ -11,10 +11,12 @@ from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 import prefect
 
-from ml_platform.engine.check import check_types
+from ml_platform.engine.check import check_types, preflight
 from ml_platform.engine.graph import Graph
 from ml_platform.engine.trace import current_trace, trace
 from ml_platform.errors import GraphError
+from ml_platform.resources.leases import Leases, Scope
+from ml_platform.resources.placement import load_placement
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +57,15 @@ class Dag(prefect.Flow[P, R], Generic[P, R]):
         graph = trace(self.function, self.name, self.with_defaults(parameters))
         check_types(graph)
         return graph
+
+    def preflight(self, **parameters: Any) -> None:
+        """Ask every task and resource whether it could work, under the present placement. Runs nothing.
+
+        Raises:
+            PlatformError: What stands in the way.
+        """
+        scope = Scope(name=self.name, run="preflight", placement=load_placement())
+        preflight(self.graph(**parameters), Leases(scope))
 
     def with_defaults(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """All parameters, validated as Prefect validates those of a run."""

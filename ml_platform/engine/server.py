@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings, temporary_settings
 
@@ -33,19 +34,22 @@ def database_url() -> str:
 
 
 @contextmanager
-def prefect_api(running: str | None = None) -> Iterator[str]:
+def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[str]:
     """Flows inside report to a Prefect API; yields where it is, in words.
 
     Args:
         running: URL of a server that `make up` keeps running, if there is one.
+        meanwhile: What to do while a temporary server starts. Its errors end the server.
     """
     url = configured_api() or running
     if url is not None:
+        meanwhile()
         with temporary_settings(updates={PREFECT_API_URL: url}):
             yield url
         return
     server = TemporaryServer()
     try:
+        meanwhile()
         with temporary_settings(updates={PREFECT_API_URL: server.url(), PREFECT_HOME: home() / "prefect"}):
             try:
                 yield "a temporary server"
@@ -59,6 +63,8 @@ class TemporaryServer:
     """A Prefect server of this process alone, on a free loopback port. It starts at once, in the
     background; `url()` waits for it. It ends with this process, also after kill -9."""
 
+    running: ClassVar[int] = 0
+
     def __init__(self, *, timeout_s: float = 180) -> None:
         self._timeout_s = timeout_s
         self._port = _free_port()
@@ -66,6 +72,7 @@ class TemporaryServer:
         # The server dies with the thread that started it (PDEATHSIG), so that thread is kept.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefect-server")
         self._process = self._thread.submit(self._start).result()
+        TemporaryServer.running += 1
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {
@@ -119,6 +126,7 @@ class TemporaryServer:
             self._process.kill()
             self._process.wait()
         self._thread.shutdown()
+        TemporaryServer.running -= 1
 
 
 def _die_with_parent() -> None:
@@ -142,3 +150,13 @@ def _answers(url: str) -> bool:
 
 def _tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+
+def how_to_open(flow_run_id: str) -> str:
+    """URL of a flow run's page; with a temporary server, what to start first."""
+    from prefect.settings import PREFECT_UI_URL
+
+    page = f"/runs/flow-run/{flow_run_id}"
+    if TemporaryServer.running:
+        return f"make up, then http://127.0.0.1:4200{page}"
+    return f"{PREFECT_UI_URL.value() or ''}{page}"

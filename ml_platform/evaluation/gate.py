@@ -164,7 +164,8 @@ def _incomparable(
     ):
         return (
             f"The champion was measured on other rows: {champion.rows:,} of {champion.part} "
-            f"{champion.data_fingerprint[:12]}, not {challenger.rows:,} of {challenger.data_fingerprint[:12]}."
+            f"{champion.data_fingerprint[:12]}, not {challenger.rows:,} of {challenger.part} "
+            f"{challenger.data_fingerprint[:12]}."
         )
     if set(challenger.model.classes) != set(champion.model.classes):
         differing = sorted(set(challenger.model.classes) ^ set(champion.model.classes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
 ROW_KEY = "__row_key"
 """Name in the frame alone; in the file it is `row_key`."""
 
-ROWS_SCHEMA = (
-    "row_key bigint, label int, predicted int, log_loss double, brier double, confidence double"
-)
+ROWS_SCHEMA = "row_key bigint, label int, predicted int, log_loss double, brier double, confidence double"
 """Label and prediction are class indices: -1 for a class that the model does not know, or no prediction."""
 
 
@@ -75,7 +72,9 @@ def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
     contract, state = read_manifest(model_folder).contract, read_state(model_folder)
     check_input(contract, frame.columns, types=frame_types(frame))
     if state.label not in frame.columns:
-        raise DataError(f"the rows to measure on lack the label {state.label!r}", got=", ".join(frame.columns))
+        raise DataError(
+            f"the rows to measure on lack the label {state.label!r}", got=", ".join(frame.columns)
+        )
     scorer = LossScorer(ship(frame.sparkSession, model_folder))
     needed = list(dict.fromkeys([ROW_KEY, state.label, *contract.names]))
     lines = select(_keyed(frame), needed).mapInArrow(scorer, ROWS_SCHEMA).toArrow()
@@ -152,7 +151,7 @@ def _keep(rows: pa.Table, name: str) -> str:
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         pq.write_table(rows, building, compression="zstd")
-        os.replace(building, path)
+        building.replace(path)
     except OSError as error:
         raise StoreError(f"the measured rows cannot be written to {path}", got=error) from error
     finally:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 CLIP = 1e-15
 """Least probability that a loss believes: a class that the model does not know costs -log of it."""
 
-LOWER_IS_BETTER = {"log_loss": True, "brier": True, "accuracy": False, "balanced_accuracy": False, "macro_f1": False}
+LOWER_IS_BETTER = {
+    "log_loss": True,
+    "brier": True,
+    "accuracy": False,
+    "balanced_accuracy": False,
+    "macro_f1": False,
+}
 
 RESAMPLES = 1_000
 CONFIDENCE = 0.95
@@ -82,7 +88,7 @@ def confusion_of(rows: pa.Table, classes: int) -> NDArray[np.int64]:
 
 def accuracy(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of rows predicted rightly. Shape (…, n, n) → (…)."""
-    return _hits(confusion).sum(-1) / confusion.sum((-2, -1))
+    return np.asarray(_hits(confusion).sum(-1) / confusion.sum((-2, -1)))
 
 
 def balanced_accuracy(confusion: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ MOST_CLASSES = 30
 """Above this a matrix cannot be read; the commonest confusions are listed instead."""
 
 TOP_CONFUSIONS = 25
-NAME_CHARACTERS = 18
+NAME_CHARACTERS, LONG_NAME_CHARACTERS = 18, 32
 RELIABILITY_BINS = 10
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8a8a"
 
@@ -36,9 +36,10 @@ def draw_confusion(rows: pa.Table, classes: Sequence[str], title: str) -> Figure
         classes: Names, in the order of the model's outputs.
     """
     confusion = confusion_of(rows, len(classes))
-    names = [_short(name) for name in classes]
     if len(classes) > MOST_CLASSES:
+        names = [_short(name, LONG_NAME_CHARACTERS) for name in classes]
         return _draw_top_confusions(confusion, [*names, "(unknown)"], title)
+    names = [_short(name, NAME_CHARACTERS) for name in classes]
     unknown, failed = confusion[-1].sum() > 0, confusion[:, -1].sum() > 0
     shown = confusion[: len(classes) + unknown, : len(classes) + failed]
     rows_named = names + ["(unknown)"] * bool(unknown)
@@ -46,7 +47,9 @@ def draw_confusion(rows: pa.Table, classes: Sequence[str], title: str) -> Figure
     return _draw_matrix(shown, rows_named, columns_named, title)
 
 
-def draw_learning_curves(history: Mapping[str, Sequence[float]], title: str, *, step: str = "epoch") -> Figure:
+def draw_learning_curves(
+    history: Mapping[str, Sequence[float]], title: str, *, step: str = "epoch"
+) -> Figure:
     """One panel per metric, the training and the validation curve in it, the best validation step marked.
 
     Args:
@@ -78,7 +81,7 @@ def draw_reliability(rows: pa.Table, title: str) -> Figure:
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
     upper.plot(mean, share, color=BLUE, marker="o", label="model")
     upper.set(title=title, ylabel="share predicted rightly", xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
-    upper.legend(loc="upper left", frameon=False)
+    upper.legend(loc="lower right", frameon=False)
     lower.bar(edges[:-1] + 0.05, counts, width=0.09, color=BLUE)
     lower.set(xlabel="confidence of the prediction", ylabel="rows", ylim=(0, counts.max() * 1.25))
     for center, count in zip(edges[:-1] + 0.05, counts, strict=True):
@@ -90,28 +93,34 @@ def draw_reliability(rows: pa.Table, title: str) -> Figure:
 def _draw_matrix(
     confusion: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Figure:
-    side = 2.2 + 0.42 * max(len(rows), len(columns), 5)
-    figure = _figure(side + 0.8, side)
+    cell = 0.9 if len(rows) <= 5 else 0.45
+    longest = max(map(len, [*rows, *columns]))
+    margin = 1.1 + 0.06 * longest
+    figure = _figure(margin + 1.2 + max(cell * len(columns), 2.4), margin + cell * len(rows))
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = 9 if len(rows) <= 12 else 7 if len(rows) <= 20 else 5.5
+    size = 9 if len(rows) <= 12 else 7.5 if len(rows) <= 20 else 6.5
     for (i, j), count in np.ndenumerate(confusion):
         if count:
             color = "white" if shares[i, j] > 0.55 else "black"
-            axes.text(j, i, _count(count), ha="center", va="center", color=color, fontsize=size)
-    slanted = max(map(len, columns), default=0) > 3
-    axes.set_xticks(range(len(columns)), columns, rotation=45 if slanted else 0, ha="right" if slanted else "center")
+            axes.text(j, i, _count(int(count)), ha="center", va="center", color=color, fontsize=size)
+    slanted = longest * 0.085 > cell
+    axes.set_xticks(
+        range(len(columns)), columns, rotation=45 if slanted else 0, ha="right" if slanted else "center"
+    )
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, labelsize=9 if len(rows) <= 20 else 7)
     right = int(np.trace(confusion[: len(columns), : len(columns)]))
     axes.set(xlabel="predicted", ylabel="actual")
-    axes.set_title(f"{title}\n{right:,} of {int(confusion.sum()):,} rows on the diagonal", fontsize=11)
+    axes.set_title(f"{title}\n{right:,} of {int(confusion.sum()):,} rows predicted rightly", fontsize=11)
     figure.colorbar(image, ax=axes, label="share of the actual class", fraction=0.046, pad=0.03)
     return figure
 
 
 def _draw_top_confusions(confusion: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     wrong = confusion.copy()
     np.fill_diagonal(wrong[:-1, :-1], 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:TOP_CONFUSIONS]
@@ -123,7 +132,8 @@ def _draw_top_confusions(confusion: NDArray[np.int64], names: Sequence[str], tit
     bars = axes.barh(range(len(pairs)), counts, color=ORANGE)
     axes.bar_label(bars, labels=[f"{count:,}" for count in counts], padding=3, fontsize=8)
     axes.set_yticks(range(len(pairs)), [f"{names[i]} → {columns[j]}" for i, j in pairs], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("rows (actual → predicted)")
     axes.set_title(
         f"{title}\n{int(wrong.sum()):,} of {int(confusion.sum()):,} rows wrong; the commonest confusions",
@@ -134,10 +144,14 @@ def _draw_top_confusions(confusion: NDArray[np.int64], names: Sequence[str], tit
 
 
 def _draw_curves(axes: Axes, metric: str, curves: Mapping[str, Sequence[float]], step: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for part, values in curves.items():
         color, style = (BLUE, "-") if part == "training" else (ORANGE, "-")
         marker = "o" if len(values) <= 20 else None
-        axes.plot(range(1, len(values) + 1), values, style, color=color, marker=marker, markersize=3, label=part)
+        axes.plot(
+            range(1, len(values) + 1), values, style, color=color, marker=marker, markersize=3, label=part
+        )
     validation = np.asarray(curves.get("validation", ()), float)
     if validation.size and np.isfinite(validation).any():
         falling = not any(word in metric for word in ("accuracy", "auc", "f1"))
@@ -146,7 +160,7 @@ def _draw_curves(axes: Axes, metric: str, curves: Mapping[str, Sequence[float]],
         axes.plot(best + 1, validation[best], "o", color=ORANGE, markersize=7, fillstyle="none")
         axes.set_title(f"best validation {validation[best]:.4g} at {step} {best + 1}", fontsize=9, color=GREY)
     axes.set(xlabel=step, ylabel=metric)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     _plain(axes)
 
@@ -178,10 +192,10 @@ def _plain(*several: Any) -> None:
         axes.set_axisbelow(True)
 
 
-def _short(name: str) -> str:
+def _short(name: str, characters: int) -> str:
     text = " ".join(name.split()) or "(empty)"
     text = text.replace("$", r"\$")
-    return text if len(text) <= NAME_CHARACTERS else text[: NAME_CHARACTERS - 1] + "…"
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def _count(count: int) -> str:

@@ -56,7 +56,7 @@ def conform(table: pa.Table | pa.RecordBatch, contract: Contract) -> pa.Table:
 
 
 def from_pandas(frame: pd.DataFrame, contract: Contract) -> pa.Table:
-    """pandas rows as Arrow columns of the contract's types. NaN and None are nulls; other columns are left out.
+    """pandas rows as Arrow columns of the contract's types. NaN and None are nulls; other columns are ignored.
 
     Raises:
         DataError: A column is missing or does not hold its type.
@@ -112,4 +112,6 @@ def _cast(values: pa.ChunkedArray | pa.Array, column: Column) -> pa.ChunkedArray
 
 
 def _retyped(column: Column, values: pa.ChunkedArray | pa.Array, got: str) -> DataError:
-    return DataError(f"column {column.name!r} is not {column.type}", wanted=column.type, got=f"{values.type}: {got}")
+    return DataError(
+        f"column {column.name!r} is not {column.type}", wanted=column.type, got=f"{values.type}: {got}"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import uuid
@@ -88,7 +87,9 @@ def write_predictions(scored: DataFrame, destination: str, version: Version) -> 
         expected = _write(scored, building)
         written = Written(folder.as_uri(), *_count(building))
         if written.rows != expected:
-            raise StoreError(f"predictions for {folder} are incomplete", wanted=f"{expected} rows", got=written.rows)
+            raise StoreError(
+                f"predictions for {folder} are incomplete", wanted=f"{expected} rows", got=written.rows
+            )
         _mark(building, written, version)
         _move(building, folder)
     except OSError as error:
@@ -100,7 +101,7 @@ def write_predictions(scored: DataFrame, destination: str, version: Version) -> 
 
 def _write(scored: DataFrame, folder: Path) -> int:
     """Write the files; returns the rows that passed by, counted on the way."""
-    from py4j.protocol import Py4JJavaError
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
     from pyspark.sql import Observation
     from pyspark.sql import functions as F  # noqa: N812
@@ -154,15 +155,15 @@ def _mark(folder: Path, written: Written, version: Version) -> None:
 def _move(building: Path, folder: Path) -> None:
     """Put the new folder in its place; what was there is deleted afterwards, or put back on failure."""
     if not folder.exists():
-        os.replace(building, folder)
+        building.replace(folder)
         return
     _check_replaceable(folder)
     previous = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.previous"
-    os.replace(folder, previous)
+    folder.replace(previous)
     try:
-        os.replace(building, folder)
+        building.replace(folder)
     except OSError:
-        os.replace(previous, folder)
+        previous.replace(folder)
         raise
     shutil.rmtree(previous, ignore_errors=True)
 
@@ -173,7 +174,9 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir() or folder.is_symlink():
         raise StoreError(
-            f"{folder} is in the way of the predictions", wanted="a folder, or nothing", hint="name another path"
+            f"{folder} is in the way of the predictions",
+            wanted="a folder, or nothing",
+            hint="name another path",
         )
     if any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise StoreError(

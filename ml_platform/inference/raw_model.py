@@ -14,7 +14,6 @@ is a pickle, and a folder that holds anything its manifest does not list is refu
 from __future__ import annotations
 
 import importlib
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 MANIFEST = "manifest.json"
 FEATURES = "features.json"
 
@@ -166,7 +165,7 @@ def write_raw_model(
             family=cast("Family", family), contract=contract, split=split, lineage=dict(lineage), files=files
         )
         (building / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-        os.replace(building, folder)
+        building.replace(folder)
     except OSError as error:
         raise StoreError(f"the model folder {folder} cannot be written", got=error) from error
     finally:

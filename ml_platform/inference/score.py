@@ -1,4 +1,4 @@
-"""Scoring tables on Spark with a raw model: per row a prediction, or an error; never a failed job for a row."""
+"""Scoring tables on Spark with a raw model: each row gets a prediction or an error; no row fails the job."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 SCORE_COLUMNS = (*PREDICTION_COLUMNS, "error", "model_name", "model_version")
 """Columns that scoring adds, in this order."""
@@ -125,14 +126,16 @@ def frame_types(frame: DataFrame) -> dict[str, str]:
         "boolean": "boolean",
         "string": "string",
         "date": "date",
-        "timestamp": "timestamp|timestamp_ntz",
+        "timestamp": r"timestamp(_ntz)?",
         "binary": "binary",
         "list": "array<.*",
         "map": "map<.*",
     }
     found = {}
     for name, kind in frame.dtypes:
-        found.update({name: word for word, pattern in words.items() if re.fullmatch(pattern, kind)})
+        word = next((word for word, pattern in words.items() if re.fullmatch(pattern, kind)), None)
+        if word is not None:
+            found[name] = word
     return found
 
 
@@ -170,9 +173,7 @@ class RowScorer:
         return pa.RecordBatch.from_arrays([*kept, *values, *stamp], names=[*self.keep, *SCORE_COLUMNS])
 
 
-def predict_rows(
-    model: RawModel, batch: pa.RecordBatch
-) -> tuple[NDArray[np.float32], list[str | None]]:
+def predict_rows(model: RawModel, batch: pa.RecordBatch) -> tuple[NDArray[np.float32], list[str | None]]:
     """Probabilities of a batch, and an error text for each row that has none.
 
     A batch that fails is halved until the bad rows stand alone, so that a few of them cost little.
@@ -184,13 +185,13 @@ def predict_rows(
 
     try:
         probabilities = model.predict(batch)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever a row provokes is that row's error)
         if batch.num_rows == 1:
             return np.zeros((1, len(model.classes)), np.float32), [_text(error)]
         half = batch.num_rows // 2
         parts = [predict_rows(model, piece) for piece in (batch.slice(0, half), batch.slice(half))]
         return np.concatenate([part[0] for part in parts]), [text for part in parts for text in part[1]]
-    finite = np.isfinite(probabilities).all(axis=1)
+    finite = np.asarray(np.isfinite(probabilities).all(axis=1))
     errors = [None if fine else "the model's output is not a number" for fine in finite]
     return np.where(finite[:, None], probabilities, np.float32(0)), errors
 
@@ -235,7 +236,7 @@ def _kept(frame: DataFrame, keys: Sequence[str] | None) -> list[str]:
     return keep
 
 
-def _schema(frame: DataFrame, keep: Sequence[str]) -> object:
+def _schema(frame: DataFrame, keep: Sequence[str]) -> StructType:
     from pyspark.sql import types as T  # noqa: N812
 
     added = [

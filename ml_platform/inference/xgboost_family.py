@@ -30,7 +30,9 @@ class XGBoostEstimator:
         out = np.empty((len(features), self._classes), np.float32)
         for start in range(0, len(features), CHUNK_ROWS):
             values = self._booster.inplace_predict(features[start : start + CHUNK_ROWS])
-            out[start : start + CHUNK_ROWS] = values if values.ndim == 2 else np.stack([1 - values, values], 1)
+            out[start : start + CHUNK_ROWS] = (
+                values if values.ndim == 2 else np.stack([1 - values, values], 1)
+            )
         return out
 
 
@@ -45,7 +47,9 @@ def open_estimator(path: Path, state: FeatureState) -> XGBoostEstimator:
     try:
         booster = xgboost.Booster({"nthread": 1, "device": "cpu", "verbosity": 0}, model_file=str(path))
     except xgboost.core.XGBoostError as error:
-        raise DataError(f"{path} cannot be opened as XGBoost trees", got=str(error).splitlines()[0]) from error
+        raise DataError(
+            f"{path} cannot be opened as XGBoost trees", got=str(error).splitlines()[0]
+        ) from error
     _check_output(path, booster, state)
     return XGBoostEstimator(booster, len(state.classes))
 

@@ -29,7 +29,9 @@ PROGRESS_EVERY_S = 10
 TAIL_LINES = 20
 GIB_PER_COMPILER = 2
 """Memory that one compiler of TensorFlow's headers may take."""
-GET_COMPILER = "Debian, Ubuntu: apt install g++ make python3-dev; Fedora: dnf install gcc-c++ make python3-devel"
+GET_COMPILER = (
+    "Debian, Ubuntu: apt install g++ make python3-dev; Fedora: dnf install gcc-c++ make python3-devel"
+)
 SMOKE = "import horovod.tensorflow as hvd; hvd.init(); assert hvd.size() == 1; hvd.shutdown()"
 
 
@@ -69,7 +71,9 @@ def toolchain() -> str:
     if compiler is not None:
         told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
         version = (told.stdout.splitlines() or ["silent"])[0]
-    flags = [f"{name}={os.environ[name]}" for name in ("CC", "CXX", "CXXFLAGS", "LDFLAGS") if name in os.environ]
+    flags = [
+        f"{name}={os.environ[name]}" for name in ("CC", "CXX", "CXXFLAGS", "LDFLAGS") if name in os.environ
+    ]
     return " ".join([str(compiler), version, str(shutil.which("make")), str(_headers().is_file()), *flags])
 
 
@@ -145,9 +149,13 @@ def _unpacked(sdist: Path, folder: Path) -> Path:
             parts = Path(member.name).parts
             if parts[:1] != (top,) or ".." in parts or not (member.isfile() or member.isdir()):
                 raise ResourceStartError(
-                    f"{sdist.name} holds a member that is refused", wanted=f"files below {top}/", got=member.name
+                    f"{sdist.name} holds a member that is refused",
+                    wanted=f"files below {top}/",
+                    got=member.name,
                 )
-        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.0 to 3.11.3 lack it
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
     return folder / top
 
 
@@ -226,7 +234,9 @@ def _lasts(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _step_failed(command: Sequence[str], code: int, log: Path) -> ResourceStartError:
-    step = "its sources or build tools cannot be fetched" if "pip" in command else "the compiler's step failed"
+    step = (
+        "its sources or build tools cannot be fetched" if "pip" in command else "the compiler's step failed"
+    )
     if "-c" in command:
         step = "the new library does not load"
     return ResourceStartError(

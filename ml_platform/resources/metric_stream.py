@@ -81,7 +81,7 @@ class MetricSender:
 
 
 class StepDelivery:
-    """Hands each step to `on_metrics` once, whoever brings it first: the stream, or the history at the end."""
+    """Hands each step to `on_metrics` once: from the stream, or from the history at the end."""
 
     def __init__(self, on_metrics: OnMetrics) -> None:
         self._on_metrics = on_metrics
@@ -193,7 +193,7 @@ class _Listener:
                         return
                     connection.settimeout(None)
                     self._deliver(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (the stream is a convenience: it ends, the job goes on)
             logger.debug("the metric stream ended: %s: %s", type(error).__name__, error)
         finally:
             connection.close()

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.references import Dataset, Family, Model
-
-if TYPE_CHECKING:
-    import pyarrow
 
 
 class TrackingRun(Protocol):
@@ -56,11 +53,12 @@ class TrackingRun(Protocol):
         classes: tuple[str, ...],
         train: Dataset,
         ranks: int = 1,
-        example: pyarrow.Table,
+        example: Any,
     ) -> Model:
         """Log a finished raw-model folder, with its signature, an input example and its lineage.
 
-        `contract` may still hold the label; the model's input is the rest. `example` holds raw rows.
+        `contract` may still hold the label; the model's input is the rest. `example` is a
+        pyarrow.Table of raw rows.
         """
 
     def nested(self, name: str) -> AbstractContextManager[TrackingRun]:

@@ -5,7 +5,6 @@ Opening a model runs its code, so what was changed since is refused before anyth
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -84,7 +83,7 @@ def _download(logged: Any, kept: Path) -> None:
         _check_loader(read_mlmodel(saved / "MLmodel", uri), uri)
         _check_bytes(saved, uri, logged.tags)
         try:
-            os.rename(saved / RAW_FOLDER, kept)
+            (saved / RAW_FOLDER).rename(kept)
         except OSError as error:
             # Another process was first: its copy passed the same checks.
             if not kept.is_dir():

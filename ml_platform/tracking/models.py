@@ -21,7 +21,7 @@ from ml_platform.tracking.signatures import example_frame, signature
 from ml_platform.tracking.uris import tracking_uri
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
@@ -63,9 +63,7 @@ class Place:
     tags: Mapping[str, str]
 
 
-def log_model(
-    mlflow: MlflowClient, candidate: Candidate, place: Place, *, example: pyarrow.Table
-) -> Model:
+def log_model(mlflow: MlflowClient, candidate: Candidate, place: Place, *, example: pa.Table) -> Model:
     """Log the folder as an MLflow model that `mlflow.pyfunc.load_model` opens anywhere.
 
     The model's code travels with it. Nothing is predicted here: that would import TensorFlow into the
@@ -189,7 +187,7 @@ def download(artifact_uri: str, folder: Path) -> Path:
 
 
 def _store(
-    mlflow: MlflowClient, model: Model, candidate: Candidate, logged: LoggedModel, example: pyarrow.Table
+    mlflow: MlflowClient, model: Model, candidate: Candidate, logged: LoggedModel, example: pa.Table
 ) -> None:
     from mlflow.entities import LoggedModelOutput
 
@@ -202,9 +200,7 @@ def _store(
     ask("mark a model", mlflow.finalize_logged_model, logged.model_id, "READY")
 
 
-def _save(
-    scratch: Path, model: Model, candidate: Candidate, logged: LoggedModel, example: pyarrow.Table
-) -> Path:
+def _save(scratch: Path, model: Model, candidate: Candidate, logged: LoggedModel, example: pa.Table) -> Path:
     """Lay out what MLflow calls a model: MLmodel, data, code, requirements, input example."""
     import mlflow.pyfunc
     from mlflow.models import Model as MlflowModel

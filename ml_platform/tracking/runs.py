@@ -22,7 +22,7 @@ from ml_platform.tracking.server import ask, client
 from ml_platform.tracking.uris import database_file, tracking_uri
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
     from mlflow import MlflowClient
 
 BATCH = 100
@@ -136,7 +136,7 @@ class MlflowRun:
         classes: tuple[str, ...],
         train: Dataset,
         ranks: int = 1,
-        example: pyarrow.Table,
+        example: pa.Table,
     ) -> Model:
         """Log a finished raw-model folder as an MLflow model; see `models.log_model`."""
         candidate = models.Candidate(
@@ -167,9 +167,7 @@ def _start(
     handed_on: Mapping[str, str],
 ) -> MlflowRun:
     made = ask("start a run", mlflow.create_run, experiment_id, run_name=name, tags=dict(tags))
-    return MlflowRun(
-        mlflow, queue, run_id=made.info.run_id, experiment_id=experiment_id, tags=handed_on
-    )
+    return MlflowRun(mlflow, queue, run_id=made.info.run_id, experiment_id=experiment_id, tags=handed_on)
 
 
 @contextmanager

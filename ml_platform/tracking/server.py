@@ -176,7 +176,7 @@ def _check_server(uri: str) -> None:
     answer = ask(
         "answer",
         http_request,
-        get_default_host_creds(uri.rstrip("/")),
+        get_default_host_creds(uri.rstrip("/")),  # type: ignore[no-untyped-call]
         "/api/2.0/mlflow/experiments/search",
         "POST",
         json={"max_results": 1},

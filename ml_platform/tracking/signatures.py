@@ -10,8 +10,8 @@ from ml_platform.specs.contracts import RAW_TYPES, Column, Contract
 from ml_platform.specs.references import Dataset
 
 if TYPE_CHECKING:
-    import pandas
-    import pyarrow
+    import pandas as pd
+    import pyarrow as pa
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, TensorSpec
 
@@ -51,15 +51,15 @@ def signature(contract: Contract) -> ModelSignature:
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
 
-def example_frame(example: pyarrow.Table, contract: Contract) -> pandas.DataFrame:
+def example_frame(example: pa.Table, contract: Contract) -> pd.DataFrame:
     """The first rows of `example` as pandas holds them when they reach the model."""
-    import pyarrow
+    import pyarrow as pa
 
     rows = example.select(contract.inputs().names).slice(0, EXAMPLE_ROWS)
     for place, field in enumerate(rows.schema):
         kind = _plain_type(field.type)
         if kind is not None:
-            rows = rows.set_column(place, pyarrow.field(field.name, kind), rows.column(place).cast(kind))
+            rows = rows.set_column(place, pa.field(field.name, kind), rows.column(place).cast(kind))
     return rows.to_pandas()
 
 
@@ -87,14 +87,14 @@ def _input(column: Column) -> ColSpec:
     # pandas holds an integer column as int64 when it is full and as float64 when it is not. MLflow lets
     # neither long take the second nor double the first, so such a column is checked by the model itself.
     if column.type == "integer" and column.nullable:
-        return ColSpec(AnyType(), column.name, required=False)
+        return ColSpec(AnyType(), column.name, required=False)  # type: ignore[no-untyped-call]
     return ColSpec(MLFLOW_TYPES[column.type], column.name, required=not column.nullable)
 
 
-def _plain_type(kind: pyarrow.DataType) -> pyarrow.DataType | None:
+def _plain_type(kind: pa.DataType) -> pa.DataType | None:
     """The type to cast to before pandas: it holds dates, decimals and zones as objects, MLflow cannot."""
-    import pyarrow
+    import pyarrow as pa
 
-    if pyarrow.types.is_date(kind) or pyarrow.types.is_timestamp(kind):
-        return pyarrow.timestamp("us")
-    return pyarrow.float64() if pyarrow.types.is_decimal(kind) else None
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return pa.timestamp("us")
+    return pa.float64() if pa.types.is_decimal(kind) else None

@@ -14,7 +14,7 @@ PARTS = {"training": "train"}
 """XGBoost's names of the parts, where ours differ."""
 
 
-class RoundSender(TrainingCallback):  # type: ignore[misc]  # the base class is untyped
+class RoundSender(TrainingCallback):
     """Sends each round's metrics to the driver, from rank 0 alone: they are the same on every rank."""
 
     def __init__(self, address: StreamAddress) -> None:

@@ -32,7 +32,7 @@ class Trees:
     """The Booster as `.ubj`: rounds up to the best on validation, so that whoever scores uses all of it."""
 
     history: dict[str, list[float]]
-    """Per round, the ones after the best included: `train-…` and `validation-…` of `mlogloss` or `logloss`."""
+    """Per round, also those after the best: `train-…` and `validation-…` of `mlogloss` or `logloss`."""
 
     best_round: int
     """Round with the lowest validation loss, counted from 0."""
@@ -60,7 +60,7 @@ def train_trees(
         DataError: There are fewer than two classes, or one without a row to train on.
         InfrastructureError: Spark failed.
     """
-    from py4j.protocol import Py4JJavaError
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
     delivery = StepDelivery(_reporting(spec.trees, on_metrics))

@@ -1,0 +1,31 @@
+"""Batch inference: score a table with a registered model, on Spark."""
+
+from __future__ import annotations
+
+from ml_platform import dag
+from tasks.report import ScoringReport, report_scoring
+from tasks.score import find_version, score_table
+
+
+@dag
+def batch_inference(
+    model: str = "models:/digits@champion",
+    source: str = "sklearn:digits",
+    keys: tuple[str, ...] = (),
+    predictions: str | None = None,
+) -> ScoringReport:
+    """Score a table with a registered model and write Parquet.
+
+    Args:
+        model: Registered model: models:/NAME@champion or models:/NAME/VERSION.
+        source: Table to score: a CSV or Parquet file, a folder of Parquet files, or sklearn:NAME.
+        keys: Columns to keep beside the predictions. Empty: all.
+        predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
+    """
+    version = find_version(model)
+    scored = score_table(version, None, source, keys, predictions)
+    return report_scoring(version, scored)
+
+
+if __name__ == "__main__":
+    batch_inference.cli()

@@ -1,0 +1,63 @@
+"""Retrain: train two families on a table, let the better one challenge the champion, score with the winner."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from ml_platform import FeatureSpec, GateSpec, Horovod, KerasSpec, SplitSpec, XGBoostSpec, dag
+from tasks.data import apply_features, fit_features, load_table, split_table
+from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
+from tasks.report import RetrainReport, report_retrain
+from tasks.score import score_table
+from tasks.train import train_keras, train_xgboost
+
+
+@dag
+def retrain(
+    source: str = "sklearn:digits",
+    label: str = "label",
+    model: str | None = None,
+    split: SplitSpec = SplitSpec(),
+    features: FeatureSpec = FeatureSpec(),
+    keras: KerasSpec = KerasSpec(),
+    xgboost: XGBoostSpec = XGBoostSpec(),
+    gate: GateSpec = GateSpec(),
+    score: str | None = None,
+    predictions: str | None = None,
+) -> RetrainReport:
+    """Train Keras on Horovod ranks and XGBoost on Spark, promote the better one through a gate, score a table.
+
+    Args:
+        source: Table to learn from: a CSV or Parquet file, a folder of Parquet files, or sklearn:NAME.
+        label: Column to predict.
+        model: Name in the model registry. Empty: named after the source.
+        split: How rows are dealt into train, validation and holdout.
+        features: How raw columns become features.
+        keras: The network.
+        xgboost: The trees.
+        gate: When a challenger replaces the champion.
+        score: Table to score with the champion. Empty: the source itself.
+        predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
+    """
+    name = model or PurePath(source.removeprefix("sklearn:")).name.split(".")[0]
+    table = load_table(source, label)
+    parts = split_table(table.data, split)
+    state = fit_features(parts.train, features)
+    train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
+
+    network = train_keras(train, validation, state, parts, split, keras, job=Horovod(ranks=keras.ranks))
+    trees = train_xgboost(train, validation, state, parts, split, xgboost)
+
+    candidates = [measure_model(found, parts.validation, "validation") for found in (network, trees)]
+    challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout")
+    champion = find_champion(name)
+    champion_on_holdout = measure_champion(champion, parts.holdout)
+
+    verdict = judge(challenger, champion, champion_on_holdout, state, split, gate, name)
+    winner = promote(challenger, verdict, champion, name)
+    scored = score_table(winner, table.data, score, split.keys, predictions)
+    return report_retrain(table, candidates, challenger, champion_on_holdout, verdict, winner, scored)
+
+
+if __name__ == "__main__":
+    retrain.cli()

@@ -1,0 +1,126 @@
+"""What ranks do together, behind one interface: alone, or over Horovod."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Collective(Protocol):
+    """Every rank makes the same calls in the same order."""
+
+    rank: int
+    size: int
+
+    def average_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        """The mean of each gradient over all ranks. None stays None, sparse stays sparse."""
+
+    def broadcast(self, value: NDArray[Any]) -> NDArray[Any]:
+        """Rank 0's array. Shapes and types are equal on all ranks."""
+
+    def gather(self, value: NDArray[Any]) -> list[NDArray[Any]]:
+        """Every rank's array, by rank. They may differ in length along the first axis."""
+
+    def close(self) -> None:
+        """Leave. A rank that failed calls it at once, so that others fail too instead of waiting."""
+
+
+class Alone:
+    """World size 1: needs neither Horovod nor a network."""
+
+    rank = 0
+    size = 1
+
+    def average_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        return list(gradients)
+
+    def broadcast(self, value: NDArray[Any]) -> NDArray[Any]:
+        return value
+
+    def gather(self, value: NDArray[Any]) -> list[NDArray[Any]]:
+        return [value]
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class Horovod:
+    """Ranks joined by Horovod, from the environment that the driver half set.
+
+    Opening it blocks until every rank has arrived.
+    """
+
+    def __init__(self) -> None:
+        import horovod.tensorflow as hvd
+
+        self._hvd = hvd
+        hvd.init()
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+
+    def average_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        import tensorflow as tf
+
+        hvd = self._hvd
+        out: list[Any] = list(gradients)
+        # One call for all dense ones, each sparse one by itself: in a mixed list Horovod pairs the
+        # shapes of dense tensors with the wrong ones, and dense copies of sparse gradients change Adam.
+        dense = [i for i, g in enumerate(out) if g is not None and not isinstance(g, tf.IndexedSlices)]
+        if dense:
+            reduced = hvd.grouped_allreduce([out[i] for i in dense], op=hvd.Average)
+            for i, gradient in zip(dense, reduced, strict=True):
+                out[i] = gradient
+        for i, gradient in enumerate(out):
+            if isinstance(gradient, tf.IndexedSlices):
+                out[i] = hvd.allreduce(gradient, op=hvd.Average)
+        return out
+
+    def broadcast(self, value: NDArray[Any]) -> NDArray[Any]:
+        import tensorflow as tf
+
+        received: NDArray[Any] = self._hvd.broadcast(tf.constant(value), root_rank=0).numpy()
+        return received
+
+    def gather(self, value: NDArray[Any]) -> list[NDArray[Any]]:
+        import numpy as np
+        import tensorflow as tf
+
+        lengths = self._hvd.allgather(tf.constant([len(value)], tf.int64)).numpy()
+        if not lengths.sum():
+            return [value[:0]] * self.size
+        joined = self._hvd.allgather(tf.constant(value)).numpy()
+        return list(np.split(joined, np.cumsum(lengths)[:-1]))
+
+    def close(self) -> None:
+        self._hvd.shutdown()
+
+
+def open_collective(world_size: int) -> Collective:
+    """Join the other ranks; with none there is nothing to join."""
+    return Alone() if world_size == 1 else Horovod()
+
+
+def total(collective: Collective, values: Sequence[float]) -> NDArray[np.float64]:
+    """The sum of each value over all ranks, added in the order of ranks: the same bits on every rank.
+
+    Returns:
+        Shape (len(values),), float64.
+    """
+    import numpy as np
+
+    rows = collective.gather(np.asarray([values], dtype=np.float64))
+    out: NDArray[np.float64] = np.sum(np.concatenate(rows), axis=0)
+    return out
+
+
+def gather_json(collective: Collective, value: object) -> list[Any]:
+    """Every rank's value, by rank. JSON, because whoever is on the network could send a pickle."""
+    import numpy as np
+
+    encoded = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    return [json.loads(part.tobytes()) for part in collective.gather(encoded)]

@@ -1,0 +1,1 @@
+"""Typed tasks that flows compose. Thin: what they do lives in the libraries of `ml_platform`."""

@@ -1,0 +1,36 @@
+"""Load a table, deal it into parts, turn rows into features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ml_platform import Dataset, FeatureSpec, FeatureState, Parts, Spark, SplitSpec, Table, task
+from ml_platform.data import load, split
+from ml_platform.features import fit, write
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@task(preflight=load.check_source)
+def load_table(source: str, label: str, spark: SparkSession = Spark()) -> Table:
+    """Read a labelled table into the store; rows without a usable label go to quarantine."""
+    return load.load_table(spark, source, label)
+
+
+@task
+def split_table(table: Dataset, spec: SplitSpec, spark: SparkSession = Spark()) -> Parts:
+    """Deal the rows into train, validation and holdout, by their own key alone."""
+    return split.split_table(spark, table, spec)
+
+
+@task
+def fit_features(train: Dataset, spec: FeatureSpec, spark: SparkSession = Spark()) -> FeatureState:
+    """Learn imputation, scaling and vocabularies, from the training part alone."""
+    return fit.fit_features(spark, train, spec)
+
+
+@task
+def apply_features(part: Dataset, state: FeatureState, spark: SparkSession = Spark()) -> Dataset:
+    """Raw rows to packed float32 features and class indices."""
+    return write.apply_features(spark, part, state)

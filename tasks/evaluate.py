@@ -1,0 +1,125 @@
+"""Measure models, choose the challenger, and let the gate decide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ml_platform import (
+    Evaluation,
+    FeatureState,
+    Dataset,
+    GateSpec,
+    Model,
+    Spark,
+    SplitSpec,
+    Tracking,
+    Verdict,
+    Version,
+    task,
+)
+from ml_platform.evaluation import gate, pictures
+from ml_platform.evaluation.measure import measure, read_rows
+from ml_platform.inference.raw_model import read_manifest
+from ml_platform.specs.contracts import missing
+from ml_platform.specs.tracking import TrackingRun
+from ml_platform.tracking import registry
+from ml_platform.tracking.fetching import fetch
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@task
+def measure_model(
+    model: Model,
+    part: Dataset,
+    name: Literal["validation", "holdout"],
+    spark: SparkSession = Spark(),
+    run: TrackingRun = Tracking(),
+) -> Evaluation:
+    """Score a labelled part; metrics with intervals, and pictures on the run that trained the model."""
+    evaluation = measure(spark, fetch(model), model, part, name)
+    own, rows = run.at(model.run_id), read_rows(evaluation)
+    own.log_input(part, context=name)
+    values = {f"{name}_{metric}": found.value for metric, found in evaluation.metrics.items()}
+    own.log_metrics(values, model=model, dataset=part)
+    title = f"{model.family} on {name}"
+    own.log_figure(pictures.draw_confusion(rows, model.classes, title), f"confusion_matrix_{name}.png")
+    own.log_figure(pictures.draw_reliability(rows, title), f"reliability_{name}.png")
+    return evaluation
+
+
+@task
+def choose_challenger(candidates: list[Evaluation], spec: GateSpec) -> Model:
+    """The best model on validation. The holdout plays no part in the choice."""
+    return gate.choose_challenger(candidates, spec.metric).model
+
+
+@task
+def find_champion(name: str, run: TrackingRun = Tracking()) -> Version | None:
+    """The version that serves now, if there is one."""
+    return registry.champion(name)
+
+
+@task
+def measure_champion(
+    champion: Version | None, holdout: Dataset, spark: SparkSession = Spark()
+) -> Evaluation | None:
+    """The champion on the rows that the challenger is measured on; None when it cannot read them."""
+    if champion is None or missing(champion.model.contract, holdout.contract):
+        return None
+    return measure(spark, fetch(champion), champion.model, holdout, "holdout")
+
+
+@task
+def judge(
+    challenger: Evaluation,
+    champion: Version | None,
+    champion_on_holdout: Evaluation | None,
+    state: FeatureState,
+    split: SplitSpec,
+    spec: GateSpec,
+    name: str,
+    run: TrackingRun = Tracking(),
+) -> Verdict:
+    """Promote, hold, reject, cannot tell or not comparable: on paired evidence of the holdout."""
+    uses = 1 + registry.holdout_uses(name, challenger.data_fingerprint)
+    if champion is not None and champion_on_holdout is None:
+        return _unreadable(champion, challenger, spec, uses)
+    splits = (split, read_manifest(fetch(champion)).split) if champion else None
+    uri = champion.uri if champion else None
+    verdict = gate.decide(
+        challenger, champion_on_holdout, state, spec, holdout_uses=uses, champion_uri=uri, splits=splits
+    )
+    run.log_text(verdict.model_dump_json(indent=2), "verdict.json")
+    return verdict
+
+
+def _unreadable(champion: Version, challenger: Evaluation, spec: GateSpec, uses: int) -> Verdict:
+    return Verdict(
+        decision="not comparable",
+        reason="The champion reads columns that this table does not have; register under another name.",
+        metric=spec.metric,
+        against=champion.uri,
+        rows=challenger.rows,
+        holdout_uses=uses,
+    )
+
+
+@task
+def promote(
+    challenger: Evaluation,
+    verdict: Verdict,
+    champion: Version | None,
+    name: str,
+    run: TrackingRun = Tracking(),
+) -> Version | None:
+    """Register the challenger with its verdict; move the alias if the gate says so. Returns the champion."""
+    gain = verdict.gain.model_dump() if verdict.gain else {}
+    tags = {"gate.decision": verdict.decision, "gate.against": verdict.against}
+    tags |= {f"gate.gain_{key}": f"{value:.6g}" for key, value in gain.items()}
+    version = registry.register(
+        challenger.model, name, tags=tags, description=verdict.reason, holdout=challenger.data_fingerprint
+    )
+    run.set_tags({"gate.decision": verdict.decision, "model.version": version.uri})
+    return registry.promote(version, champion) if verdict.decision == "promote" else champion

@@ -1,0 +1,202 @@
+"""What a run says at its end: a table in the terminal, artifacts in Prefect, a page in MLflow."""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
+from pydantic import Field
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ml_platform import Evaluation, Metric, Predictions, Table, Tracking, Verdict, Version, task
+from ml_platform.engine.server import how_to_open as how_to_open_prefect
+from ml_platform.specs.base import Spec
+from ml_platform.specs.tracking import TrackingRun
+from ml_platform.store.location import runs_folder
+from ml_platform.tracking.server import how_to_open as how_to_open_mlflow
+
+SHOWN = ("log_loss", "accuracy", "balanced_accuracy", "macro_f1")
+
+
+class MeasuredModel(Spec):
+    """One line of the table."""
+
+    family: str
+    part: str
+    metrics: dict[str, Metric]
+    uri: str
+    ranks: int
+
+
+class Champion(Spec):
+    """The version that serves after this run. `metrics` are those on the holdout of this run."""
+
+    name: str
+    version: int
+    uri: str
+    family: str
+    metrics: dict[str, Metric]
+
+
+class RetrainReport(Spec):
+    """The result of `flows.retrain`."""
+
+    run: str
+    models: tuple[MeasuredModel, ...] = Field(description="Candidates on validation, the challenger on holdout.")
+    verdict: Verdict
+    champion: Champion | None
+    predictions: Predictions | None
+    quarantined: int
+    notes: tuple[str, ...] = ()
+    links: dict[str, str]
+
+    def __rich__(self) -> RenderableType:
+        lines = [_models_table(self.models), Text(""), Text(f"verdict      {self.verdict.decision}: {self.verdict.reason}")]
+        lines += [Text(f"{name:<12} {value}", overflow="fold") for name, value in self._facts().items()]
+        return Group(*lines)
+
+    def _facts(self) -> dict[str, str]:
+        champion, scored = self.champion, self.predictions
+        facts = {"champion": f"{champion.uri} ({champion.family})" if champion else "none yet"}
+        if scored:
+            facts["predictions"] = f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}"
+        if self.quarantined:
+            facts["quarantined"] = f"{self.quarantined:,} rows"
+        facts.update({f"note {i}": note for i, note in enumerate(self.notes, 1)})
+        return {**facts, **self.links}
+
+    def markdown(self) -> str:
+        """The same for a page."""
+        rows = [
+            f"| {m.family} | {m.part} | " + " | ".join(str(m.metrics[name]) for name in SHOWN) + " |"
+            for m in self.models
+        ]
+        head = f"| model | measured on | {' | '.join(SHOWN)} |", f"|{'---|' * (len(SHOWN) + 2)}"
+        facts = [f"- **{name}**: {value}" for name, value in self._facts().items()]
+        verdict = f"**{self.verdict.decision}**: {self.verdict.reason}"
+        uses = f"This holdout has decided {self.verdict.holdout_uses} time(s)."
+        return "\n".join([f"# Retrain {self.run}", "", verdict, "", uses, "", *head, *rows, "", *facts])
+
+
+class ScoringReport(Spec):
+    """The result of `flows.batch_inference`."""
+
+    run: str
+    model: str
+    predictions: Predictions
+    links: dict[str, str]
+
+    def __rich__(self) -> RenderableType:
+        scored = self.predictions
+        facts = {
+            "model": self.model,
+            "predictions": f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}",
+            **self.links,
+        }
+        return Group(*(Text(f"{name:<12} {value}", overflow="fold") for name, value in facts.items()))
+
+    def markdown(self) -> str:
+        """The same for a page."""
+        scored = self.predictions
+        facts = [f"- **{name}**: {value}" for name, value in self.links.items()]
+        counts = f"{scored.rows:,} rows, {scored.failed_rows} with an error, in `{scored.uri}`"
+        return "\n".join([f"# Scored with {self.model}", "", counts, "", *facts])
+
+
+@task
+def report_retrain(
+    table: Table,
+    candidates: list[Evaluation],
+    challenger: Evaluation,
+    champion_on_holdout: Evaluation | None,
+    verdict: Verdict,
+    winner: Version | None,
+    scored: Predictions | None,
+    run: TrackingRun = Tracking(),
+) -> RetrainReport:
+    """Gather what the run found; leave it in Prefect and MLflow."""
+    evaluations = [*candidates, challenger]
+    measured = challenger if winner and winner.model == challenger.model else champion_on_holdout
+    report = RetrainReport(
+        run=str(flow_run.name),
+        models=tuple(_measured(evaluation) for evaluation in evaluations),
+        verdict=verdict,
+        champion=_champion(winner, measured) if winner else None,
+        predictions=scored,
+        quarantined=table.quarantined,
+        notes=tuple(_notes(evaluations)),
+        links=_links(run),
+    )
+    run.log_text(report.markdown(), "report.md")
+    create_markdown_artifact(report.markdown(), key="retrain-report", description="What the run found.")
+    create_table_artifact(_artifact_rows(report.models), key="retrain-metrics", description="Metrics with intervals.")
+    _link_artifact(report.links)
+    return report
+
+
+@task
+def report_scoring(version: Version, scored: Predictions | None, run: TrackingRun = Tracking()) -> ScoringReport:
+    """Gather what was scored; leave it in Prefect and MLflow."""
+    if scored is None:
+        raise ValueError("scoring with a version returns predictions")
+    report = ScoringReport(run=str(flow_run.name), model=version.uri, predictions=scored, links=_links(run))
+    run.log_metrics({"rows": scored.rows, "failed_rows": scored.failed_rows})
+    run.log_text(report.markdown(), "report.md")
+    create_markdown_artifact(report.markdown(), key="scoring-report", description="What was scored.")
+    _link_artifact(report.links)
+    return report
+
+
+def _measured(evaluation: Evaluation) -> MeasuredModel:
+    model = evaluation.model
+    return MeasuredModel(
+        family=model.family, part=evaluation.part, metrics=evaluation.metrics, uri=model.uri, ranks=model.ranks
+    )
+
+
+def _champion(winner: Version, measured: Evaluation | None) -> Champion:
+    return Champion(
+        name=winner.name,
+        version=winner.version,
+        uri=winner.uri,
+        family=winner.model.family,
+        metrics=measured.metrics if measured else {},
+    )
+
+
+def _notes(evaluations: list[Evaluation]) -> list[str]:
+    alone = any(e.model.family == "keras" and e.model.ranks == 1 for e in evaluations)
+    return ["Keras was trained by one rank, not distributed: `python -m ml_platform doctor` says why."] if alone else []
+
+
+def _links(run: TrackingRun) -> dict[str, str]:
+    flow_run_id = str(flow_run.id)
+    return {
+        "prefect": how_to_open_prefect(flow_run_id),
+        "mlflow": how_to_open_mlflow(run.run_id),
+        "record": str(runs_folder(str(flow_run.name)) / "run.json"),
+    }
+
+
+def _link_artifact(links: dict[str, str]) -> None:
+    for name, link in links.items():
+        if link.startswith("http"):
+            create_link_artifact(link, key=f"{name}-link", link_text=f"Open in {name}")
+
+
+def _models_table(models: tuple[MeasuredModel, ...]) -> RichTable:
+    table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("model", "measured on", *SHOWN):
+        table.add_column(name)
+    for model in models:
+        ranks = f" × {model.ranks} ranks" if model.family == "keras" else ""
+        table.add_row(f"{model.family}{ranks}", model.part, *(str(model.metrics[name]) for name in SHOWN))
+    return table
+
+
+def _artifact_rows(models: tuple[MeasuredModel, ...]) -> list[dict[str, object]]:
+    return [
+        {"model": m.family, "measured on": m.part, **{name: str(m.metrics[name]) for name in m.metrics}, "uri": m.uri}
+        for m in models
+    ]

@@ -1,0 +1,57 @@
+"""Score tables with a registered model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ml_platform import Dataset, Predictions, Spark, Tracking, Version, task
+from ml_platform.data import load, sources
+from ml_platform.inference.destination import check_destination
+from ml_platform.inference.score import score_table as score
+from ml_platform.specs.tracking import TrackingRun
+from ml_platform.store.datasets import spark_frame
+from ml_platform.store.location import home
+from ml_platform.tracking import registry
+from ml_platform.tracking.fetching import fetch
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@task
+def find_version(uri: str, run: TrackingRun = Tracking()) -> Version:
+    """The registered version behind an alias. Asked once per run: all rows get the same version."""
+    return registry.find(uri)
+
+
+def check_scoring(source: str | None, destination: str | None) -> None:
+    """Before anything starts: is there a table to score, and can the result be written?"""
+    if source is not None:
+        load.check_source(source)
+    if destination is not None:
+        check_destination(destination)
+
+
+@task(preflight=check_scoring)
+def score_table(
+    version: Version | None,
+    table: Dataset | None,
+    source: str | None,
+    keys: tuple[str, ...],
+    destination: str | None,
+    spark: SparkSession = Spark(),
+) -> Predictions | None:
+    """Predictions beside the key columns, as Parquet that appears whole or not at all.
+
+    Args:
+        version: The model. None, when no model has ever passed the gate, scores nothing.
+        table: The rows, when they are in the store already.
+        source: Else where to read them.
+        keys: Columns to keep beside the predictions. Empty: all.
+        destination: Folder to write. Empty: `predictions/<model>` beside the platform's other files.
+    """
+    if version is None:
+        return None
+    frame = spark_frame(spark, table) if source is None and table else sources.read_source(spark, source)
+    folder = destination or str(home() / "predictions" / version.name)
+    return score(spark, fetch(version), version, frame, keys=keys or None, destination=folder)

@@ -1,0 +1,121 @@
+"""Train a model of each family and log it. Both take raw rows: feature state and classes travel inside."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_platform import (
+    Dataset,
+    FeatureState,
+    Horovod,
+    KerasSpec,
+    Model,
+    Parts,
+    Spark,
+    SplitSpec,
+    Tracking,
+    XGBoostSpec,
+    task,
+)
+from ml_platform.evaluation.pictures import draw_learning_curves
+from ml_platform.inference.raw_model import read_manifest, write_raw_model
+from ml_platform.specs.tracking import TrackingRun
+from ml_platform.store.datasets import read_table
+from ml_platform.training.trees import train_trees
+from tasks.loops import fit_keras
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from ml_platform.resources.horovod.job import HorovodJob
+
+EXAMPLE_ROWS = 5
+
+
+@task
+def train_keras(
+    train: Dataset,
+    validation: Dataset,
+    state: FeatureState,
+    parts: Parts,
+    split: SplitSpec,
+    spec: KerasSpec,
+    job: HorovodJob = Horovod(),
+    run: TrackingRun = Tracking(nested=True),
+) -> Model:
+    """A dense network, trained by the gang; every rank ends with the same bytes, and the run says so."""
+    run.log_params({"family": "keras", "ranks": job.ranks, "backend": job.backend, "keras": spec, "split": split})
+    _log_inputs(run, parts)
+    fitted = job.run(
+        fit_keras, train, validation, spec, len(state.classes), on_metrics=_metrics_to(run)
+    ).rank0
+    run.set_tags({f"proof.{key}": value for key, value in fitted.proof.items()})
+    run.log_figure(draw_learning_curves(fitted.history, "Keras: learning curves"), "learning_curves.png")
+    return _log_model(run, "keras", fitted.model, state, split, parts, ranks=job.ranks)
+
+
+@task
+def train_xgboost(
+    train: Dataset,
+    validation: Dataset,
+    state: FeatureState,
+    parts: Parts,
+    split: SplitSpec,
+    spec: XGBoostSpec,
+    spark: SparkSession = Spark(),
+    run: TrackingRun = Tracking(nested=True),
+) -> Model:
+    """Boosted trees, trained on Spark executors with early stopping on the validation part."""
+    run.log_params({"family": "xgboost", "xgboost": spec, "split": split})
+    _log_inputs(run, parts)
+    trees = train_trees(spark, train, validation, state, spec, on_metrics=_metrics_to(run))
+    run.log_metrics({"best_round": trees.best_round})
+    curves = draw_learning_curves(trees.history, "XGBoost: learning curves", step="round")
+    run.log_figure(curves, "learning_curves.png")
+    return _log_model(run, "xgboost", trees.model, state, split, parts)
+
+
+def _metrics_to(run: TrackingRun) -> Callable[[Mapping[str, float], int], None]:
+    return lambda metrics, step: run.log_metrics(metrics, step=step)
+
+
+def _log_inputs(run: TrackingRun, parts: Parts) -> None:
+    run.log_input(parts.train, context="training")
+    run.log_input(parts.validation, context="validation")
+
+
+def _log_model(
+    run: TrackingRun,
+    family: str,
+    content: bytes,
+    state: FeatureState,
+    split: SplitSpec,
+    parts: Parts,
+    *,
+    ranks: int = 1,
+) -> Model:
+    lineage = {"train": parts.train.fingerprint, "run_id": run.run_id}
+    with tempfile.TemporaryDirectory(prefix="ml-platform-") as scratch:
+        model_file = Path(scratch) / "model"
+        model_file.write_bytes(content)
+        folder = write_raw_model(
+            Path(scratch) / "raw_model",
+            family=family,
+            model_file=model_file,
+            state=state,
+            split=split,
+            contract=parts.train.contract,
+            lineage=lineage,
+        )
+        return run.log_model(
+            folder=folder,
+            family=family,
+            contract=read_manifest(folder).contract,
+            classes=state.classes,
+            train=parts.train,
+            ranks=ranks,
+            example=read_table(parts.train).slice(0, EXAMPLE_ROWS),
+        )

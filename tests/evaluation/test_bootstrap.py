@@ -1,0 +1,76 @@
+"""Intervals: they cover what they promise, repeat by the seed, and stay in bounded memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+
+from ml_platform.evaluation import bootstrap
+from ml_platform.evaluation.bootstrap import confusion_interval, mean_interval
+from ml_platform.evaluation.metrics import accuracy
+
+
+def test_covers_the_true_mean_as_often_as_stated() -> None:
+    """A 90 % interval of 100 rows: the true mean lies in it 84 to 95 % of the time over 400 draws."""
+    rng = np.random.default_rng(1)
+    inside = 0
+    for trial in range(400):
+        low, high = mean_interval(rng.normal(3, 2, 100), resamples=300, confidence=0.9, seed=trial)
+        inside += low <= 3 <= high
+    assert 0.84 <= inside / 400 <= 0.95
+
+
+def test_agrees_with_the_normal_approximation() -> None:
+    values = np.random.default_rng(2).normal(0, 1, 5_000)
+    low, high = mean_interval(values, resamples=2_000, confidence=0.95, seed=0)
+    half = 1.96 * values.std() / np.sqrt(5_000)
+    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=half * 0.08)
+
+
+def test_the_seed_decides() -> None:
+    values = np.random.default_rng(3).random(200)
+    once = mean_interval(values, resamples=200, confidence=0.95, seed=5)
+    assert once == mean_interval(values, resamples=200, confidence=0.95, seed=5)
+    assert once != mean_interval(values, resamples=200, confidence=0.95, seed=6)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert mean_interval(np.full(50, 0.25), resamples=200, confidence=0.95, seed=0) == (0.25, 0.25)
+
+
+def test_more_rows_than_are_resampled_keep_their_own_mean(monkeypatch) -> None:
+    """A sample stands in for the rows, but the interval lies around the mean of all of them."""
+    monkeypatch.setattr(bootstrap, "MAX_ROWS", 1_000)
+    values = np.random.default_rng(4).exponential(1, 50_000)
+    low, high = mean_interval(values, resamples=500, confidence=0.95, seed=0)
+    assert low < values.mean() < high
+    assert abs((low + high) / 2 - values.mean()) < 0.02
+    assert 0.08 < high - low < 0.18
+
+
+def test_memory_does_not_grow_with_rows_times_resamples() -> None:
+    """100,000 rows, 200 resamples: 160 MB at once if all were drawn, less than 80 in chunks."""
+    values = np.random.default_rng(5).random(100_000)
+    tracemalloc.start()
+    mean_interval(values, resamples=200, confidence=0.95, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6
+
+
+def test_a_confusion_matrix_resamples_like_its_rows() -> None:
+    """Multinomial counts are the bootstrap of rows: both ways give the same interval of accuracy."""
+    confusion = np.array([[80, 20], [30, 170]])
+    right = np.repeat([1.0, 0.0], [250, 50])
+    by_cells = confusion_interval(
+        confusion, lambda c: np.trace(c, axis1=-2, axis2=-1) / c.sum((-2, -1)), resamples=4_000, confidence=0.95, seed=1
+    )
+    by_rows = mean_interval(right, resamples=4_000, confidence=0.95, seed=1)
+    np.testing.assert_allclose(by_cells, by_rows, atol=0.006)
+
+
+def test_a_large_confusion_matrix_is_resampled_in_chunks() -> None:
+    confusion = np.random.default_rng(6).integers(0, 3, (301, 301))
+    low, high = confusion_interval(confusion, accuracy, resamples=100, confidence=0.95, seed=0)
+    assert 0 <= low <= high <= 0.02

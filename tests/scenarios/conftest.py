@@ -1,0 +1,62 @@
+"""Commands as a user types them: a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Outcome:
+    """What a command left: exit code, what it printed, and the processes that outlived it."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Project:
+    """A user's folder: commands run here, and `.ml-platform` appears here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / ".ml-platform"
+
+    def run(self, module: str, *arguments: str, timeout: float = 600, **environment: str) -> Outcome:
+        """`python -m module arguments`, from the repository, with this folder's home."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+        env = {**inherited, "ML_PLATFORM_HOME": str(self.home), "PYTHONPATH": str(ROOT), **environment}
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def leftovers(self) -> list[str]:
+        """Processes that still belong to this folder."""
+        found = []
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            try:
+                environment = process.environ()
+            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+            if environment.get("ML_PLATFORM_HOME") == str(self.home):
+                found.append(" ".join(process.info["cmdline"] or []))
+        return found
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))

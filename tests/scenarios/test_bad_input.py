@@ -1,0 +1,106 @@
+"""Bad input: a clear error, the right exit code, no traceback, nothing registered, nothing half-written."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.conftest import Outcome, Project
+
+pytestmark = [pytest.mark.slow]
+
+
+def _refused(project: Project, code: int, said: str, *arguments: str, **environment: str) -> Outcome:
+    outcome = project.run("flows.retrain", *arguments, timeout=300, **environment)
+    assert outcome.code == code, outcome.err
+    assert said in " ".join(outcome.err.split()), outcome.err
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    assert not list((project.home / "data").rglob("manifest.json"))
+    assert project.leftovers() == []
+    return outcome
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "churn.csv"
+    rows = [f"{i},{i % 7},{'yes' if i % 3 else 'no'}" for i in range(400)]
+    path.write_text("\n".join(["customer,visits,churned", *rows]))
+    return path
+
+
+def test_a_missing_file(project: Project, tmp_path: Path) -> None:
+    _refused(project, 3, "missing.csv", "--source", str(tmp_path / "missing.csv"), "--label", "y")
+
+
+def test_a_folder_without_data(project: Project, tmp_path: Path) -> None:
+    _refused(project, 3, str(tmp_path), "--source", str(tmp_path), "--label", "y")
+
+
+def test_an_unknown_label_names_the_nearest(project: Project, table: Path) -> None:
+    _refused(project, 2, "did you mean 'churned'?", "--source", str(table), "--label", "churn")
+
+
+def test_an_empty_table(project: Project, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.write_text("customer,churned\n")
+    _refused(project, 3, "empty.csv", "--source", str(empty), "--label", "churned")
+
+
+def test_a_corrupt_parquet_file(project: Project, tmp_path: Path) -> None:
+    corrupt = tmp_path / "corrupt.parquet"
+    corrupt.write_bytes(b"PAR1" + b"\0" * 64)
+    _refused(project, 3, "corrupt.parquet", "--source", str(corrupt), "--label", "y")
+
+
+def test_an_output_that_cannot_be_written(project: Project) -> None:
+    _refused(project, 5, "cannot be written", "--predictions", "/proc/predictions")
+
+
+def test_an_unknown_option(project: Project) -> None:
+    _refused(project, 2, "--label", "--lable", "x")
+
+
+class _AlwaysFails(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:  # noqa: N802
+        self.send_error(500)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def broken_mlflow() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _AlwaysFails)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_mlflow_server_that_answers_500(project: Project, broken_mlflow: str) -> None:
+    _refused(project, 5, "500", MLFLOW_TRACKING_URI=broken_mlflow)
+
+
+@pytest.mark.spark
+def test_a_label_with_one_class(project: Project, tmp_path: Path) -> None:
+    table = tmp_path / "same.csv"
+    table.write_text("\n".join(["x,y", *(f"{i},only" for i in range(300))]))
+    _refused(project, 3, "only", "--source", str(table), "--label", "y")
+
+
+@pytest.mark.spark
+def test_fewer_rows_than_the_split_and_the_ranks_need(project: Project, tmp_path: Path) -> None:
+    table = tmp_path / "few.csv"
+    table.write_text("\n".join(["x,y", *(f"{i},{i % 2}" for i in range(4))]))
+    outcome = project.run("flows.retrain", "--source", str(table), "--label", "y")
+    assert outcome.code == 3, outcome.err
+    assert "Traceback" not in outcome.err
+    assert project.leftovers() == []
