@@ -1,4 +1,4 @@
-"""Retrain: train two families on a table, let the better one challenge the champion, score with the winner."""
+"""Retrain: train two families, let the better one challenge the champion, score with the winner."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def retrain(
     score: str | None = None,
     predictions: str | None = None,
 ) -> RetrainReport:
-    """Train Keras on Horovod ranks and XGBoost on Spark, promote the better one through a gate, score a table.
+    """Train Keras on Horovod ranks and XGBoost on Spark, promote the better one, score a table.
 
     Args:
         source: Table to learn from: a CSV or Parquet file, a folder of Parquet files, or sklearn:NAME.

@@ -1,0 +1,106 @@
+"""Flows of typed tasks on Prefect, with Spark sessions, Horovod ranks and MLflow runs as their resources.
+
+Every public name is here and is imported when it is first used: `import ml_platform` alone loads no
+other library. What is not listed is private and may change.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_platform.engine import Dag as Dag, Graph as Graph, Task as Task, dag as dag, task as task
+    from ml_platform.errors import (
+        DataError as DataError,
+        DesyncError as DesyncError,
+        GraphError as GraphError,
+        InfrastructureError as InfrastructureError,
+        PlatformError as PlatformError,
+        PromotionError as PromotionError,
+        RankError as RankError,
+        ResourceStartError as ResourceStartError,
+        SpecError as SpecError,
+        StoreError as StoreError,
+        TrackingError as TrackingError,
+        UsageError as UsageError,
+    )
+    from ml_platform.resources.horovod.job import HorovodJob as HorovodJob, RankResults as RankResults
+    from ml_platform.resources.progress import report as report
+    from ml_platform.specs.contracts import Column as Column, Contract as Contract
+    from ml_platform.specs.placements import (
+        BudgetSpec as BudgetSpec,
+        HorovodPlacement as HorovodPlacement,
+        Placement as Placement,
+        SparkPlacement as SparkPlacement,
+    )
+    from ml_platform.specs.references import (
+        Dataset as Dataset,
+        Evaluation as Evaluation,
+        Metric as Metric,
+        Model as Model,
+        Parts as Parts,
+        Predictions as Predictions,
+        Table as Table,
+        Verdict as Verdict,
+        Version as Version,
+    )
+    from ml_platform.specs.resources import (
+        Horovod as Horovod,
+        HorovodSpec as HorovodSpec,
+        Spark as Spark,
+        SparkSpec as SparkSpec,
+        Tracking as Tracking,
+        TrackingSpec as TrackingSpec,
+    )
+    from ml_platform.specs.tables import (
+        CategoryFeature as CategoryFeature,
+        FeatureSpec as FeatureSpec,
+        FeatureState as FeatureState,
+        NumericFeature as NumericFeature,
+        SplitSpec as SplitSpec,
+    )
+    from ml_platform.specs.tracking import TrackingRun as TrackingRun
+    from ml_platform.specs.training import (
+        GateSpec as GateSpec,
+        KerasSpec as KerasSpec,
+        XGBoostSpec as XGBoostSpec,
+    )
+    from ml_platform.worker.rank import Fitted as Fitted, Rank as Rank
+
+__version__ = "0.1.0"
+
+PUBLIC = {
+    "ml_platform.engine": "Dag Graph Task dag task",
+    "ml_platform.specs.resources": "Horovod HorovodSpec Spark SparkSpec Tracking TrackingSpec",
+    "ml_platform.resources.horovod.job": "HorovodJob RankResults",
+    "ml_platform.worker.rank": "Fitted Rank",
+    "ml_platform.specs.tracking": "TrackingRun",
+    "ml_platform.resources.progress": "report",
+    "ml_platform.specs.references": "Dataset Evaluation Metric Model Parts Predictions Table Verdict Version",
+    "ml_platform.specs.contracts": "Column Contract",
+    "ml_platform.specs.tables": "CategoryFeature FeatureSpec FeatureState NumericFeature SplitSpec",
+    "ml_platform.specs.training": "GateSpec KerasSpec XGBoostSpec",
+    "ml_platform.specs.placements": "BudgetSpec HorovodPlacement Placement SparkPlacement",
+    "ml_platform.errors": (
+        "DataError DesyncError GraphError InfrastructureError PlatformError PromotionError RankError "
+        "ResourceStartError SpecError StoreError TrackingError UsageError"
+    ),
+}
+"""Where each public name lives. The imports above say the same to type checkers; a test keeps them equal."""
+
+_MODULES = {name: module for module, names in PUBLIC.items() for name in names.split()}
+
+__all__ = [*_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'ml_platform' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ml_platform import (
+    Dataset,
     Evaluation,
     FeatureState,
-    Dataset,
     GateSpec,
     Model,
     Spark,

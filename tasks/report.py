@@ -43,7 +43,9 @@ class RetrainReport(Spec):
     """The result of `flows.retrain`."""
 
     run: str
-    models: tuple[MeasuredModel, ...] = Field(description="Candidates on validation, the challenger on holdout.")
+    models: tuple[MeasuredModel, ...] = Field(
+        description="Candidates on validation, the challenger on holdout."
+    )
     verdict: Verdict
     champion: Champion | None
     predictions: Predictions | None
@@ -52,7 +54,11 @@ class RetrainReport(Spec):
     links: dict[str, str]
 
     def __rich__(self) -> RenderableType:
-        lines = [_models_table(self.models), Text(""), Text(f"verdict      {self.verdict.decision}: {self.verdict.reason}")]
+        lines = [
+            _models_table(self.models),
+            Text(""),
+            Text(f"verdict      {self.verdict.decision}: {self.verdict.reason}"),
+        ]
         lines += [Text(f"{name:<12} {value}", overflow="fold") for name, value in self._facts().items()]
         return Group(*lines)
 
@@ -130,13 +136,17 @@ def report_retrain(
     )
     run.log_text(report.markdown(), "report.md")
     create_markdown_artifact(report.markdown(), key="retrain-report", description="What the run found.")
-    create_table_artifact(_artifact_rows(report.models), key="retrain-metrics", description="Metrics with intervals.")
+    create_table_artifact(
+        _artifact_rows(report.models), key="retrain-metrics", description="Metrics with intervals."
+    )
     _link_artifact(report.links)
     return report
 
 
 @task
-def report_scoring(version: Version, scored: Predictions | None, run: TrackingRun = Tracking()) -> ScoringReport:
+def report_scoring(
+    version: Version, scored: Predictions | None, run: TrackingRun = Tracking()
+) -> ScoringReport:
     """Gather what was scored; leave it in Prefect and MLflow."""
     if scored is None:
         raise ValueError("scoring with a version returns predictions")
@@ -151,7 +161,11 @@ def report_scoring(version: Version, scored: Predictions | None, run: TrackingRu
 def _measured(evaluation: Evaluation) -> MeasuredModel:
     model = evaluation.model
     return MeasuredModel(
-        family=model.family, part=evaluation.part, metrics=evaluation.metrics, uri=model.uri, ranks=model.ranks
+        family=model.family,
+        part=evaluation.part,
+        metrics=evaluation.metrics,
+        uri=model.uri,
+        ranks=model.ranks,
     )
 
 
@@ -167,7 +181,11 @@ def _champion(winner: Version, measured: Evaluation | None) -> Champion:
 
 def _notes(evaluations: list[Evaluation]) -> list[str]:
     alone = any(e.model.family == "keras" and e.model.ranks == 1 for e in evaluations)
-    return ["Keras was trained by one rank, not distributed: `python -m ml_platform doctor` says why."] if alone else []
+    return (
+        ["Keras was trained by one rank, not distributed: `python -m ml_platform doctor` says why."]
+        if alone
+        else []
+    )
 
 
 def _links(run: TrackingRun) -> dict[str, str]:
@@ -197,6 +215,11 @@ def _models_table(models: tuple[MeasuredModel, ...]) -> RichTable:
 
 def _artifact_rows(models: tuple[MeasuredModel, ...]) -> list[dict[str, object]]:
     return [
-        {"model": m.family, "measured on": m.part, **{name: str(m.metrics[name]) for name in m.metrics}, "uri": m.uri}
+        {
+            "model": m.family,
+            "measured on": m.part,
+            **{name: str(m.metrics[name]) for name in m.metrics},
+            "uri": m.uri,
+        }
         for m in models
     ]

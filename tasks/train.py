@@ -47,7 +47,9 @@ def train_keras(
     run: TrackingRun = Tracking(nested=True),
 ) -> Model:
     """A dense network, trained by the gang; every rank ends with the same bytes, and the run says so."""
-    run.log_params({"family": "keras", "ranks": job.ranks, "backend": job.backend, "keras": spec, "split": split})
+    run.log_params(
+        {"family": "keras", "ranks": job.ranks, "backend": job.backend, "keras": spec, "split": split}
+    )
     _log_inputs(run, parts)
     fitted = job.run(
         fit_keras, train, validation, spec, len(state.classes), on_metrics=_metrics_to(run)

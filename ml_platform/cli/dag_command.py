@@ -32,7 +32,10 @@ UNEXPECTED = 1
 Json = Annotated[bool, Parameter(group="Run", negative="", help="Print only the result, as JSON, on stdout.")]
 PlacementName = Annotated[
     str | None,
-    Parameter(group="Run", help="Where it runs: `local`, or a file in deployments/placements. Environment: ML_PLATFORM_PLACEMENT."),
+    Parameter(
+        group="Run",
+        help="Where it runs: `local`, or a file in deployments/placements (ML_PLATFORM_PLACEMENT).",
+    ),
 ]
 
 
@@ -60,7 +63,9 @@ def _app(dag: Dag[..., Any]) -> Callable[..., int | None]:
         help_format="plaintext",
     )
     app.default(_command(dag, _run, {"json": (Json, False), "placement": (PlacementName, None)}))
-    app.command(_command(dag, _graph, {}), name="graph", help="Print the graph as a Mermaid flowchart; runs nothing.")
+    app.command(
+        _command(dag, _graph, {}), name="graph", help="Print the graph as a Mermaid flowchart; runs nothing."
+    )
     return app
 
 
@@ -68,7 +73,9 @@ def _program(dag: Dag[..., Any]) -> str:
     return f"python -m {dag.function.__module__}"
 
 
-def _command(dag: Dag[..., Any], do: Callable[..., int], options: dict[str, tuple[Any, Any]]) -> Callable[..., int]:
+def _command(
+    dag: Dag[..., Any], do: Callable[..., int], options: dict[str, tuple[Any, Any]]
+) -> Callable[..., int]:
     """A function with the dag's parameters and these options, as cyclopts reads it."""
 
     def command(**arguments: Any) -> int:
@@ -117,9 +124,11 @@ def _run(dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placemen
         try:
             result = _run_shown(dag, parameters, console)
         except KeyboardInterrupt:
-            console.print("interrupted: Spark jobs and ranks were cancelled, nothing was registered half", markup=False)
+            console.print(
+                "interrupted: Spark jobs and ranks were cancelled, nothing was registered half", markup=False
+            )
             return INTERRUPTED
-        except BaseException as error:
+        except (Exception, SystemExit) as error:
             return _explain(error, console, log)
         _print_result(result, out, json=json)
     return 0

@@ -53,7 +53,7 @@ class PlainLines:
         self._last[event.node] = now
         seconds = f" {event.seconds:6.1f} s" if event.state in ("done", "failed") or progress else ""
         text = f"  {event.message}" if event.message else ""
-        stamp = datetime.now().strftime("%H:%M:%S")
+        stamp = datetime.now().astimezone().strftime("%H:%M:%S")
         print(f"{stamp} {event.node:<24} {event.state:<8}{seconds}{text}", file=self._file, flush=True)
 
 
@@ -71,7 +71,9 @@ class LiveTable:
 
     def __rich__(self) -> Table:
         run = next((event.run for event in self._events.values()), "starting")
-        table = Table(title=f"run {run}", title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
+        table = Table(
+            title=f"run {run}", title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False
+        )
         table.add_column(width=1)
         table.add_column(no_wrap=True)
         table.add_column(justify="right", width=8)

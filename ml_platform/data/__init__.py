@@ -1,1 +1,1 @@
-
+"""Tables: reading sources, checking and loading them, cutting them into parts."""

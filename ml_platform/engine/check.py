@@ -113,7 +113,7 @@ def _ask(question: Callable[[], None]) -> PlatformError | None:
 
 
 def _resource_questions(graph: Graph, leases: Leases) -> Iterator[Callable[[], None]]:
-    asked = set()
+    asked: set[str] = set()
     for node in graph.nodes:
         resolved = leases.resolve(node.resources)
         unasked = [spec for spec in resolved.values() if repr(spec) not in asked]

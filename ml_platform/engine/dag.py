@@ -33,9 +33,13 @@ class Dag(prefect.Flow[P, R], Generic[P, R]):
     def __init__(self, function: Callable[P, R], **options: Any) -> None:
         where = f"{function.__module__}.{function.__qualname__}"
         if inspect.iscoroutinefunction(function):
-            raise GraphError(f"dag {where} is async", hint="a dag only declares; make its tasks async instead")
+            raise GraphError(
+                f"dag {where} is async", hint="a dag only declares; make its tasks async instead"
+            )
         if "task_runner" in options:
-            raise GraphError(f"dag {where} names a task_runner", hint="the engine runs tasks side by side itself")
+            raise GraphError(
+                f"dag {where} names a task_runner", hint="the engine runs tasks side by side itself"
+            )
         self.function = function
         self.options = options
         super().__init__(fn=_runner(self), **{"persist_result": False, **options})
@@ -73,7 +77,7 @@ class Dag(prefect.Flow[P, R], Generic[P, R]):
         bound.apply_defaults()
         return self.validate_parameters(dict(bound.arguments))
 
-    def with_options(self, **options: Any) -> Dag[P, R]:  # type: ignore[override]
+    def with_options(self, **options: Any) -> Dag[P, R]:
         """This dag with other options. Stays a dag."""
         other = type(self)(self.function, **{**self.options, **options})
         other._storage, other._entrypoint = self._storage, self._entrypoint

@@ -99,7 +99,9 @@ class Execution:
         self._start_ahead()
         for node in self._waiting:
             self._tell(node, "waiting")
-        with ThreadPoolExecutor(max_workers=max(1, min(32, len(self._waiting))), thread_name_prefix="node") as pool:
+        with ThreadPoolExecutor(
+            max_workers=max(1, min(32, len(self._waiting))), thread_name_prefix="node"
+        ) as pool:
             try:
                 while self._waiting or self._running:
                     self._submit_ready(pool)
@@ -123,7 +125,9 @@ class Execution:
                 self._waiting.remove(node)
                 self._running[pool.submit(copy_context().run, self._run_node, node)] = node
         if not self._running:
-            raise GraphError(f"no task of {self.graph.name} can start", got=", ".join(n.name for n in self._waiting))
+            raise GraphError(
+                f"no task of {self.graph.name} can start", got=", ".join(n.name for n in self._waiting)
+            )
 
     def _collect(self) -> None:
         ended, _ = wait(self._running, return_when=FIRST_COMPLETED)
@@ -161,8 +165,15 @@ class Execution:
                 )
         except BaseException as error:
             seconds = time.monotonic() - began
-            self.record.node(node.name, **facts, state="failed", seconds=seconds, error=f"{type(error).__name__}: {error}")
-            self._tell(node, "failed", seconds, message=str(error).splitlines()[0] if str(error) else type(error).__name__)
+            self.record.node(
+                node.name, **facts, state="failed", seconds=seconds, error=f"{type(error).__name__}: {error}"
+            )
+            self._tell(
+                node,
+                "failed",
+                seconds,
+                message=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            )
             raise
         seconds = time.monotonic() - began
         self.record.node(node.name, **facts, state="completed", seconds=seconds, output=value)

@@ -23,7 +23,11 @@ from ml_platform.specs.resources import ResourceSpec
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_DEFAULTS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False, "task_run_name": task_run_name}
+_DEFAULTS: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "task_run_name": task_run_name,
+}
 
 
 class Task(prefect.Task[P, R], Generic[P, R]):
@@ -70,7 +74,7 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         resources = {k: v for k, v in bound.arguments.items() if isinstance(v, ResourceSpec)}
         return {k: v for k, v in bound.arguments.items() if k not in resources}, resources
 
-    def with_options(self, **options: Any) -> Task[P, R]:  # type: ignore[override]
+    def with_options(self, **options: Any) -> Task[P, R]:
         """This task with other options. Stays a task of this kind."""
         return type(self)(self.function, **{"preflight": self.preflight, **self.options, **options})
 
@@ -187,7 +191,7 @@ def _checked(task: Task[..., Any], output: Any) -> Any:
         raise GraphError(
             f"task {task.name} returned what its type does not say",
             wanted=type_name(task.output_type),
-            got=f"{type_name(type(output))}: {first['msg']} at {'.'.join(map(str, first['loc'])) or 'the value'}",
+            got=f"{type_name(type(output))}: {first['msg']} ({'.'.join(map(str, first['loc'])) or 'whole'})",
         ) from error
 
 

@@ -36,7 +36,9 @@ class Promise:
         try:
             return Promise(Reference(self._reference.node, path), field_type(self._type, name))
         except AttributeError as error:
-            raise GraphError(f"promise of {self._reference} has no {name!r} ({user_line()})", got=error) from error
+            raise GraphError(
+                f"promise of {self._reference} has no {name!r} ({user_line()})", got=error
+            ) from error
 
     def __repr__(self) -> str:
         return f"<promise of {self._reference}: {type_name(self._type)}>"
@@ -50,9 +52,9 @@ class Promise:
         )
 
     __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __call__ = _refuse
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __str__ = __format__ = __int__ = __float__ = __index__ = _refuse  # type: ignore[assignment]
+    __str__ = __format__ = __int__ = __float__ = __index__ = _refuse
     __hash__ = object.__hash__
 
 
@@ -62,7 +64,9 @@ class Trace:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
 
-    def add(self, task: Task[..., Any], arguments: Mapping[str, Any], resources: Mapping[str, ResourceSpec]) -> Promise:
+    def add(
+        self, task: Task[..., Any], arguments: Mapping[str, Any], resources: Mapping[str, ResourceSpec]
+    ) -> Promise:
         """Declare one node. Returns the promise of its output."""
         name = self._unique(task.name)
         self.nodes.append(

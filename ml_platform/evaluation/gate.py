@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_platform.errors import SpecError, nearest
-from ml_platform.evaluation.bootstrap import mean_interval
+from ml_platform.evaluation.bootstrap import cautious_mean_interval
 from ml_platform.evaluation.measure import read_rows
 from ml_platform.evaluation.metrics import CLIP, LOWER_IS_BETTER
 from ml_platform.specs.contracts import Contract
@@ -90,7 +90,7 @@ def paired_gain(challenger: NDArray[np.float64], opposed: NDArray[np.float64], s
         opposed: Shape (rows,), loss of the same rows under the champion.
     """
     difference = opposed - challenger
-    low, high = mean_interval(
+    low, high = cautious_mean_interval(
         difference, resamples=spec.resamples, confidence=spec.confidence, seed=spec.seed
     )
     return Metric(value=float(difference.mean()), low=low, high=high)

@@ -16,6 +16,7 @@ from ml_platform.inference.score import check_input, frame_types, predict_rows, 
 from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.specs.references import Dataset, Evaluation, Model
 from ml_platform.store.location import home
+from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +78,8 @@ def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
         )
     scorer = LossScorer(ship(frame.sparkSession, model_folder))
     needed = list(dict.fromkeys([ROW_KEY, state.label, *contract.names]))
-    lines = select(_keyed(frame), needed).mapInArrow(scorer, ROWS_SCHEMA).toArrow()
+    with spark_failures("a model could not be measured"):
+        lines = select(_keyed(frame), needed).mapInArrow(scorer, ROWS_SCHEMA).toArrow()
     return lines.sort_by([(name, "ascending") for name in ("row_key", "label", "log_loss")])
 
 
@@ -136,11 +138,9 @@ class LossScorer:
 
 def _keyed(frame: DataFrame) -> DataFrame:
     """The frame with a hash of each row; a null differs from every value and from its neighbour's."""
-    from pyspark.sql import functions as F  # noqa: N812
+    from ml_platform.store.fingerprint import row_hash
 
-    columns = [frame[f"`{name.replace('`', '``')}`"] for name in sorted(frame.columns)]
-    hashed = [part for column in columns for part in (column.isNull(), column)]
-    return frame.withColumn(ROW_KEY, F.xxhash64(*hashed))
+    return frame.withColumn(ROW_KEY, row_hash(frame.schema, ROW_KEY))
 
 
 def _keep(rows: pa.Table, name: str) -> str:

@@ -43,14 +43,7 @@ def conform(table: pa.Table | pa.RecordBatch, contract: Contract) -> pa.Table:
     """
     import pyarrow as pa
 
-    missing = [name for name in contract.names if name not in table.schema.names]
-    if missing:
-        raise DataError(
-            f"column {missing[0]!r} is missing from the rows to predict",
-            wanted=", ".join(contract.names),
-            got=", ".join(table.schema.names),
-            hint=nearest(missing[0], table.schema.names),
-        )
+    _check_there(contract, table.schema.names)
     arrays = [_cast(table.column(column.name), column) for column in contract.columns]
     return pa.table(arrays, names=list(contract.names))
 
@@ -63,14 +56,14 @@ def from_pandas(frame: pd.DataFrame, contract: Contract) -> pa.Table:
     """
     import pyarrow as pa
 
-    known = [name for name in contract.names if name in frame.columns]
+    _check_there(contract, [str(name) for name in frame.columns])
     arrays = []
-    for name in known:
+    for name in contract.names:
         try:
             arrays.append(pa.array(frame[name], from_pandas=True))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"column {name!r} mixes types", wanted=contract[name].type, got=error) from error
-    return conform(pa.table(arrays, names=known), contract)
+    return conform(pa.table(arrays, names=list(contract.names)), contract)
 
 
 def prediction_columns(probabilities: NDArray[np.float32], classes: Sequence[str]) -> pa.Table:
@@ -95,8 +88,20 @@ def prediction_columns(probabilities: NDArray[np.float32], classes: Sequence[str
     return pa.table(arrays, names=list(PREDICTION_COLUMNS))
 
 
+def _check_there(contract: Contract, names: Sequence[str]) -> None:
+    missing = [name for name in contract.names if name not in names]
+    if missing:
+        raise DataError(
+            f"column {missing[0]!r} is missing from the rows to predict",
+            wanted=", ".join(contract.names),
+            got=", ".join(names),
+            hint=nearest(missing[0], names),
+        )
+
+
 def _cast(values: pa.ChunkedArray | pa.Array, column: Column) -> pa.ChunkedArray | pa.Array:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     wanted = arrow_type(column)
     if wanted is None or values.type == wanted:
@@ -104,6 +109,9 @@ def _cast(values: pa.ChunkedArray | pa.Array, column: Column) -> pa.ChunkedArray
     text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     if text and not pa.types.is_string(wanted):
         raise _retyped(column, values, "text")
+    if pa.types.is_floating(values.type) and not pa.types.is_floating(wanted):
+        # pandas and what it writes have no other hole in whole numbers than NaN.
+        values = pc.if_else(pc.is_finite(values), values, None)
     try:
         # A float holds any number closely enough; only where it must become an integer could it lose.
         return values.cast(wanted, safe=not pa.types.is_floating(wanted))

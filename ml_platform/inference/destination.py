@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from ml_platform.errors import InfrastructureError, SpecError, StoreError
+from ml_platform.errors import SpecError, StoreError
 from ml_platform.specs.references import Version
+from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 MARKER = "_predictions.json"
 """Written last. Says that scoring wrote the folder, and what is in it; readers of Parquet skip it."""
-
-
-FAILURE_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -101,18 +99,13 @@ def write_predictions(scored: DataFrame, destination: str, version: Version) -> 
 
 def _write(scored: DataFrame, folder: Path) -> int:
     """Write the files; returns the rows that passed by, counted on the way."""
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-    from pyspark.errors import PySparkException
     from pyspark.sql import Observation
     from pyspark.sql import functions as F  # noqa: N812
 
     seen = Observation(f"scored-{uuid.uuid4().hex}")
     observed = scored.observe(seen, F.count(F.lit(1)).alias("rows"))
-    try:
+    with spark_failures(f"predictions for {folder.parent} were not written"):
         observed.write.option("compression", "zstd").parquet(folder.as_uri())
-    except (PySparkException, Py4JJavaError) as error:
-        evidence = "\n".join(str(error).splitlines()[:FAILURE_LINES])
-        raise InfrastructureError("scoring failed on Spark", evidence=evidence) from error
     return int(seen.get["rows"])
 
 

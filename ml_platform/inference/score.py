@@ -141,7 +141,9 @@ def frame_types(frame: DataFrame) -> dict[str, str]:
 
 def select(frame: DataFrame, names: Sequence[str]) -> DataFrame:
     """Columns by their exact names: dots and backticks in them mean nothing."""
-    return frame.select(*("`" + name.replace("`", "``") + "`" for name in names))
+    from ml_platform.store.fingerprint import named
+
+    return frame.select(*map(named, names))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ FLAGS = {
 PATCH = "1"
 """Number of the changes that `horovod_compile` makes to the sources."""
 COMMAND = "python -m ml_platform build-horovod"
+ANY_TOOLCHAIN = ""
+"""Stands with a failure that had nothing to do with the tools: it is tried again."""
 
 Say = Callable[[str], None]
 
@@ -105,11 +107,7 @@ def ensure_horovod(*, again: bool = False, say: Say = lambda _: None) -> Availab
     with _cache_lock(say):
         if not again:
             _refuse_known_failure(recipe, horovod_compile.toolchain())
-        try:
-            wheel = cached_wheel(recipe) or horovod_compile.compile_wheel(recipe, cache(), say)
-        except ResourceStartError as error:
-            _record_failure(recipe, horovod_compile.toolchain(), error)
-            raise
+        wheel = cached_wheel(recipe) or _built(recipe, say)
         _failure_file(recipe).unlink(missing_ok=True)
         say(f"installing {wheel.name}")
         horovod_compile.install_wheel(wheel)
@@ -186,6 +184,26 @@ def cached_wheel(recipe: Recipe) -> Path | None:
         return None
 
 
+def _built(recipe: Recipe, say: Say) -> Path:
+    """Compile, and remember a failure."""
+    from ml_platform.resources import horovod_compile
+
+    try:
+        return horovod_compile.compile_wheel(recipe, cache(), say)
+    except horovod_compile.NotFetchedError as error:
+        _record_failure(recipe, ANY_TOOLCHAIN, error)
+        raise
+    except ResourceStartError as error:
+        _record_failure(recipe, horovod_compile.toolchain(), error)
+        raise
+    except OSError as error:
+        failure = ResourceStartError(
+            f"Horovod cannot be built: {cache()} cannot be written",
+            got=f"{type(error).__name__}: {error.strerror}",
+        )
+        raise failure from error
+
+
 def _fault(horovod: metadata.Distribution, tensorflow: metadata.Distribution) -> str | None:
     try:
         told_file = Path(str(horovod.locate_file("horovod/metadata.json")))
@@ -219,7 +237,6 @@ class _Failure(Spec):
     toolchain: str
     what: str
     got: str | None
-    evidence: str | None
     hint: str | None
 
     @property
@@ -247,9 +264,7 @@ def _known_failure(recipe: Recipe) -> _Failure | None:
 
 
 def _record_failure(recipe: Recipe, toolchain: str, error: ResourceStartError) -> None:
-    failure = _Failure(
-        toolchain=toolchain, what=error.what, got=error.got, evidence=error.evidence, hint=error.hint
-    )
+    failure = _Failure(toolchain=toolchain, what=error.what, got=error.got, hint=error.hint)
     _failure_file(recipe).write_text(failure.model_dump_json())
 
 
@@ -259,7 +274,6 @@ def _refuse_known_failure(recipe: Recipe, toolchain: str) -> None:
         raise ResourceStartError(
             f"{failure.what} (as before; the tools are the same)",
             got=failure.got,
-            evidence=failure.evidence,
             hint=f"{failure.hint or 'change what is missing'}; to try all the same: {COMMAND} --again",
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,10 @@ GET_COMPILER = (
 SMOKE = "import horovod.tensorflow as hvd; hvd.init(); assert hvd.size() == 1; hvd.shutdown()"
 
 
+class NotFetchedError(ResourceStartError):
+    """Sources or tools did not come: a matter of the network, worth another try at any time."""
+
+
 def compile_wheel(recipe: Recipe, cache: Path, say: Say) -> Path:
     """Download, verify, patch, compile, try out; then move the result to `cache / recipe.key`.
 
@@ -50,8 +55,9 @@ def compile_wheel(recipe: Recipe, cache: Path, say: Say) -> Path:
         log = work / "build.log"
         try:
             wheel = _build(recipe, work, say)
-        except ResourceStartError:
-            shutil.copyfile(log, cache / f"{recipe.key}.log")
+        except ResourceStartError as error:
+            kept = shutil.copyfile(log, cache / f"{recipe.key}.log")
+            error.hint = f"the whole log: {kept}; {error.hint or GET_COMPILER}"
             raise
         return _keep(recipe, wheel, log, cache / recipe.key)
 
@@ -234,17 +240,20 @@ def _lasts(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _step_failed(command: Sequence[str], code: int, log: Path) -> ResourceStartError:
-    step = (
-        "its sources or build tools cannot be fetched" if "pip" in command else "the compiler's step failed"
-    )
-    if "-c" in command:
-        step = "the new library does not load"
-    return ResourceStartError(
-        f"Horovod cannot be built: {step}",
-        got=f"`{' '.join(command[:4])} …` ended with exit code {code}",
-        evidence="\n".join(last_lines(log.read_text(errors="replace"))),
-        hint=f"see the whole log in {log.parent.parent}; {GET_COMPILER}",
-    )
+    said = log.read_text(errors="replace").rpartition("\n$ ")[2]
+    fault = re.search(r"^.*\berror\b.*$", said.partition("\n")[2], re.IGNORECASE | re.MULTILINE)
+    got = f"exit code {code}" + (f", {fault[0].strip()[:160]}" if fault else "")
+    evidence = "\n".join(last_lines(said))
+    if "pip" in command:
+        hint = "is the package index reachable? pip's own settings are used"
+        return NotFetchedError(
+            "Horovod cannot be built: its sources or tools were not fetched",
+            got=got,
+            evidence=evidence,
+            hint=hint,
+        )
+    step = "the new library does not load" if "-c" in command else "the compiler failed"
+    return ResourceStartError(f"Horovod cannot be built: {step}", got=got, evidence=evidence)
 
 
 def last_lines(text: str, count: int = TAIL_LINES) -> list[str]:

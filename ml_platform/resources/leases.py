@@ -87,7 +87,9 @@ def kind_of(spec: ResourceSpec) -> type[Lease]:
     try:
         module, name = KINDS[type(spec).__name__].split(":")
     except KeyError as error:
-        raise ResourceStartError(f"no lease for recipe {type(spec).__name__}", wanted=", ".join(KINDS)) from error
+        raise ResourceStartError(
+            f"no lease for recipe {type(spec).__name__}", wanted=", ".join(KINDS)
+        ) from error
     kind: type[Lease] = getattr(importlib.import_module(module), name)
     return kind
 
@@ -197,7 +199,9 @@ def current_leases() -> Leases:
         return leases
     with _of_process_lock:
         if not _of_process:
-            _of_process.append(Leases(Scope(name="interactive", run=_process_run(), placement=load_placement())))
+            _of_process.append(
+                Leases(Scope(name="interactive", run=_process_run(), placement=load_placement()))
+            )
             atexit.register(close_process_leases)
         return _of_process[0]
 

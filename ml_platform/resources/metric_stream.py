@@ -14,6 +14,7 @@ import hmac
 import json
 import logging
 import secrets
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -144,6 +145,7 @@ class _Listener:
     def __init__(self, host: str, on_metrics: OnMetrics) -> None:
         self._server = socket.create_server((host, 0), backlog=CONNECTIONS)
         self.address = StreamAddress(host, self._server.getsockname()[1], secrets.token_bytes(32))
+        self._stop, self._stopped = socket.socketpair()
         self._on_metrics = on_metrics
         self._delivering = threading.Lock()
         self._readers: list[threading.Thread] = []
@@ -158,29 +160,37 @@ class _Listener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # already down on some systems; closing is what counts
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        self._stop.close()
         self._acceptor.join(DRAIN_S)
+        self._stopped.close()
+        self._server.close()
         wait_s = DRAIN_S if kind is None else 0.0
         for reader in self._readers:
             reader.join(wait_s)
         for connection in list(self._connections):
-            connection.close()
+            with suppress(OSError):  # its reader closed it meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
-                return  # the stream was closed
-            if len(self._connections) >= CONNECTIONS:
-                connection.close()
-                continue
-            self._connections.add(connection)
-            reader = threading.Thread(target=self._read, args=(connection,), daemon=True)
-            reader.start()
-            self._readers = [*(known for known in self._readers if known.is_alive()), reader]
+        """Accept until told to stop, then whoever has connected by then: they may have said all they know."""
+        self._server.setblocking(False)
+        while self._stopped not in select.select([self._server, self._stopped], [], [])[0]:
+            self._accept_waiting()
+        self._accept_waiting()
+
+    def _accept_waiting(self) -> None:
+        with suppress(BlockingIOError, ConnectionError):  # nobody waits any more, or gave up waiting
+            while True:
+                self._start_reader(self._server.accept()[0])
+
+    def _start_reader(self, connection: socket.socket) -> None:
+        if len(self._connections) >= CONNECTIONS:
+            connection.close()
+            return
+        self._connections.add(connection)
+        reader = threading.Thread(target=self._read, args=(connection,), daemon=True)
+        reader.start()
+        self._readers = [*(known for known in self._readers if known.is_alive()), reader]
 
     def _read(self, connection: socket.socket) -> None:
         connection.settimeout(FIRST_LINE_S)

@@ -40,5 +40,3 @@ def _read(path: Path) -> Placement:
         return Placement.model_validate({"name": path.stem, **values})
     except (yaml.YAMLError, ValidationError, TypeError) as error:
         raise SpecError(f"placement file {path} cannot be used", got=error) from error
-
-

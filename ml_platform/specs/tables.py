@@ -29,7 +29,7 @@ class SplitSpec(Spec):
     def _leaves_rows_to_train(self) -> SplitSpec:
         if self.validation + self.holdout >= 0.9:
             raise ValueError(
-                f"validation + holdout = {self.validation + self.holdout:g}: less than a tenth is left to train"
+                f"validation + holdout = {self.validation + self.holdout:g}: too little is left to train"
             )
         return self
 

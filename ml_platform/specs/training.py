@@ -23,7 +23,9 @@ class KerasSpec(Spec):
     shuffle: bool = Field(True, description="Deal the rows anew each epoch, by the seed.")
     seed: int = Field(7, ge=0, description="Seed of weights, dropout and shuffling.")
     ranks: int | None = Field(
-        None, ge=1, description="Ranks that train together. Empty: as the placement says, one without Horovod."
+        None,
+        ge=1,
+        description="Ranks that train together. Empty: as the placement says, one without Horovod.",
     )
 
 

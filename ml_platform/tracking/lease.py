@@ -53,7 +53,9 @@ class TrackingLease:
             if self._run is None:
                 self._run = self._pool.submit(
                     self._stack.enter_context,
-                    open_tracking(experiment=self._scope.name, run_name=self._scope.run, tags=self._scope.tags),
+                    open_tracking(
+                        experiment=self._scope.name, run_name=self._scope.run, tags=self._scope.tags
+                    ),
                 )
             return self._run
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
+MODEL_TAG = "ml_platform.model"
 HOLDOUT_TAG = "ml_platform.holdout"
 PROMOTION_TAG = "ml_platform.promotion"
 REPLACES_TAG = "ml_platform.replaces"
@@ -169,12 +170,14 @@ def _version(mlflow: MlflowClient, name: str, number: int) -> Version:
         if absent(error):
             raise SpecError(f"MLflow has no version {number} of {name!r}") from error
         raise
-    if not found.model_id:
+    model = models.reference(mlflow, found.tags[MODEL_TAG]) if MODEL_TAG in found.tags else None
+    if model is None or model.digest != found.tags.get(models.DIGEST_TAG):
         raise DataError(
             f"version {number} of {name!r} was not registered by ml-platform",
+            wanted=f"the tags {MODEL_TAG} and {models.DIGEST_TAG} of a model that a run logged",
             hint="a model is code: only those that a run of this platform logged are opened",
         )
-    return Version(name=name, version=number, model=models.reference(mlflow, f"models:/{found.model_id}"))
+    return Version(name=name, version=number, model=model)
 
 
 def _make_registered(mlflow: MlflowClient, name: str) -> None:
@@ -196,25 +199,32 @@ def _create_registered(mlflow: MlflowClient, name: str) -> None:
 
 
 def _registered(mlflow: MlflowClient, name: str, model: Model) -> int | None:
-    logged_id = models.model_id(model.uri)
     by_run = f"name = '{_quoted(name)}' and run_id = '{_quoted(model.run_id)}'"
-    return next((int(v.version) for v in _search(mlflow, by_run) if v.model_id == logged_id), None)
+    found = _search(mlflow, by_run)
+    return next((int(v.version) for v in found if v.tags.get(MODEL_TAG) == model.uri), None)
 
 
 def _new_version(
     mlflow: MlflowClient, name: str, model: Model, tags: dict[str, str], description: str
 ) -> int:
+    logged = models.logged_model(mlflow, model.uri)
     made = ask(
         f"register a version of {name!r}",
         mlflow.create_model_version,
         name,
-        source=model.uri,
+        # Not models:/…: MLflow would look that up where its own environment points, not where we do.
+        source=logged.artifact_location,
         run_id=model.run_id,
-        tags={**tags, models.DIGEST_TAG: model.digest, models.FAMILY_TAG: model.family},
+        tags={**tags, **_marks(model)},
         description=description,
         model_id=models.model_id(model.uri),
     )
     return int(made.version)
+
+
+def _marks(model: Model) -> dict[str, str]:
+    """What finds the model again: an SQLite registry keeps no model id."""
+    return {MODEL_TAG: model.uri, models.DIGEST_TAG: model.digest, models.FAMILY_TAG: model.family}
 
 
 def _move_aliases(mlflow: MlflowClient, version: Version, now: int | None) -> None:

@@ -148,9 +148,9 @@ def _make_database(uri: str) -> None:
 def _quieten() -> None:
     import mlflow  # noqa: F401  (its import installs the handlers that are replaced here)
 
-    logging.getLogger("mlflow").handlers = [_Chatter()]
-    alembic = logging.getLogger("alembic")
-    alembic.handlers, alembic.propagate = [_Chatter()], False
+    for name in ("mlflow", "alembic"):
+        library = logging.getLogger(name)
+        library.handlers, library.propagate = [_Chatter()], False
     logging.getLogger("urllib3.connectionpool").addFilter(_not_about_mlflow)
 
 
@@ -221,12 +221,15 @@ def _foreign() -> tuple[type[Exception], ...]:
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, RequestException, SQLAlchemyError, OSError
+    # ImportError: a database whose driver is not installed.
+    return MlflowException, RequestException, SQLAlchemyError, OSError, ImportError
 
 
 def _reason(error: Exception) -> str:
     """The first thing that went wrong below, in one line; MLflow wraps it in a paragraph."""
     for below in reversed(list(_chain(error))):
+        if isinstance(below, TimeoutError):
+            return "no answer in time (timed out)"
         if isinstance(below, OSError) and below.strerror:
             return f"{below.strerror} ({type(below).__name__})"
     line = " ".join(str(error).split())

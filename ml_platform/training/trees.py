@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import DataError, InfrastructureError
+from ml_platform.errors import DataError
 from ml_platform.resources import progress
 from ml_platform.resources.metric_stream import StepDelivery, StreamAddress, open_stream
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import FeatureState
 from ml_platform.specs.training import XGBoostSpec
+from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 ROWS_PER_PARTITION = 10_000
 """Parts are read in fewer partitions than this many rows each would make, so that rows reach every worker."""
-
-FAILURE_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,14 @@ def train_trees(
         on_metrics: Called with each round's metrics and number, as rounds happen, each round once.
     Raises:
         DataError: There are fewer than two classes, or one without a row to train on.
-        InfrastructureError: Spark failed.
+        StoreError: The Spark job failed.
     """
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-    from pyspark.errors import PySparkException
-
     delivery = StepDelivery(_reporting(spec.trees, on_metrics))
-    try:
+    with spark_failures("training trees failed on Spark"):
         rows = _labelled_rows(spark, train, validation, state, spec)
         host = spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
         with open_stream(host, delivery.deliver) as address:
             fitted = _classifier(spec, address).fit(rows)
-    except (PySparkException, Py4JJavaError) as error:
-        evidence = "\n".join(str(error).splitlines()[:FAILURE_LINES])
-        raise InfrastructureError("training trees failed on Spark", evidence=evidence) from error
     trees = _trees(fitted)
     delivery.fill(trees.history)
     return trees

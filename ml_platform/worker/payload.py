@@ -76,7 +76,7 @@ def pack_result(value: object, *, name: str) -> bytes:
     return payload
 
 
-def unpack_result(payload: bytes, *, name: str) -> object:
+def unpack_result(payload: bytes, *, name: str) -> Any:
     """The value that a rank returned.
 
     Raises:
@@ -101,7 +101,7 @@ def name_of(function: Callable[..., object]) -> str:
 
 
 def _dumps(value: object) -> bytes:
-    import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]
 
     payload: bytes = cloudpickle.dumps(value, protocol=5)
     return payload
@@ -110,7 +110,9 @@ def _dumps(value: object) -> bytes:
 def _parts(function: Callable[..., object], args: Sequence[object]) -> list[tuple[str, object]]:
     cells = getattr(function, "__closure__", None) or ()
     names = function.__code__.co_freevars if hasattr(function, "__code__") else ()
-    closed = [(f"closure variable {name!r}", cell.cell_contents) for name, cell in zip(names, cells, strict=True)]
+    closed = [
+        (f"closure variable {name!r}", cell.cell_contents) for name, cell in zip(names, cells, strict=True)
+    ]
     given = [(f"argument {number} ({type(arg).__qualname__})", arg) for number, arg in enumerate(args, 1)]
     return [*given, *closed, ("the function itself", function)]
 

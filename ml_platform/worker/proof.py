@@ -56,7 +56,9 @@ def _digest(value: Any) -> str:
 def _desync(everyone: list[list[list[str]]]) -> DesyncError:
     lines, ranks = [], set()
     for number, (name, digest) in enumerate(everyone[0]):
-        others = [rank for rank, of in enumerate(everyone) if number >= len(of) or of[number] != [name, digest]]
+        others = [
+            rank for rank, of in enumerate(everyone) if number >= len(of) or of[number] != [name, digest]
+        ]
         if others:
             ranks.update(others)
             lines.append(f"{name}: ranks {', '.join(map(str, others))} differ from rank 0")

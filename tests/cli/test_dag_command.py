@@ -70,7 +70,14 @@ def trains(label: str = "y", net: NetSpec = NetSpec()) -> int:
 def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(trains, ["--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for said in ("Train a network.", "Column to predict.", "--net.epochs", "Passes over the rows.", "--json", "graph"):
+    for said in (
+        "Train a network.",
+        "Column to predict.",
+        "--net.epochs",
+        "Passes over the rows.",
+        "--json",
+        "graph",
+    ):
         assert said in text, said
 
 

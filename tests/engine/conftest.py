@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from ml_platform.engine.server import TemporaryServer
-from ml_platform.resources.leases import KINDS, Scope
 from ml_platform.resources.budget import Need
+from ml_platform.resources.leases import KINDS, Scope
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import ResourceSpec
 
@@ -39,7 +40,7 @@ class CounterSpec(ResourceSpec):
 
 class CounterLease:
     to_the_end = False
-    happened: list[str] = []
+    happened: ClassVar[list[str]] = []
 
     def __init__(self, spec: CounterSpec, scope: Scope) -> None:
         self.name = spec.name

@@ -31,7 +31,9 @@ def test_agrees_with_scikit_learn(sample: tuple[np.ndarray, np.ndarray]) -> None
     got = metrics_of(_rows(labels, probabilities), 4)
     predicted = probabilities.argmax(axis=1)
     exact = probabilities.astype(float)
-    assert got["log_loss"].value == pytest.approx(sk.log_loss(labels, exact / exact.sum(1, keepdims=True)), abs=1e-6)
+    assert got["log_loss"].value == pytest.approx(
+        sk.log_loss(labels, exact / exact.sum(1, keepdims=True)), abs=1e-6
+    )
     assert got["accuracy"].value == pytest.approx(sk.accuracy_score(labels, predicted))
     assert got["balanced_accuracy"].value == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
     assert got["macro_f1"].value == pytest.approx(sk.f1_score(labels, predicted, average="macro"))

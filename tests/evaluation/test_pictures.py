@@ -58,7 +58,10 @@ def test_many_classes_without_a_mistake_still_make_a_picture() -> None:
 
 @pytest.mark.parametrize(
     "history",
-    [{"loss": [2.0, 1.0], "val_loss": [2.1, 1.2]}, {"train-mlogloss": [2.0, 1.0], "validation-mlogloss": [2.1, 1.2]}],
+    [
+        {"loss": [2.0, 1.0], "val_loss": [2.1, 1.2]},
+        {"train-mlogloss": [2.0, 1.0], "validation-mlogloss": [2.1, 1.2]},
+    ],
     ids=["keras", "xgboost"],
 )
 def test_curves_of_both_parts_share_a_panel(history: dict[str, list[float]]) -> None:
@@ -77,7 +80,9 @@ def test_the_best_accuracy_is_the_highest() -> None:
 
 
 def test_curves_that_broke_down_are_drawn() -> None:
-    figure = draw_learning_curves({"loss": [1.0, float("nan")], "val_loss": [float("nan")] * 2, "lr": []}, "t")
+    figure = draw_learning_curves(
+        {"loss": [1.0, float("nan")], "val_loss": [float("nan")] * 2, "lr": []}, "t"
+    )
     figure.savefig(io.BytesIO())
     assert len(figure.axes) == 1
 

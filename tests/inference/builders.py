@@ -86,7 +86,11 @@ def train_booster(table: pa.Table, state: FeatureState, path: Path, rounds: int 
 
     features, labels = features_of(table, state)
     classes = len(state.classes)
-    objective = {"objective": "binary:logistic"} if classes == 2 else {"objective": "multi:softprob", "num_class": classes}
+    objective = (
+        {"objective": "binary:logistic"}
+        if classes == 2
+        else {"objective": "multi:softprob", "num_class": classes}
+    )
     params = {**objective, "max_depth": 3, "nthread": 1, "verbosity": 0}
     xgboost.train(params, xgboost.DMatrix(features, labels, nthread=1), rounds).save_model(path)
     return path
@@ -157,5 +161,7 @@ def reference(folder: Path, contract: Contract, classes: tuple[str, ...], family
 
 
 def _labelled(features: np.ndarray, labels: np.ndarray, prefix: str) -> pa.Table:
-    columns = {f"{prefix}_{index}": features[:, index].astype(np.float64) for index in range(features.shape[1])}
+    columns = {
+        f"{prefix}_{index}": features[:, index].astype(np.float64) for index in range(features.shape[1])
+    }
     return pa.table({**columns, "label": pa.array([str(label) for label in labels])})

@@ -234,7 +234,11 @@ def test_keras_refuses_code_in_a_model_file(tmp_path: Path) -> None:
     """A Lambda layer is a program: safe mode refuses it."""
     import keras
 
-    layers = [keras.layers.Input((5,)), keras.layers.Lambda(lambda x: x), keras.layers.Dense(2, activation="softmax")]
+    layers = [
+        keras.layers.Input((5,)),
+        keras.layers.Lambda(lambda x: x),
+        keras.layers.Dense(2, activation="softmax"),
+    ]
     keras.Sequential(layers).save(tmp_path / "net.keras")
     with pytest.raises(DataError, match="cannot be opened as a Keras model"):
         load_raw_model(_write(tmp_path / "model", tmp_path / "net.keras", family="keras"))
@@ -257,7 +261,9 @@ def test_keras_gives_the_same_in_chunks_as_at_once(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, np.hstack([1 - positive, positive]), atol=1e-6)
 
 
-def _write(folder: Path, model_file: Path, *, family: str = "xgboost", contract: object = PEOPLE_CONTRACT) -> Path:
+def _write(
+    folder: Path, model_file: Path, *, family: str = "xgboost", contract: object = PEOPLE_CONTRACT
+) -> Path:
     return write_raw_model(
         folder,
         family=family,

@@ -40,7 +40,9 @@ def test_an_unknown_name_gets_the_nearest_one(folder: Path) -> None:
         load_placement("clutser")
 
 
-@pytest.mark.parametrize("text", ["sprak: {}", "spark: [", "- a", "budget: {cores: 0}", "x: !!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "text", ["sprak: {}", "spark: [", "- a", "budget: {cores: 0}", "x: !!python/object:os.system {}"]
+)
 def test_a_file_that_says_something_else_is_refused(folder: Path, text: str) -> None:
     """Misspelt keys, broken YAML, values out of range and YAML that would build objects."""
     (folder / "bad.yaml").write_text(text)

@@ -66,7 +66,7 @@ def test_an_unknown_option(project: Project) -> None:
 
 
 class _AlwaysFails(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.send_error(500)
 
     do_POST = do_GET  # noqa: N815

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: real digits, real Spark, ranks, MLflow and Prefect; then a worse second run."""
+"""The main job as a user runs it: real digits, Spark, ranks, MLflow and Prefect; then a worse second run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_both_families_are_trained_and_the_better_one_serves(first: Any) -> None
     accuracy = first["champion"]["metrics"]["accuracy"]
     assert accuracy["value"] >= 0.95
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
-    assert [m["ranks"] for m in first["models"] if m["family"] == "keras"][0] == 2
+    assert next(m["ranks"] for m in first["models"] if m["family"] == "keras") == 2
     assert first["quarantined"] == 0
 
 
@@ -44,7 +44,9 @@ def test_predictions_keep_the_rows_and_name_classes_and_version(first: Any) -> N
     assert scored.num_rows == first["predictions"]["rows"] == 1797
     assert set(scored.column("prediction").to_pylist()) == {str(digit) for digit in range(10)}
     assert set(scored.column("model_version").to_pylist()) == {1}
-    right = np.array(scored.column("prediction").to_pylist()) == np.array(scored.column("label").to_pylist()).astype(str)
+    right = np.array(scored.column("prediction").to_pylist()) == np.array(
+        scored.column("label").to_pylist()
+    ).astype(str)
     assert right.mean() > 0.97
     assert scored.num_columns >= load_digits().data.shape[1]
 
@@ -78,7 +80,9 @@ def test_mlflow_holds_the_run_tree(first: Any, project: Project) -> None:
 def test_the_model_scores_raw_rows_in_a_bare_process(first: Any, project: Project, tmp_path: Path) -> None:
     """No project on the path, no Spark, no Prefect: MLflow alone, and the same numbers as Spark gave."""
     scored = pq.read_table(first["predictions"]["uri"].removeprefix("file://"))
-    rows = scored.drop_columns(["prediction", "probability", "probabilities", "error", "model_name", "model_version"])
+    rows = scored.drop_columns(
+        ["prediction", "probability", "probabilities", "error", "model_name", "model_version"]
+    )
     pq.write_table(rows, tmp_path / "rows.parquet")
     script = """
 import sys, json, mlflow, pandas as pd
@@ -89,7 +93,14 @@ print(json.dumps([sorted(p.items()) for p in found["probabilities"]]), file=open
 """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.home / 'mlflow.db'}"
-    command = [sys.executable, "-c", script, first["champion"]["uri"], str(tmp_path / "rows.parquet"), str(tmp_path / "out.json")]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        first["champion"]["uri"],
+        str(tmp_path / "rows.parquet"),
+        str(tmp_path / "out.json"),
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     import json

@@ -34,7 +34,11 @@ def test_an_input_carries_fingerprint_schema_and_size(train: Dataset) -> None:
     assert (entity.name, entity.source_type) == ("train", "local")
     assert entity.digest == train.fingerprint[:36]
     assert json.loads(entity.profile) == {"num_rows": 100, "num_bytes": 4096}
-    assert json.loads(entity.schema)["mlflow_colspec"][0] == {"name": "age", "type": "long", "required": False}
+    assert json.loads(entity.schema)["mlflow_colspec"][0] == {
+        "name": "age",
+        "type": "long",
+        "required": False,
+    }
 
 
 def test_a_models_uri_is_told_from_a_registered_one() -> None:

@@ -23,7 +23,8 @@ from ml_platform.tracking import champion, promote
 champion("retrain")
 print("ready", flush=True)
 for line in sys.stdin:
-    candidate, expected = (Version.model_validate_json(part) if part else None for part in line.strip().split("\\t"))
+    parts = line.rstrip("\\n").split("\\t")
+    candidate, expected = (Version.model_validate_json(part) if part else None for part in parts)
     try:
         promote(candidate, expected)
         print("won", flush=True)
@@ -36,9 +37,12 @@ ROUNDS = 5
 def versions(model: Model, run: TrackingRun, count: int) -> list[Version]:
     """More versions of one model; the registry tells them apart by number alone."""
     client().create_registered_model("retrain")
-    logged_id = model.uri.removeprefix("models:/")
+    marks = {"ml_platform.model": model.uri, "ml_platform.digest": model.digest}
+    logged = client().get_logged_model(model.uri.removeprefix("models:/"))
     for _ in range(count):
-        client().create_model_version("retrain", source=model.uri, run_id=run.run_id, model_id=logged_id)
+        client().create_model_version(
+            "retrain", source=logged.artifact_location, run_id=run.run_id, tags=marks
+        )
     return [Version(name="retrain", version=number + 1, model=model) for number in range(count)]
 
 
@@ -53,7 +57,9 @@ def test_there_is_no_champion_before_the_first_promotion(model: Model) -> None:
 
 
 def test_a_registered_version_carries_the_gates_report(model: Model) -> None:
-    version = register(model, "retrain", tags={"gate.decision": "hold"}, description="## Held", holdout="cd" * 32)
+    version = register(
+        model, "retrain", tags={"gate.decision": "hold"}, description="## Held", holdout="cd" * 32
+    )
     found = client().get_model_version("retrain", str(version.version))
     assert (found.tags["gate.decision"], found.description) == ("hold", "## Held")
     assert found.tags["ml_platform.digest"] == model.digest
@@ -118,6 +124,13 @@ def test_a_version_of_somebody_else_is_refused(home: Path) -> None:
     client().set_registered_model_alias("theirs", "champion", "1")
     with pytest.raises(DataError, match="version 1 of 'theirs' was not registered by ml-platform"):
         champion("theirs")
+
+
+def test_a_version_whose_digest_was_changed_is_refused(model: Model) -> None:
+    register(model, "retrain", tags={})
+    client().set_model_version_tag("retrain", "1", "ml_platform.digest", "0" * 64)
+    with pytest.raises(DataError, match="was not registered by ml-platform"):
+        find("models:/retrain/1")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,12 @@ def test_a_run_ends_finished_and_carries_its_tags(mlflow: MlflowClient) -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED"), (CancelledError, "KILLED")],
+    [
+        (ValueError, "FAILED"),
+        (KeyboardInterrupt, "KILLED"),
+        (SystemExit, "KILLED"),
+        (CancelledError, "KILLED"),
+    ],
 )
 def test_a_run_that_did_not_finish_says_how(
     error: type[BaseException], status: str, mlflow: MlflowClient
@@ -108,7 +113,9 @@ def test_metrics_can_belong_to_a_model_and_a_data_set(
     assert (metric.key, metric.value, metric.dataset_name) == ("accuracy", 0.9, "train")
 
 
-def test_an_input_shows_fingerprint_and_purpose(run: TrackingRun, train: Dataset, mlflow: MlflowClient) -> None:
+def test_an_input_shows_fingerprint_and_purpose(
+    run: TrackingRun, train: Dataset, mlflow: MlflowClient
+) -> None:
     run.log_input(train, context="training")
     (given,) = mlflow.get_run(run.run_id).inputs.dataset_inputs
     assert given.dataset.digest == train.fingerprint[:36]
@@ -138,9 +145,8 @@ def test_pictures_texts_and_tags_are_stored(
 
 
 def test_a_refused_metric_is_an_error_at_once_and_does_not_block_the_rest(mlflow: MlflowClient) -> None:
-    with opened() as run:
-        with pytest.raises(TrackingError, match="could not take metrics"):
-            run.log_metrics({"a//b": 1})
+    with opened() as run, pytest.raises(TrackingError, match="could not take metrics"):
+        run.log_metrics({"a//b": 1})
     assert mlflow.get_run(run.run_id).info.status == "FINISHED"
 
 

@@ -17,7 +17,9 @@ def test_without_a_setting_a_file_in_the_platforms_folder_is_used(
     assert database_file(tracking_uri()) == tmp_path / "mlflow.db"
 
 
-@pytest.mark.parametrize("uri", ["databricks", "http://mlflow:5000", "postgresql://a:b@db/mlflow", "sqlite:///x.db"])
+@pytest.mark.parametrize(
+    "uri", ["databricks", "http://mlflow:5000", "postgresql://a:b@db/mlflow", "sqlite:///x.db"]
+)
 def test_a_setting_passes_through(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert tracking_uri() == uri

@@ -1,0 +1,150 @@
+"""Loading a table: typed columns, rows without a label set aside, classes checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ml_platform.data.classes import check_classes
+from ml_platform.data.sources import check_source, read_source
+from ml_platform.errors import DataError
+from ml_platform.resources.progress import report
+from ml_platform.specs.contracts import RAW_TYPES
+from ml_platform.specs.references import Dataset, Table
+from ml_platform.store.datasets import COLUMN_TYPES, read_table, remove_dataset, write_dataset
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+__all__ = ["check_source", "load_table"]
+
+QUARANTINE_LIMIT = 0.05
+EXAMPLES = 3
+REASON = "_reason"
+
+
+def load_table(spark: SparkSession, source: str, label: str) -> Table:
+    """Read a source into the store.
+
+    The label keeps its type; rows without one go to a quarantine data set with the reason beside each.
+    Columns of nested and binary types are left out and named in a progress report.
+
+    Raises:
+        DataError: The source is missing, empty or corrupt, more than 5 % of its rows have no label, or the
+            label does not name classes.
+        SpecError: There is no column `label`, or `source` names what does not exist.
+    """
+    check_source(source, label)
+    frame = _usable(read_source(spark, source, label), source, label)
+    with _removed_on_failure() as written:
+        data, missing, total = _write_labelled(frame, source, label)
+        written.append(data)
+        if total == 0:
+            raise DataError(f"{source} is empty", wanted="rows", got="0 rows")
+        quarantine = _write_quarantine(frame, label) if missing else None
+        written += [quarantine] if quarantine is not None else []
+        _check_quarantine(quarantine, source, label, total)
+        check_classes(data, label, source)
+    return Table(data=data, quarantined=missing, quarantine=quarantine, source=source)
+
+
+def _usable(frame: DataFrame, source: str, label: str) -> DataFrame:
+    """The columns whose types models can take."""
+    types = {field.name: field.dataType for field in frame.schema.fields}
+    kept = [name for name, kind in types.items() if COLUMN_TYPES.get(kind.typeName()) in RAW_TYPES]
+    dropped = [f"{name} ({types[name].simpleString()})" for name in types if name not in kept]
+    if label not in kept or len(kept) < 2:
+        what = "has no column to learn from" if label in kept else f"has a label {label!r} of no usable type"
+        raise DataError(
+            f"{source} {what}",
+            wanted=", ".join(sorted(RAW_TYPES)),
+            got=", ".join(dropped) or f"the label {label!r} alone",
+        )
+    if dropped:
+        report(f"left out {len(dropped)} columns of types that models cannot take: {', '.join(dropped[:10])}")
+    return frame.select([_named(name) for name in kept])
+
+
+def _write_labelled(frame: DataFrame, source: str, label: str) -> tuple[Dataset, int, int]:
+    """Write the rows that have a label. Returns them, the rows that have none, and all rows."""
+    import pyspark.sql.functions as sf
+    from pyspark.sql import Observation
+
+    missing = _is_missing(frame, label)
+    observation = Observation()
+    seen = frame.observe(observation, sf.count(sf.lit(1)).alias("rows"), sf.count_if(missing).alias("missing"))
+    with _named_after(source):
+        data = write_dataset(seen.where(~missing), name="table", label=label)
+    counts = observation.get
+    if counts["rows"] - counts["missing"] != data.rows:
+        # An executor was lost and rows were seen twice; the data set itself is checked on its own.
+        counts = {"rows": frame.count(), "missing": frame.where(missing).count()}
+    return data, counts["missing"], counts["rows"]
+
+
+def _write_quarantine(frame: DataFrame, label: str) -> Dataset:
+    import pyspark.sql.functions as sf
+
+    reason = REASON
+    while reason in frame.columns:
+        reason = f"_{reason}"
+    rows = frame.where(_is_missing(frame, label)).withColumn(reason, sf.lit(f"label {label!r} is missing"))
+    return write_dataset(rows, name="quarantine")
+
+
+def _check_quarantine(quarantine: Dataset | None, source: str, label: str, total: int) -> None:
+    if quarantine is None or quarantine.rows <= QUARANTINE_LIMIT * total:
+        return
+    examples = read_table(quarantine).slice(0, EXAMPLES).to_pylist()
+    raise DataError(
+        f"{source}: too many rows have no label in column {label!r}",
+        wanted=f"at most {QUARANTINE_LIMIT:.0%} of {total} rows",
+        got=f"{quarantine.rows} rows ({quarantine.rows / total:.1%})",
+        evidence="\n".join(json.dumps(row, default=str, ensure_ascii=False)[:300] for row in examples),
+        hint="repair the source, or remove these rows from it",
+    )
+
+
+def _is_missing(frame: DataFrame, label: str) -> Column:
+    """Null, NaN, or text without a letter in it."""
+    import pyspark.sql.functions as sf
+
+    column = _named(label)
+    kind = frame.schema[label].dataType.typeName()
+    if kind in {"float", "double"}:
+        return column.isNull() | sf.isnan(column)
+    return column.isNull() | (sf.trim(column) == "") if kind == "string" else column.isNull()
+
+
+def _named(name: str) -> Column:
+    from ml_platform.store.fingerprint import named
+
+    return named(name)
+
+
+@contextmanager
+def _named_after(source: str) -> Iterator[None]:
+    """The source is read while the data set is written: what cannot be read is the source's fault."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(
+            f"{source} cannot be loaded: {error.what}",
+            wanted=error.wanted,
+            got=error.got,
+            evidence=error.evidence,
+            hint=error.hint,
+        ) from error
+
+
+@contextmanager
+def _removed_on_failure() -> Iterator[list[Dataset]]:
+    written: list[Dataset] = []
+    try:
+        yield written
+    except BaseException:
+        for dataset in written:
+            remove_dataset(dataset)
+        raise

@@ -1,0 +1,100 @@
+"""Parquet files, and folders of them (Hive partitions included)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from ml_platform.errors import DataError
+from ml_platform.store.folders import spark_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+
+class ParquetSource:
+    """A file, or every .parquet file below a folder."""
+
+    def __init__(self, source: str) -> None:
+        self._root = Path(source)
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        if self._root.is_file():
+            return [self._root]
+        found = sorted(path for path in self._root.rglob("*") if self._is_data(path))
+        if not found:
+            raise DataError(f"folder {self._root} holds no data", wanted="files that end with .parquet")
+        return found
+
+    def _is_data(self, path: Path) -> bool:
+        inside = path.relative_to(self._root).parts
+        hidden = any(part.startswith((".", "_")) for part in inside)
+        return path.suffix in {".parquet", ".pq"} and path.is_file() and not hidden
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return _footer(self._files[0]).schema.to_arrow_schema()
+
+    def columns(self) -> tuple[str, ...]:
+        folders = self._files[0].relative_to(self._root).parts[:-1] if self._root.is_dir() else ()
+        keys = [unquote(part.partition("=")[0]) for part in folders if "=" in part]
+        return (*self._schema.names, *(key for key in keys if key not in self._schema.names))
+
+    def check(self) -> None:
+        rows = 0
+        for path in self._files:
+            footer = _footer(path)
+            rows += footer.num_rows
+            names = footer.schema.to_arrow_schema().names
+            if sorted(names) != sorted(self._schema.names):
+                raise DataError(
+                    f"{path} has other columns than {self._files[0].name}",
+                    wanted=", ".join(self._schema.names),
+                    got=", ".join(names),
+                )
+        if rows == 0:
+            got = f"0 rows in {len(self._files)} files"
+            raise DataError(f"{self._root} is empty", wanted="rows", got=got)
+
+    def frame(self, spark: SparkSession) -> DataFrame:
+        self.check()
+        nanos = [field for field in self._schema if str(field.type).startswith("timestamp[ns")]
+        session = _reads_nanos(spark) if nanos else spark
+        root = self._root if self._root.is_dir() else self._root.parent
+        paths = [spark_path(path.as_uri()) for path in self._files]
+        frame = session.read.option("basePath", spark_path(root.as_uri())).parquet(*paths)
+        return frame.withColumns({field.name: _micros(field) for field in nanos}) if nanos else frame
+
+
+def _footer(path: Path) -> pa.parquet.FileMetaData:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} is not a whole Parquet file", got=error, hint="was it cut off while it was copied?"
+        ) from error
+
+
+def _reads_nanos(spark: SparkSession) -> SparkSession:
+    """Spark refuses timestamps in nanoseconds, which pandas writes, unless it reads them as integers."""
+    session = spark.newSession()
+    session.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    return session
+
+
+def _micros(field: pa.Field) -> Column:
+    import pyspark.sql.functions as sf
+
+    from ml_platform.store.fingerprint import named
+
+    instant = sf.timestamp_micros(sf.floor(named(field.name) / 1000).cast("long"))
+    if field.type.tz is not None:
+        return instant
+    return sf.convert_timezone(sf.current_timezone(), sf.lit("UTC"), instant.cast("timestamp_ntz"))

@@ -1,0 +1,147 @@
+"""Sources of tables: `sklearn:NAME`, CSV files, Parquet files and folders.
+
+A new kind of source is one new file and one line in `READERS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from ml_platform.errors import DataError, SpecError, nearest
+from ml_platform.store.spark_failures import spark_failures
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+READERS: Mapping[str, str] = {
+    "sklearn": "ml_platform.data.sklearn_source:SklearnSource",
+    "csv": "ml_platform.data.csv_source:CsvSource",
+    "parquet": "ml_platform.data.parquet_source:ParquetSource",
+}
+"""Kinds of sources by name. Imported on first use."""
+
+KINDS: Mapping[str, str] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+"""Kinds by the end of a file's name."""
+
+PARQUET_MAGIC = b"PAR1"
+
+
+class Source(Protocol):
+    """A table somewhere, not read yet."""
+
+    def __init__(self, source: str) -> None: ...
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, from the header alone."""
+
+    def check(self) -> None:
+        """Refuse what is empty or corrupt, as far as a look from outside can tell."""
+
+    def frame(self, spark: SparkSession) -> DataFrame:
+        """The table, with typed columns named as `columns` says."""
+
+
+def open_source(source: str) -> Source:
+    """What can read `source`.
+
+    Raises:
+        DataError: There is no such file, or it is of no known kind.
+        SpecError: `source` names a kind that does not exist.
+    """
+    if source.startswith("sklearn:"):
+        return _reader("sklearn", source.removeprefix("sklearn:"))
+    path = _path(source)
+    return _reader(_kind(path), str(path))
+
+
+def source_columns(source: str) -> tuple[str, ...]:
+    """Column names of a source, without Spark. Raises as `open_source` does."""
+    return open_source(source).columns()
+
+
+def read_source(spark: SparkSession, source: str, label: str) -> DataFrame:
+    """The table at `source`.
+
+    Raises:
+        DataError: It is missing, empty or corrupt.
+        SpecError: It has no column `label`, or `source` names what does not exist.
+    """
+    opened = open_source(source)
+    check_label(opened, source, label)
+    with spark_failures(f"{source} cannot be read"):
+        return opened.frame(spark)
+
+
+def check_source(source: str, label: str) -> None:
+    """Refuse, without Spark and before anything starts, what cannot be loaded.
+
+    Raises:
+        DataError: The source is missing, empty or corrupt.
+        SpecError: It has no column `label`, or `source` names what does not exist.
+    """
+    opened = open_source(source)
+    check_label(opened, source, label)
+    opened.check()
+
+
+def check_label(opened: Source, source: str, label: str) -> None:
+    """Refuse column names that clash, and a label that is none of them."""
+    names = opened.columns()
+    lower = [name.lower() for name in names]
+    twice = sorted({name for name in names if lower.count(name.lower()) > 1})
+    if twice:
+        raise DataError(f"{source} has columns of the same name", got=", ".join(twice), hint="rename them")
+    if label not in names:
+        raise SpecError(f"{source} has no column {label!r}", hint=nearest(label, names))
+
+
+def _reader(kind: str, source: str) -> Source:
+    module, _, name = READERS[kind].partition(":")
+    reader: type[Source] = getattr(importlib.import_module(module), name)
+    return reader(source)
+
+
+def _path(source: str) -> Path:
+    """The local path that a source names. It exists."""
+    scheme = urlsplit(source).scheme if "://" in source else ""
+    if scheme not in {"", "file"}:
+        raise SpecError(
+            f"cannot read {source!r}",
+            wanted="a file, a folder, or sklearn:NAME",
+            got=f"{scheme}://",
+        )
+    path = Path(unquote(urlsplit(source).path) if scheme else source).expanduser().absolute()
+    if not path.exists():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(
+            f"there is no file {source}",
+            got=f"nothing at {path}",
+            hint=nearest(path.name, beside) if beside else f"there is no folder {path.parent} either",
+        )
+    return path
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "parquet"
+    kind = KINDS.get(path.suffix.lower())
+    if kind is not None:
+        return kind
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(PARQUET_MAGIC))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read", got=error) from error
+    if head == PARQUET_MAGIC:
+        return "parquet"
+    raise DataError(f"{path} is of no known kind", wanted=f"a name that ends with {', '.join(KINDS)}")

@@ -1,0 +1,74 @@
+"""Class names: the text form of a label, the same wherever labels are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_platform.errors import DataError
+
+
+def label_names(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The class name of each label: 3 and 3.0 → '3', true → 'true', null and NaN → null.
+
+    Raises:
+        DataError: The type has no text form.
+    """
+    column = combined(column)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        return _whole_where_possible(column.cast(pa.float64()))
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError("labels of this type have no names", got=column.type) from error
+
+
+def has_fractions(column: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether a numeric label has values between whole numbers."""
+    column = combined(column)
+    if not (pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)):
+        return False
+    values = pc.drop_null(column.cast(pa.float64()))
+    return bool(pc.any(pc.not_equal(values, pc.floor(values))).as_py())
+
+
+def name_counts(names: Iterable[pa.Array]) -> Counter[str]:
+    """How often each name occurs; nulls are left out."""
+    total: Counter[str] = Counter()
+    for each in names:
+        counted = pc.value_counts(pc.drop_null(each))
+        total.update({pair["values"]: pair["counts"] for pair in counted.to_pylist()})
+    return total
+
+
+def natural_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of outputs: by value when all are whole numbers, else by text.
+
+    >>> natural_order({"10", "9", "0"})
+    ('0', '9', '10')
+    """
+    listed = sorted(names)
+    if all(name.removeprefix("-").isdecimal() for name in listed):
+        return tuple(sorted(listed, key=int))
+    return tuple(listed)
+
+
+def combined(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One array, whatever chunks there are."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    whole = column.combine_chunks()
+    # Dictionaries that differ, or none at all, leave chunks behind.
+    return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
+
+
+def _whole_where_possible(values: pa.Array) -> pa.Array:
+    whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**63))
+    integers = pc.if_else(whole, values, None).cast(pa.int64()).cast(pa.string())
+    named = pc.coalesce(integers, values.cast(pa.string()))
+    return pc.if_else(pc.is_nan(values), None, named)

@@ -1,0 +1,58 @@
+"""Features of a whole part: the one `transform`, on Spark executors, into a packed data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ml_platform.features.apply import encode_labels, transform
+from ml_platform.specs.references import Dataset
+from ml_platform.specs.tables import FeatureState
+from ml_platform.store.datasets import spark_frame, write_dataset
+from ml_platform.store.fingerprint import named
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LABEL = "label"
+FEATURES = "features"
+
+
+def apply_features(spark: SparkSession, part: Dataset, state: FeatureState) -> Dataset:
+    """Features and label codes of every row.
+
+    Returns:
+        A data set with `label` (int32: index in `state.classes`, -1 for another class) and `features`
+        (packed, `state.width` values).
+    Raises:
+        DataError: A column is missing, or holds what its feature cannot take.
+    """
+    raw = spark_frame(spark, part).select([named(name) for name in (*state.columns, state.label)])
+    apply = partial(_apply_partition, state=state.model_dump_json())
+    frame = raw.mapInArrow(apply, f"{LABEL} int, {FEATURES} binary")
+    name = f"{part.uri.split('/')[-2]}-features"
+    return write_dataset(frame, name=name, label=LABEL, packed={FEATURES: state.width})
+
+
+def _apply_partition(batches: Iterator[pa.RecordBatch], *, state: str) -> Iterator[pa.RecordBatch]:
+    fitted = FeatureState.model_validate_json(state)
+    for batch in batches:
+        labels = encode_labels(batch.column(batch.schema.get_field_index(fitted.label)), fitted)
+        columns = [pa.array(labels, pa.int32()), packed_array(transform(batch, fitted)).cast(pa.binary())]
+        yield pa.RecordBatch.from_arrays(columns, [LABEL, FEATURES])
+
+
+def packed_array(matrix: NDArray[np.float32]) -> pa.Array:
+    """Rows of a C-contiguous float32 matrix as fixed-size binary values, without a copy.
+
+    >>> packed_array(np.zeros((2, 3), np.float32)).type
+    FixedSizeBinaryType(fixed_size_binary[12])
+    """
+    rows, width = matrix.shape
+    little = np.ascontiguousarray(matrix, "<f4")
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * width), rows, [None, pa.py_buffer(little)])

@@ -1,0 +1,254 @@
+"""The Spark application of a process, and sessions of their own for tasks.
+
+`open_session` starts an application (or adopts the one that is live and then never stops it);
+`task_session` gives one task its own SQL settings, temporary views, job group and scheduler pool.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ml_platform.errors import PlatformError, ResourceStartError
+from ml_platform.resources.java import check_java
+from ml_platform.specs.placements import SparkPlacement
+from ml_platform.specs.resources import SparkSpec
+from ml_platform.store.location import home
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["cancel_group", "check_java", "open_session", "task_session"]
+
+LOG_NAME = "spark.log"
+BATCH_ROWS = 16_384
+"""Rows per Arrow batch: four make a row group of a data set."""
+LOG_TAIL_LINES = 20
+JVM_STOP_TIMEOUT_S = 10
+TASK_PROPERTIES = (
+    "spark.jobGroup.id",
+    "spark.job.description",
+    "spark.job.interruptOnCancel",
+    "spark.scheduler.pool",
+)
+
+_opening = threading.Lock()
+
+
+@contextmanager
+def open_session(placement: SparkPlacement, *, log_folder: Path | None = None) -> Iterator[SparkSession]:
+    """A Spark session: the live one of this process, or a new application that ends with the block.
+
+    What the JVM and the Python workers print goes to `spark.log`; the terminal stays clean. When this
+    process dies, even by kill -9, the JVM ends by itself.
+
+    Args:
+        placement: Master, driver memory and settings. Not used when a session is live already.
+        log_folder: Where `spark.log` is appended to. Default: `logs` under `home()`.
+    Raises:
+        ResourceStartError: Java is missing or too old, or the application did not start.
+    """
+    with ExitStack() as stack:
+        with _opening:
+            session = _live_session() or _start(placement, log_folder or home() / "logs", stack)
+        yield session
+
+
+def _live_session() -> SparkSession | None:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    if SparkContext._active_spark_context is None:
+        return SparkSession.getActiveSession()
+    return SparkSession.builder.getOrCreate()
+
+
+def _start(placement: SparkPlacement, log_folder: Path, stack: ExitStack) -> SparkSession:
+    check_java()
+    scratch = _scratch_folder()
+    stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+    log_folder.mkdir(parents=True, exist_ok=True)
+    log = log_folder / LOG_NAME
+    settings = _settings(placement, scratch)
+    try:
+        session = _start_application(settings, log, stack)
+    except PlatformError:
+        raise
+    except Exception as error:
+        stack.close()
+        raise _start_error(placement, log, error) from error
+    if _is_local(placement.master):
+        session.sparkContext.pythonExec = os.environ.get("PYSPARK_PYTHON", sys.executable)
+    return session
+
+
+def _start_application(settings: Mapping[str, str], log: Path, stack: ExitStack) -> SparkSession:
+    from pyspark import SparkConf, SparkContext
+    from pyspark.sql import SparkSession
+
+    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
+    if SparkContext._gateway is None:
+        _launch_jvm(conf, log, stack)
+    else:
+        # A JVM that somebody else started: its settings object must live there.
+        conf = SparkConf().setAll(list(settings.items()))
+    with _interrupt_handler_kept():
+        context = SparkContext(conf=conf)
+    stack.callback(context.stop)
+    session = SparkSession.builder.getOrCreate()
+    stack.callback(session.stop)
+    return session
+
+
+def _launch_jvm(conf: Any, log: Path, stack: ExitStack) -> None:
+    """Start the JVM with its output in `log`; its end is put on `stack`."""
+    from pyspark import SparkContext
+    from pyspark.java_gateway import launch_gateway
+
+    with log.open("ab") as output:
+        gateway: Any = launch_gateway(  # type: ignore[no-untyped-call]
+            conf, popen_kwargs={"stdout": output, "stderr": subprocess.STDOUT}
+        )
+    stack.callback(_end_jvm, gateway)
+    SparkContext._ensure_initialized(gateway=gateway)
+
+
+def _end_jvm(gateway: Any) -> None:
+    """Free the memory of a JVM that `_launch_jvm` started: the next application gets one of its own."""
+    from pyspark import SparkContext
+
+    with SparkContext._lock:
+        SparkContext._gateway = None
+        SparkContext._jvm = None
+    gateway.shutdown()
+    process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
+    if process is None:
+        return
+    stdin: IO[bytes] | None = process.stdin
+    if stdin is not None:
+        stdin.close()
+    try:
+        process.wait(JVM_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _interrupt_handler_kept() -> Iterator[None]:
+    """SparkContext replaces the handler of Ctrl-C, and its own fails once the context has stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _settings(placement: SparkPlacement, scratch: Path) -> dict[str, str]:
+    """Every setting of the application; the placement's own win."""
+    settings = {
+        "spark.master": placement.master,
+        "spark.app.name": "ml-platform",
+        "spark.driver.memory": f"{placement.driver_memory_mib}m",
+        "spark.scheduler.mode": "FAIR",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.warehouse.dir": (scratch / "warehouse").as_uri(),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
+        "spark.executorEnv.TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    if _is_local(placement.master):
+        settings |= _local_settings(scratch)
+    return settings | placement.conf
+
+
+def _local_settings(scratch: Path) -> dict[str, str]:
+    return {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": str(scratch),
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join(_project_paths()),
+    }
+
+
+def _project_paths() -> list[str]:
+    """Folders that this process imports from and that no installation holds: the workers need them too."""
+    installed = tuple(str(Path(prefix)) + os.sep for prefix in {sys.prefix, sys.base_prefix})
+    root = str(Path(__file__).resolve().parents[2])
+    here = [str(Path(entry).resolve()) for entry in sys.path if Path(entry).is_dir()]
+    return list(dict.fromkeys([root, *(path for path in here if not (path + os.sep).startswith(installed))]))
+
+
+def _scratch_folder() -> Path:
+    parent = home() / "scratch"
+    parent.mkdir(exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="spark-", dir=parent))
+
+
+def _is_local(master: str) -> bool:
+    return master.startswith("local")
+
+
+def _start_error(placement: SparkPlacement, log: Path, error: Exception) -> ResourceStartError:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return ResourceStartError(
+        f"Spark did not start with master {placement.master}",
+        got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        evidence="\n".join([f"log: {log} (its last lines:)", *lines[-LOG_TAIL_LINES:]]),
+        hint="less `driver_memory_mib`, or another `master`, in the placement",
+    )
+
+
+@contextmanager
+def task_session(root: SparkSession, spec: SparkSpec, *, group: str) -> Iterator[SparkSession]:
+    """A session for one task: settings and temporary views of its own, jobs that can be cancelled together.
+
+    Threads that the task starts itself belong to the group only when they are started through
+    `pyspark.inheritable_thread_target`.
+
+    Args:
+        root: The application's session.
+        group: Names the task run; jobs started by this thread carry it until the block ends.
+    """
+    session = root.newSession()
+    for name, value in spec.conf.items():
+        session.conf.set(name, value)
+    context = root.sparkContext
+    context.setJobGroup(group, group, interruptOnCancel=True)
+    # A pool is made once per name and never removed.
+    context.setLocalProperty("spark.scheduler.pool", group)
+    try:
+        yield session
+    finally:
+        _clear_task_properties(root)
+
+
+def _clear_task_properties(root: SparkSession) -> None:
+    """Pool threads are used again: the next task must not inherit this one's group."""
+    context = root.sparkContext
+    if context._jsc is None:
+        return
+    for name in TASK_PROPERTIES:
+        context._jsc.setLocalProperty(name, None)
+
+
+def cancel_group(root: SparkSession, group: str) -> None:
+    """Stop the jobs of a task session, those under way and those it would still start. From any thread."""
+    jsc = root.sparkContext._jsc
+    if jsc is not None:
+        jsc.sc().cancelJobGroupAndFutureJobs(group)

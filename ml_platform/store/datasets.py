@@ -1,0 +1,266 @@
+"""Data sets written by Spark: one pass that fingerprints, writes and then commits.
+
+Reading needs no Spark and lies in `ml_platform.store.manifest`; its names are here too.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import importlib.metadata
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ml_platform.errors import DataError, StoreError, nearest
+from ml_platform.specs.contracts import Column, ColumnType, Contract
+from ml_platform.specs.references import Dataset
+from ml_platform.store.folders import open_folder, spark_path
+from ml_platform.store.location import data_uri
+from ml_platform.store.manifest import (
+    MANIFEST,
+    DataFile,
+    FileEntry,
+    Manifest,
+    dataset_files,
+    footer_rows,
+    manifest_of,
+    open_dataset,
+    read_table,
+)
+from ml_platform.store.spark_failures import spark_failures
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql.types import StructType
+
+__all__ = [
+    "DataFile",
+    "dataset_files",
+    "open_dataset",
+    "read_table",
+    "remove_dataset",
+    "spark_frame",
+    "write_dataset",
+]
+
+COLUMN_TYPES: dict[str, ColumnType] = {
+    "byte": "integer",
+    "short": "integer",
+    "integer": "integer",
+    "long": "integer",
+    "float": "float",
+    "double": "float",
+    "decimal": "decimal",
+    "boolean": "boolean",
+    "string": "string",
+    "date": "date",
+    "timestamp": "timestamp",
+    "timestamp_ntz": "timestamp",
+    "binary": "binary",
+    "array": "list",
+    "map": "map",
+}
+"""Our types by the names of Spark's. What is missing here cannot be stored."""
+PART_SCHEMA = "partition int, file string, rows bigint, bytes bigint, checksum string"
+FLOAT32_BYTES = 4
+
+
+def write_dataset(
+    frame: DataFrame, *, name: str, label: str | None = None, packed: Mapping[str, int] | None = None
+) -> Dataset:
+    """Write a frame as a new data set, in one Spark job: all of it, or nothing.
+
+    Args:
+        name: What it is; names the folder above its own.
+        label: The contract's label column.
+        packed: Binary columns that hold this many little-endian float32 values per row; they are
+            stored with a fixed size, so that readers view them in place.
+    Raises:
+        DataError: Column names that differ by case at most, a type that cannot be stored, or a value that
+            does not fit its column.
+        StoreError: The store cannot be written, or the job failed. Nothing is left behind.
+    """
+    packed = packed or {}
+    _check_columns(frame.schema, name, label, packed)
+    folder = open_folder(f"{data_uri()}/{name}/{uuid.uuid4().hex}")
+    schema = _file_schema(frame.schema, packed)
+    try:
+        with folder.staged() as staged:
+            observed, parts = _run_job(frame, name, staged, schema)
+            _check_count(name, observed["rows"], staged, parts)
+            folder.publish(staged, {part.file: _final_name(part) for part in parts})
+            contract = _contract(frame.schema, observed, label, packed)
+            manifest = _manifest(contract, frame.schema, schema, observed, parts)
+            folder.write_last(MANIFEST, manifest.model_dump_json(indent=1).encode())
+    except OSError as error:
+        raise StoreError(
+            f"data set {name!r} cannot be written to {data_uri()}",
+            got=f"{type(error).__name__}: {error.strerror or error}",
+            hint="free some space there, or name a folder that you may write in ML_PLATFORM_STORE",
+        ) from error
+    return manifest.reference(folder.uri)
+
+
+def spark_frame(spark: SparkSession, dataset: Dataset) -> DataFrame:
+    """Exactly the files that the manifest lists, with the types that were written.
+
+    Raises:
+        StoreError: The data set or one of its files is not what was written.
+    """
+    from pyspark.sql.types import StructType
+
+    manifest = manifest_of(dataset)
+    schema = StructType.fromJson(manifest.spark_schema)
+    if not manifest.files:
+        return spark.createDataFrame([], schema)
+    return spark.read.schema(schema).parquet(*[spark_path(file.uri) for file in dataset_files(dataset)])
+
+
+def remove_dataset(dataset: Dataset) -> None:
+    """Remove a data set that nobody refers to: one that was found wanting right after it was written."""
+    open_folder(dataset.uri).remove()
+
+
+def _check_columns(schema: StructType, name: str, label: str | None, packed: Mapping[str, int]) -> None:
+    known = [field.name for field in schema.fields]
+    counts = Counter(column.lower() for column in known)
+    twice = sorted({column for column in known if counts[column.lower()] > 1})
+    if twice:
+        raise DataError(f"data set {name!r} would have columns of the same name", got=", ".join(twice))
+    for wanted in [*packed, *([label] if label is not None else [])]:
+        if wanted not in known:
+            raise DataError(f"data set {name!r} has no column {wanted!r}", hint=nearest(wanted, known))
+    for field in schema.fields:
+        if field.dataType.typeName() not in COLUMN_TYPES:
+            raise DataError(
+                f"data set {name!r} cannot store column {field.name!r}",
+                wanted=", ".join(sorted(set(COLUMN_TYPES.values()))),
+                got=field.dataType.simpleString(),
+            )
+
+
+def _file_schema(schema: StructType, packed: Mapping[str, int]) -> pa.Schema:
+    import pyarrow as pa
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    plain = to_arrow_schema(schema, timezone="UTC")
+    fixed = {name: pa.binary(FLOAT32_BYTES * width) for name, width in packed.items()}
+    return pa.schema([pa.field(f.name, fixed.get(f.name, f.type), nullable=True) for f in plain])
+
+
+def _run_job(frame: DataFrame, name: str, staged: str, schema: pa.Schema) -> tuple[dict[str, Any], list[Row]]:
+    """The one job: observe, then write. Returns what was observed, and one row per file."""
+    from pyspark.sql import Observation
+
+    observation = Observation()
+    # The last operator before the write: above a sort, or above a shuffle that is run again, it would
+    # count rows twice.
+    observed = frame.observe(observation, *_observations(frame.schema))
+    write = _PartWriter(staged, schema.serialize().to_pybytes())
+    with spark_failures(f"data set {name!r} was not written"):
+        parts = observed.mapInArrow(write, PART_SCHEMA).collect()
+        values = observation.get
+    return values, sorted(parts, key=lambda part: part.partition)
+
+
+def _observations(schema: StructType) -> list[Any]:
+    import pyspark.sql.functions as sf
+
+    from ml_platform.store.fingerprint import aggregates, named
+
+    nulls = [
+        sf.count_if(named(field.name).isNull()).alias(f"nulls_{at}") for at, field in enumerate(schema.fields)
+    ]
+    return [*aggregates(schema), *nulls]
+
+
+class _PartWriter:
+    """What each Spark task runs: its rows into one file, named after the attempt."""
+
+    def __init__(self, staged: str, schema: bytes) -> None:
+        self._staged = staged
+        self._schema = schema
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        from pyspark import TaskContext
+
+        from ml_platform.store.part_file import write_part
+
+        context = TaskContext.get()
+        assert context is not None
+        file = f"attempt-{context.taskAttemptId()}.parquet"
+        schema = pa.ipc.read_schema(pa.py_buffer(self._schema))
+        part = write_part(batches, f"{self._staged}/{file}", schema)
+        if part is not None:
+            values = (context.partitionId(), file, part.rows, part.bytes, part.checksum)
+            types = (pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string())
+            arrays = [pa.array([value], kind) for value, kind in zip(values, types, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, ["partition", "file", "rows", "bytes", "checksum"])
+
+
+def _check_count(name: str, observed: int, staged: str, parts: list[Row]) -> None:
+    """A lost executor makes rows count twice: then the fingerprint is wrong and nothing may be committed."""
+    written = sum(footer_rows(f"{staged}/{part.file}") for part in parts)
+    if written != observed:
+        raise StoreError(
+            f"data set {name!r} was not committed: its fingerprint does not cover the rows that were written",
+            wanted=f"{written} rows, as in the files",
+            got=f"{observed} rows observed",
+            hint="an executor was probably lost; run it again",
+        )
+
+
+def _final_name(part: Row) -> str:
+    return f"part-{part.partition:05d}.parquet"
+
+
+def _manifest(
+    contract: Contract,
+    spark_schema: StructType,
+    file_schema: pa.Schema,
+    observed: Mapping[str, Any],
+    parts: list[Row],
+) -> Manifest:
+    from ml_platform.store.fingerprint import digest
+
+    files = (
+        FileEntry(name=_final_name(part), rows=part.rows, bytes=part.bytes, checksum=part.checksum)
+        for part in parts
+    )
+    manifest = Manifest(
+        contract=contract,
+        rows=observed["rows"],
+        files=tuple(files),
+        fingerprint=digest(spark_schema, observed),
+        spark_schema=spark_schema.jsonValue(),
+        arrow_schema=base64.b64encode(file_schema.serialize().to_pybytes()).decode(),
+        writers={package: _version(package) for package in ("ml-platform", "pyspark", "pyarrow")},
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )
+    return manifest.sealed()
+
+
+def _contract(
+    schema: StructType, observed: Mapping[str, Any], label: str | None, packed: Mapping[str, int]
+) -> Contract:
+    columns = [
+        Column(
+            name=field.name,
+            type="packed" if field.name in packed else COLUMN_TYPES[field.dataType.typeName()],
+            nullable=observed[f"nulls_{at}"] > 0,
+            width=packed.get(field.name),
+        )
+        for at, field in enumerate(schema.fields)
+    ]
+    return Contract(columns=tuple(columns), label=label)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "from source"

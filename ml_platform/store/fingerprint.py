@@ -1,0 +1,122 @@
+"""Fingerprint of a table: independent of row order, of files and of column order.
+
+Each row is hashed over, per column in name order, a null flag *and* the value: Spark's `xxhash64` alone
+skips nulls and flattens nesting, so that (1, null) and (null, 1) would be equal. Nested values enter as
+canonical JSON. Row hashes under two seeds are folded by bit_xor and by a decimal sum, which commute;
+the sum also counts duplicates, which bit_xor cancels.
+
+-0.0 equals 0.0 and every NaN equals every other, as in Spark's own joins and groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyspark.sql.functions as sf
+from pyspark.sql import Column
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    DoubleType,
+    FloatType,
+    MapType,
+    StructField,
+    StructType,
+    TimestampNTZType,
+    TimestampType,
+)
+
+VERSION = 1
+SEEDS = (0x5EED, 0xCAFE)
+ROWS = "rows"
+
+
+def named(name: str) -> Column:
+    """The column of this name, whatever dots, spaces or backticks are in it."""
+    return sf.col(f"`{name.replace('`', '``')}`")
+
+
+def row_hash(schema: StructType, seed: int | str) -> Column:
+    """64-bit hash of a whole row. Equal rows have equal hashes, whatever the order of their columns."""
+    parts = [
+        part for field in sorted(schema.fields, key=_by_name) for part in _flag_and_value(field)
+    ]
+    return sf.xxhash64(sf.lit(seed), *parts)
+
+
+def aggregates(schema: StructType) -> list[Column]:
+    """What a fingerprint is made of: one row of values, named as `digest` wants them."""
+    columns = [sf.count(sf.lit(1)).alias(ROWS)]
+    for seed in SEEDS:
+        hashed = row_hash(schema, seed)
+        columns.append(sf.bit_xor(hashed).alias(f"xor_{seed}"))
+        columns.append(sf.sum(hashed.cast("decimal(20,0)")).alias(f"sum_{seed}"))
+    return columns
+
+
+def digest(schema: StructType, observed: Mapping[str, Any]) -> str:
+    """The fingerprint, as 64 hexadecimal digits.
+
+    Args:
+        observed: Values of `aggregates(schema)` by name. Those of an empty table are null.
+    """
+    folded = [str(observed[f"{kind}_{seed}"] or 0) for seed in SEEDS for kind in ("xor", "sum")]
+    types = [[field.name, field.dataType.simpleString()] for field in sorted(schema.fields, key=_by_name)]
+    content = json.dumps([VERSION, types, observed[ROWS], folded], separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def key_hash(fields: Iterable[StructField], salt: str) -> Column:
+    """64-bit hash of key columns that survives a wider type.
+
+    A whole-number column becomes a float column when one fraction is appended to its file, and a date
+    column a timestamp: the hash of the old rows stays.
+    """
+    parts = [part for field in sorted(fields, key=_by_name) for part in _flag_and_value(field, widen=True)]
+    return sf.xxhash64(sf.lit(salt), *parts)
+
+
+def _by_name(field: StructField) -> str:
+    return field.name
+
+
+def _flag_and_value(field: StructField, *, widen: bool = False) -> tuple[Column, Column]:
+    column = named(field.name)
+    if isinstance(field.dataType, ArrayType | StructType | MapType):
+        value = sf.to_json(_canonical(column, field.dataType), {"ignoreNullFields": "false"})
+    else:
+        value = _widened(column, field.dataType) if widen else column
+    return column.isNull(), value
+
+
+def _widened(column: Column, kind: DataType) -> Column:
+    if kind.typeName() in {"byte", "short", "integer", "long", "float", "decimal"}:
+        return column.cast("double")
+    return column.cast("timestamp") if kind.typeName() == "date" else column
+
+
+def _canonical(column: Column, kind: DataType) -> Column:
+    """`column` in a form whose JSON is one-to-one: micros kept, -0.0 folded, maps sorted by key."""
+    if isinstance(kind, ArrayType):
+        return sf.transform(column, lambda item: _canonical(item, kind.elementType))
+    if isinstance(kind, StructType):
+        fields = [_canonical(column.getField(f.name), f.dataType).alias(f.name) for f in kind.fields]
+        return sf.when(column.isNotNull(), sf.struct(*fields))
+    if isinstance(kind, MapType):
+        return _sorted_entries(column, kind)
+    if isinstance(kind, DoubleType | FloatType):
+        return sf.when(column == 0, sf.lit(0).cast(kind)).otherwise(column)
+    if isinstance(kind, TimestampType):
+        return sf.unix_micros(column)
+    return column.cast("string") if isinstance(kind, TimestampNTZType) else column
+
+
+def _sorted_entries(column: Column, kind: MapType) -> Column:
+    def entry(pair: Column) -> Column:
+        key = _canonical(pair.getField("key"), kind.keyType)
+        return sf.struct(key.alias("key"), _canonical(pair.getField("value"), kind.valueType).alias("value"))
+
+    return sf.sort_array(sf.transform(sf.map_entries(column), entry))

@@ -1,0 +1,15 @@
+"""A Keras model as bytes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def archived(model: Any) -> bytes:
+    """The `.keras` archive of a model: architecture, weights, how it was compiled, optimizer state."""
+    with tempfile.TemporaryDirectory(prefix="ml-platform-") as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return path.read_bytes()

@@ -1,0 +1,78 @@
+"""Evaluation and prediction over all ranks: each row exactly once. Imported in ranks alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_platform.errors import DataError
+from ml_platform.worker.collective import gather_json
+from ml_platform.worker.feed import Feed, Rows
+from ml_platform.worker.pipeline import stream
+
+if TYPE_CHECKING:
+    from ml_platform.worker.rank import Rank
+
+
+def evaluate(rank: Rank, model: Any, feed: Feed) -> dict[str, float]:
+    """Loss and metrics of a compiled model: the mean over all rows, the same bits on every rank.
+
+    Metrics that are no means over rows (AUC, say) are averages of the ranks' values, by their rows.
+
+    Rows with a negative label (a class that was not trained on) are left out.
+
+    Raises:
+        DataError: No row is left.
+    """
+    own, rows = _own_values(rank, model, feed)
+    parts: list[tuple[dict[str, float], int]] = gather_json(rank.collective, [own, rows])
+    everything = sum(count for _, count in parts)
+    if not everything:
+        raise DataError("there is no row to evaluate on")
+    names = [name for values, _ in parts for name in values]
+    return {
+        name: sum(values[name] * count for values, count in parts if count) / everything
+        for name in dict.fromkeys(names)
+    }
+
+
+def predict(rank: Rank, model: Any, feed: Feed) -> NDArray[np.float32]:
+    """Outputs for all rows, in the manifest's order: (rows, outputs) on rank 0, (0, outputs) elsewhere."""
+    own = [
+        np.asarray(model.predict_on_batch(rows.features), np.float32)
+        for rows in feed.span(rank=rank.rank, world_size=rank.world_size)
+    ]
+    outputs = int(model.output_shape[-1])
+    mine = np.concatenate([np.zeros((0, outputs), np.float32), *own])
+    everyone = rank.collective.gather(mine)
+    return np.concatenate(everyone) if rank.rank == 0 else mine[:0]
+
+
+def _own_values(rank: Rank, model: Any, feed: Feed) -> tuple[dict[str, float], int]:
+    counter = _Counter()
+    batches = counter.counted(feed.span(rank=rank.rank, world_size=rank.world_size))
+    # Keras fails without a batch, so a rank without rows must not call it.
+    first = next(batches, None)
+    if first is None:
+        return {}, 0
+    with stream(lambda: itertools.chain([first], batches), width=feed.width, rows=None) as data:
+        values = model.evaluate(data, verbose=0, return_dict=True)
+    return {name: float(value) for name, value in values.items()}, counter.rows
+
+
+class _Counter:
+    """Counts the rows that go by. Rows of classes that were not trained on count for nothing."""
+
+    rows = 0
+
+    def counted(self, batches: Iterable[Rows]) -> Iterator[Rows]:
+        for batch in batches:
+            known = batch.labels >= 0
+            kept = batch if known.all() else Rows(batch.features[known], batch.labels[known])
+            if len(kept.labels):
+                self.rows += len(kept.labels)
+                yield kept

@@ -1,0 +1,52 @@
+"""What training hands back. Plain values: the driver opens them without TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class History:
+    """What `rank.fit` did. Equal on every rank, but for `seconds` and `rows_per_second`.
+
+    Attributes:
+        metrics: Values per epoch, averaged over ranks: loss, accuracy, val_loss, val_accuracy, …; with
+            `record_steps` also `step_loss`, the global loss of every step.
+        epochs: Epochs that ran.
+        best_epoch: The epoch (from 1) whose weights the model has.
+        steps: Optimizer steps per epoch, the same on every rank.
+        rows_dropped_per_epoch: Rows that did not fill a global batch.
+        rows_per_second: Of each epoch, over all ranks, validation not counted.
+        seconds: All of it.
+        proof: digest, ranks and variables of the proof of equal bytes.
+    """
+
+    metrics: dict[str, list[float]]
+    epochs: int
+    best_epoch: int
+    steps: int
+    rows_dropped_per_epoch: int
+    rows_per_second: list[float]
+    seconds: float
+    proof: dict[str, str | int]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model on its way to the driver.
+
+    Attributes:
+        model: A `.keras` archive with a plain optimizer: it opens without Horovod. Empty but on rank 0.
+        history: Values per epoch.
+    Others: as in `History`.
+    """
+
+    model: bytes = field(repr=False)
+    history: dict[str, list[float]]
+    proof: dict[str, str | int]
+    epochs: int
+    best_epoch: int
+    steps: int
+    rows_dropped_per_epoch: int
+    rows_per_second: list[float]
+    seconds: float

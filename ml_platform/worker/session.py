@@ -1,0 +1,43 @@
+"""The state that TensorFlow and Keras keep in a process: loaded once, cleared between jobs."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+_floatx = "float32"
+
+
+def prepare_session(world_size: int) -> None:
+    """Import what every job needs, once."""
+    import cloudpickle  # type: ignore[import-untyped]  # noqa: F401
+    import keras
+    import pyarrow.parquet  # noqa: F401
+    import tensorflow as tf
+
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
+    if world_size > 1:
+        import horovod.tensorflow  # noqa: F401
+    assert keras.config.floatx() == _floatx
+    # What the imports left never becomes garbage; without it clearing takes 15 ms instead of 500.
+    gc.collect()
+    gc.freeze()
+
+
+def clear_session() -> None:
+    """Bring Keras back to what it was after its import. Called while the rank waits for its next job."""
+    import keras
+    import tensorflow as tf
+
+    keras.backend.clear_session()  # does not reset what follows
+    keras.config.set_floatx(_floatx)
+    keras.config.set_dtype_policy(_floatx)
+    tf.config.run_functions_eagerly(False)
+
+
+def quiet_tensorflow() -> None:
+    """Where TensorFlow is not imported yet, keep it to errors, and to one numerical path everywhere."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

@@ -1,0 +1,30 @@
+"""Rank functions: what each rank runs, on a laptop, on a cluster, or in-process. They import no engine."""
+
+from __future__ import annotations
+
+from ml_platform.specs.references import Dataset
+from ml_platform.specs.training import KerasSpec
+from ml_platform.training.network import build_network
+from ml_platform.worker.rank import Fitted, Rank
+
+
+def fit_keras(rank: Rank, train: Dataset, validation: Dataset, spec: KerasSpec, classes: int) -> Fitted:
+    """A dense network for `classes` classes, stopped early on the validation part."""
+    import keras
+
+    width = train.contract["features"].width or 1
+    model = build_network(width, classes, spec)
+    model.compile(
+        keras.optimizers.Adam(spec.rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    history = rank.fit(
+        model,
+        train,
+        validation=validation,
+        batch_rows=spec.batch_rows,
+        epochs=spec.epochs,
+        seed=spec.seed,
+        shuffle=spec.shuffle,
+        patience=spec.patience,
+    )
+    return rank.fitted(model, history)

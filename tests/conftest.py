@@ -1,0 +1,30 @@
+"""What every test has: a platform folder of its own, and one Spark application for all that ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="session", autouse=True)
+def platform_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test writes lands in the person's own folder or store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ML_PLATFORM_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("ML_PLATFORM_STORE", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """Two cores, 1 GiB, UTC, loopback only, no UI."""
+    from ml_platform.resources.spark import open_session
+    from ml_platform.specs.placements import SparkPlacement
+
+    with open_session(SparkPlacement(master="local[2]", driver_memory_mib=1024)) as session:
+        yield session

@@ -1,0 +1,55 @@
+"""Where predictions may go is known before scoring, and what is there is not lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ml_platform.errors import SpecError, StoreError
+from ml_platform.inference.destination import MARKER, check_destination, local_folder
+
+
+def test_a_new_folder_is_fine_and_the_check_leaves_nothing(tmp_path: Path) -> None:
+    check_destination(str(tmp_path / "a" / "b" / "scores"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_uri_and_a_path_name_the_same_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "sco res#1"
+    assert local_folder(folder.as_uri()) == local_folder(str(folder)) == folder
+
+
+@pytest.mark.parametrize("destination", ["/dev/null/scores", "/proc/scores"])
+def test_an_unwritable_place_is_found_before_scoring(destination: str) -> None:
+    with pytest.raises(StoreError, match="predictions cannot be written to") as caught:
+        check_destination(destination)
+    assert caught.value.exit_code == 5
+    assert "try: name another path" in str(caught.value)
+
+
+@pytest.mark.parametrize("destination", ["s3://bucket/scores", "", "  "])
+def test_what_is_no_local_path_is_refused(destination: str) -> None:
+    with pytest.raises(SpecError, match="predictions go to a local folder"):
+        check_destination(destination)
+
+
+def test_a_folder_of_somebody_elses_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("three years")
+    with pytest.raises(StoreError, match="holds something that scoring did not write; it stays as it is"):
+        check_destination(str(tmp_path))
+
+
+def test_a_file_or_a_link_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("file", "link"):
+        with pytest.raises(StoreError, match="is in the way"):
+            check_destination(str(tmp_path / name))
+
+
+def test_an_empty_folder_and_earlier_predictions_may_be_replaced(tmp_path: Path) -> None:
+    check_destination(str(tmp_path))
+    (tmp_path / MARKER).write_text("{}")
+    (tmp_path / "part-0.parquet").write_bytes(b"")
+    check_destination(str(tmp_path))

@@ -1,0 +1,263 @@
+"""Scoring on Spark: the same predictions as anywhere, beside the keys, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ml_platform.errors import DataError, SpecError, StoreError
+from ml_platform.inference.destination import MARKER
+from ml_platform.inference.raw_model import load_raw_model
+from ml_platform.inference.score import SCORE_COLUMNS, score_frame, score_table
+from ml_platform.inference.worker_models import KEPT, ShippedModel, loaded
+from ml_platform.specs.references import Version
+from tests.inference.builders import (
+    PEOPLE,
+    PEOPLE_CONTRACT,
+    PEOPLE_STATE,
+    contract_of,
+    digits,
+    people_model,
+    raw_model,
+    reference,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return people_model(tmp_path_factory.mktemp("people") / "model")
+
+
+@pytest.fixture(scope="module")
+def version(people: Path) -> Version:
+    return Version(name="people", version=3, model=reference(people, PEOPLE_CONTRACT, PEOPLE_STATE.classes))
+
+
+@pytest.fixture
+def frame(spark: SparkSession) -> DataFrame:
+    return spark.createDataFrame(PEOPLE)
+
+
+def test_keeps_every_column_and_adds_its_own(frame: DataFrame, people: Path, version: Version) -> None:
+    scored = score_frame(frame, people, PEOPLE_CONTRACT.inputs().without(["id"]), version=version)
+    assert scored.columns == [*PEOPLE.column_names, *SCORE_COLUMNS]
+    rows = scored.orderBy("id").collect()
+    expected = load_raw_model(people).predict(PEOPLE)
+    assert [row["id"] for row in rows] == list("abcdef")
+    assert [row["age"] for row in rows] == PEOPLE.column("age").to_pylist()
+    assert [row["prediction"] for row in rows] == [PEOPLE_STATE.classes[i] for i in expected.argmax(axis=1)]
+    np.testing.assert_allclose([row["probabilities"]["yes"] for row in rows], expected[:, 1], atol=1e-7)
+    np.testing.assert_allclose([row["probability"] for row in rows], expected.max(axis=1), atol=1e-7)
+    assert {(row["error"], row["model_name"], row["model_version"]) for row in rows} == {(None, "people", 3)}
+
+
+def test_keeps_only_the_keys_that_are_named(frame: DataFrame, people: Path) -> None:
+    scored = score_frame(frame, people, PEOPLE_CONTRACT.without(["id", "left"]), keys=["id"])
+    assert scored.columns == ["id", *SCORE_COLUMNS]
+    assert scored.first()["model_name"] is None
+
+
+def test_a_bad_row_has_an_error_and_the_job_goes_on(spark: SparkSession, people: Path) -> None:
+    table = pa.table({"age": [30.0, 30.5, None], "city": ["Bonn"] * 3, "id": list("abc")})
+    scored = score_frame(spark.createDataFrame(table), people, PEOPLE_CONTRACT.without(["id", "left"]))
+    rows = {row["id"]: row for row in scored.collect()}
+    assert rows["a"]["error"] is None
+    assert rows["c"]["prediction"] in PEOPLE_STATE.classes
+    bad = rows["b"]
+    assert (bad["prediction"], bad["probability"], bad["probabilities"]) == (None, None, None)
+    assert bad["error"].startswith("column 'age' is not integer")
+
+
+def test_strange_names_are_columns_like_others(spark: SparkSession, people: Path) -> None:
+    table = PEOPLE.append_column("a.b `c` 😀", [[1, 2, 3, 4, 5, 6]])
+    scored = score_frame(spark.createDataFrame(table), people, PEOPLE_CONTRACT.without(["id", "left"]))
+    assert sorted(row["a.b `c` 😀"] for row in scored.collect()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_rows_are_scored_to_no_rows(frame: DataFrame, people: Path) -> None:
+    assert score_frame(frame.limit(0), people, PEOPLE_CONTRACT.without(["id", "left"])).collect() == []
+
+
+def test_a_clash_of_names_is_refused_before_anything_runs(frame: DataFrame, people: Path) -> None:
+    clashing = frame.withColumnRenamed("id", "Prediction")
+    contract = PEOPLE_CONTRACT.without(["id", "left"])
+    with pytest.raises(SpecError, match="the table has a column 'Prediction'"):
+        score_frame(clashing, people, contract)
+    assert "Prediction" not in score_frame(clashing, people, contract, keys=["left"]).columns
+
+
+def test_an_unknown_key_is_refused_with_the_nearest(frame: DataFrame, people: Path) -> None:
+    with pytest.raises(SpecError, match="no key column 'idd'") as caught:
+        score_frame(frame, people, PEOPLE_CONTRACT.without(["id", "left"]), keys=["idd"])
+    assert "did you mean 'id'?" in str(caught.value)
+
+
+def test_a_retyped_column_is_refused_before_anything_runs(frame: DataFrame, people: Path) -> None:
+    contract = PEOPLE_CONTRACT.without(["id", "left"])
+    with pytest.raises(DataError, match="does not fit the model") as caught:
+        score_frame(frame.withColumn("age", frame["age"].cast("string")).drop("city"), people, contract)
+    assert "~ age is string, the model reads integer" in str(caught.value)
+    assert "- city (string) is missing" in str(caught.value)
+
+
+def test_a_model_is_loaded_once_per_worker_process(spark: SparkSession, people: Path) -> None:
+    """Twelve tasks on two cores load it at most once per process, not once per task."""
+    from ml_platform.inference.worker_models import ship
+
+    shipped = ship(spark, people)
+    frame = spark.range(12, numPartitions=12).mapInArrow(_Loads(shipped), "pid long, model long")
+    rows = {(row["pid"], row["model"]) for row in frame.collect()}
+    assert len(rows) == len({pid for pid, _ in rows}) <= 4
+
+
+class _Loads:
+    """Says in which process a task ran, and which object the model was there."""
+
+    def __init__(self, shipped: ShippedModel) -> None:
+        self.shipped = shipped
+
+    def __call__(self, batches):  # noqa: ANN001, ANN204
+        import os
+
+        model = self.shipped.open()
+        for _ in batches:
+            yield pa.RecordBatch.from_pydict({"pid": [os.getpid()], "model": [id(model)]})
+
+
+def test_predictions_are_plain_parquet_that_anyone_can_read(
+    spark: SparkSession, frame: DataFrame, people: Path, version: Version, tmp_path: Path
+) -> None:
+    got = score_table(
+        spark, people, version, frame, keys=["id"], destination=str(tmp_path / "out" / "scores")
+    )
+    folder = tmp_path / "out" / "scores"
+    assert got.model_dump() == {
+        "uri": folder.as_uri(),
+        "rows": 6,
+        "failed_rows": 0,
+        "model_uri": "models:/people/3",
+        "model_version": 3,
+    }
+    table = pq.read_table(folder)
+    assert sorted(table.column("id").to_pylist()) == list("abcdef")
+    assert set(table.column("model_version").to_pylist()) == {3}
+    assert json.loads((folder / MARKER).read_text())["model_digest"] == version.model.digest
+    assert [path.name for path in folder.parent.iterdir()] == ["scores"]
+
+
+def test_failed_rows_are_counted(spark: SparkSession, people: Path, version: Version, tmp_path: Path) -> None:
+    table = pa.table({"age": [30.0, 30.5, 31.5], "city": ["Bonn"] * 3})
+    got = score_table(
+        spark,
+        people,
+        version,
+        spark.createDataFrame(table).repartition(3),
+        destination=str(tmp_path / "scores"),
+    )
+    assert (got.rows, got.failed_rows) == (3, 2)
+
+
+def test_new_predictions_replace_old_ones_only_when_they_are_complete(
+    spark: SparkSession, frame: DataFrame, people: Path, version: Version, tmp_path: Path
+) -> None:
+    """A failing second scoring leaves the first result as it was; a good one leaves nothing of it."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    destination = str(tmp_path / "scores")
+    score_table(spark, people, version, frame, destination=destination)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "scores").iterdir()}
+    failing = frame.withColumn(
+        "age", F.when(frame["id"] == "f", F.raise_error(F.lit("disk on fire"))).otherwise(1)
+    )
+    failing = failing.withColumn("age", failing["age"].cast("bigint"))
+    with pytest.raises(StoreError, match="were not written") as caught:
+        score_table(spark, people, version, failing, destination=destination)
+    assert "disk on fire" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "scores").iterdir()} == before
+    score_table(spark, people, version, frame.limit(2), destination=destination)
+    assert pq.read_table(destination).num_rows == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["scores"]
+
+
+def test_a_changed_model_stops_the_job_and_writes_nothing(
+    spark: SparkSession, frame: DataFrame, version: Version, tmp_path: Path
+) -> None:
+    """What is wrong with the model is no row's error."""
+    folder = people_model(tmp_path / "model")
+    (folder / "features.json").write_bytes((folder / "features.json").read_bytes().replace(b"Bonn", b"Bern"))
+    with pytest.raises(DataError, match="is not the file that the model was written with"):
+        score_table(spark, folder, version, frame, destination=str(tmp_path / "scores"))
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_process_keeps_the_last_models_it_used(spark: SparkSession, tmp_path: Path) -> None:
+    """The cache is keyed by content and bounded."""
+    from ml_platform.inference import worker_models
+
+    worker_models._models.clear()
+    file = people_model(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in file.iterdir()}
+
+    class Broadcast:
+        value = files
+
+    for digest in ("a", "b", "c", "a", "d"):
+        loaded(digest, Broadcast())
+    assert list(worker_models._models) == ["c", "a", "d"]
+    assert len(worker_models._models) == KEPT
+    worker_models._models.clear()
+
+
+@pytest.mark.horovod
+@pytest.mark.parametrize("family", ["keras", "xgboost"])
+def test_spark_this_process_and_a_bare_process_agree(
+    spark: SparkSession, family: str, tmp_path: Path
+) -> None:
+    """One model, three ways, the same probabilities to 1e-5: what is evaluated is what is served."""
+    table = digits().append_column("row", pa.array(range(1797)))
+    folder = raw_model(tmp_path / "model", table.drop_columns("row"), family=family)
+    here = load_raw_model(folder).predict(table)
+    scored = score_frame(
+        spark.createDataFrame(table).repartition(3),
+        folder,
+        contract_of(table.drop_columns("row")).inputs(),
+        keys=["row"],
+    ).toArrow()
+    scored = scored.sort_by("row")
+    assert scored.column("error").null_count == 1797
+    on_spark = [[value for _, value in row] for row in scored.column("probabilities").to_pylist()]
+    np.testing.assert_allclose(on_spark, here, atol=1e-5)
+    np.testing.assert_allclose(_in_a_bare_process(folder, table, tmp_path), here, atol=1e-5)
+
+
+def _in_a_bare_process(folder: Path, table: pa.Table, scratch: Path) -> np.ndarray:
+    """Saved as MLflow saves it, loaded by `mlflow.pyfunc.load_model` in a process that knows nothing else."""
+    pq.write_table(table, scratch / "rows.parquet")
+    code = f"""
+import sys
+import mlflow, numpy, pandas
+mlflow.pyfunc.save_model({str(scratch / "saved")!r}, loader_module="ml_platform.inference.raw_model",
+                         data_path={str(folder)!r})
+model = mlflow.pyfunc.load_model({str(scratch / "saved")!r})
+out = model.predict(pandas.read_parquet({str(scratch / "rows.parquet")!r}))
+numpy.save({str(scratch / "out.npy")!r}, [list(row.values()) for row in out["probabilities"]])
+assert "pyspark.context" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return np.load(scratch / "out.npy")

@@ -1,0 +1,200 @@
+"""Deployed, as a team runs it: servers and a worker on loopback, deployments from prefect.yaml, a run through
+the API with overrides as the UI's form sends them, a schedule that fires, pages in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.scenarios.conftest import ROOT, Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
+
+
+class Api:
+    """The two servers of `make up`, spoken to over HTTP."""
+
+    def __init__(self, prefect: str, mlflow: str) -> None:
+        self.prefect, self.mlflow = prefect, mlflow
+
+    def ask(self, path: str, body: Any = None, *, base: str | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        url = f"{base or self.prefect + '/api'}{path}"
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def deployment(self, name: str) -> Any:
+        return self.ask(f"/deployments/name/{name}")
+
+    def start(self, name: str, parameters: dict[str, Any]) -> str:
+        deployment = self.deployment(name)
+        body = {"parameters": {**deployment["parameters"], **parameters}, "enforce_parameter_schema": True}
+        return str(self.ask(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+    def wait(self, flow_run_id: str, timeout_s: float) -> Any:
+        ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        return _wait(
+            lambda: (run := self.ask(f"/flow_runs/{flow_run_id}"))["state_type"] in ended and run, timeout_s
+        )
+
+
+def _wait(found: Callable[[], Any], timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.5)
+    return value
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def api(project: Project) -> Iterator[Api]:
+    prefect, mlflow = _free_port(), _free_port()
+    up = project.run("ml_platform", "up", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
+    assert up.code == 0, up.err
+    try:
+        yield Api(f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}")
+    finally:
+        down = project.run("ml_platform", "down")
+    assert down.code == 0, down.err
+    assert project.leftovers() == []
+    assert not {prefect, mlflow} & {c.laddr.port for c in psutil.net_connections() if c.status == "LISTEN"}
+
+
+def _prefect(project: Project, api: Api, *arguments: str) -> str:
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": f"{api.prefect}/api",
+        "ML_PLATFORM_HOME": str(project.home),
+    }
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def deployed(project: Project, api: Api) -> Api:
+    _prefect(project, api, "deploy", "--all")
+    entrypoint = ["tests.scenarios.ticking.ticking", "--name", "minutely", "--pool", "ml-process"]
+    _prefect(project, api, "deploy", *entrypoint, "--cron", "* * * * *")
+    return api
+
+
+@pytest.fixture(scope="module")
+def completed(deployed: Api) -> Any:
+    overrides = {
+        "keras": {"epochs": 4, "hidden": [32], "ranks": 2},
+        "xgboost": {"trees": 10},
+        "model": "small-digits",
+    }
+    return deployed.wait(deployed.start("retrain/nightly", overrides), timeout_s=400)
+
+
+def test_the_deployments_say_what_the_yaml_says(deployed: Api) -> None:
+    nightly, hourly = deployed.deployment("retrain/nightly"), deployed.deployment("batch-inference/hourly")
+    assert nightly["entrypoint"] == "flows.retrain.retrain"
+    assert nightly["schedules"][0]["schedule"] == {
+        "cron": "30 2 * * *",
+        "timezone": "Europe/Zurich",
+        "day_or": True,
+    }
+    assert nightly["global_concurrency_limit"]["limit"] == 1
+    assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert hourly["parameters"] == {"model": "models:/digits@champion"}
+
+
+def test_the_form_has_titles_descriptions_ranges_and_choices(deployed: Api) -> None:
+    schema = deployed.deployment("retrain/nightly")["parameter_openapi_schema"]
+    assert schema["properties"]["source"]["description"].startswith("Table to learn from")
+    keras = schema["definitions"]["KerasSpec"]["properties"]
+    assert keras["epochs"]["minimum"] == 1
+    assert keras["epochs"]["description"]
+    assert schema["definitions"]["FeatureSpec"]["properties"]["impute"]["enum"] == ["median", "mean", "zero"]
+    assert schema["definitions"]["SplitSpec"]["properties"]["keys"]["title"] == "Key columns"
+
+
+def test_a_run_through_the_api_completes_with_its_overrides(completed: Any, deployed: Api) -> None:
+    assert completed["state_type"] == "COMPLETED", completed["state"]["message"]
+    filters = {"flow_runs": {"id": {"any_": [completed["id"]]}}}
+    names = {run["name"] for run in deployed.ask("/task_runs/filter", filters)}
+    assert {"load_table", "train_keras", "train_xgboost", "judge", "promote", "score_table"} <= names
+    artifacts = {a["key"]: a for a in deployed.ask("/artifacts/filter", {**filters})}
+    assert (
+        "verdict" in artifacts["retrain-report"]["data"] or "promote" in artifacts["retrain-report"]["data"]
+    )
+    assert len(json.loads(artifacts["retrain-metrics"]["data"])) == 3
+    assert "mlflow-link" in artifacts
+
+
+def test_the_mlflow_server_holds_the_run(completed: Any, deployed: Api) -> None:
+    base = f"{deployed.mlflow}/api/2.0/mlflow"
+    experiment = deployed.ask("/experiments/get-by-name?experiment_name=retrain", base=base)["experiment"]
+    search = {"experiment_ids": [experiment["experiment_id"]]}
+    runs = deployed.ask("/runs/search", search, base=base)["runs"]
+    parent = next(run for run in runs if run["info"]["run_name"] == completed["name"])
+    assert parent["info"]["status"] == "FINISHED"
+    tags = {tag["key"]: tag["value"] for tag in parent["data"]["tags"]}
+    assert tags["prefect.flow_run_id"] == completed["id"]
+    keras = next(run for run in runs if run["info"]["run_name"] == "train_keras")
+    parameters = {p["key"]: p["value"] for p in keras["data"]["params"]}
+    assert parameters["keras.epochs"] == "4"
+    assert parameters["ranks"] == "2"
+
+
+def test_a_schedule_fires(deployed: Api) -> None:
+    wanted = {
+        "deployments": {"name": {"any_": ["minutely"]}},
+        "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
+    }
+    runs = _wait(lambda: deployed.ask("/flow_runs/filter", wanted), timeout_s=180)
+    assert runs[0]["auto_scheduled"]
+
+
+@pytest.mark.browser
+def test_the_pages_read_well_in_a_browser(completed: Any, deployed: Api, tmp_path: Path) -> None:
+    """The run page shows the graph's tasks; the form shows titles, descriptions and defaults."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    pictures = Path(os.environ.get("PICTURES", tmp_path))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+            ],
+        )
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.goto(f"{deployed.prefect}/runs/flow-run/{completed['id']}")
+        page.get_by_text("train_keras").first.wait_for(timeout=60_000)
+        page.screenshot(path=pictures / "prefect-run.png")
+        page.goto(f"{deployed.prefect}/deployments/deployment/{completed['deployment_id']}/run")
+        page.get_by_text("Column to predict.").first.wait_for(timeout=60_000)
+        page.screenshot(path=pictures / "prefect-form.png", full_page=True)
+        page.goto(f"{deployed.mlflow}/#/experiments")
+        page.get_by_text("retrain").first.wait_for(timeout=60_000)
+        browser.close()
