@@ -55,7 +55,7 @@ def retrain(
 
     verdict = judge(challenger, champion, champion_on_holdout, state, split, gate, name)
     winner = promote(challenger, verdict, champion, name)
-    scored = score_table(winner, table.data, score, split.keys, predictions)
+    scored = score_table(winner, table.data, score, split.key_columns, predictions)
     return report_retrain(table, candidates, challenger, champion_on_holdout, verdict, winner, scored)
 
 

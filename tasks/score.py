@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ml_platform import Dataset, Predictions, Spark, Tracking, Version, task
-from ml_platform.data import load, sources
+from ml_platform.data.sources import open_source
 from ml_platform.inference.destination import check_destination
 from ml_platform.inference.score import score_table as score
 from ml_platform.specs.tracking import TrackingRun
@@ -27,7 +27,7 @@ def find_version(uri: str, run: TrackingRun = Tracking()) -> Version:
 def check_scoring(source: str | None, destination: str | None) -> None:
     """Before anything starts: is there a table to score, and can the result be written?"""
     if source is not None:
-        load.check_source(source)
+        open_source(source).check()
     if destination is not None:
         check_destination(destination)
 
@@ -52,6 +52,6 @@ def score_table(
     """
     if version is None:
         return None
-    frame = spark_frame(spark, table) if source is None and table else sources.read_source(spark, source)
+    frame = spark_frame(spark, table) if source is None and table else open_source(source).frame(spark)
     folder = destination or str(home() / "predictions" / version.name)
     return score(spark, fetch(version), version, frame, keys=keys or None, destination=folder)

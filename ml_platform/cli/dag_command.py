@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +118,6 @@ def _run(dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placemen
         from ml_platform.resources.placement import load_placement
 
         os.environ["ML_PLATFORM_PLACEMENT"] = load_placement(placement).name
-    dag.graph(**parameters)  # what is wrong with the graph is said before any server starts
     log = home() / "logs" / f"{dag.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     with _quiet(log) as (out, err), _terminable():
         console = Console(file=err, highlight=False)
@@ -137,6 +137,7 @@ def _run(dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placemen
 def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], console: Console) -> Any:
     from ml_platform.cli.services import services
 
+    dag.graph(**parameters)  # what is wrong with the graph is said before any server starts
     running = services()
     url = running.prefect_api_url if running else None
     with prefect_api(url, meanwhile=lambda: dag.preflight(**parameters)) as api:
@@ -151,6 +152,8 @@ def _explain(error: BaseException, console: Console, log: Path) -> int:
         console.print(f"{type(error).__name__}: {error}", markup=False)
         console.print(f"  log: {log}", markup=False)
         return error.exit_code
+    traceback.print_exception(error)
+    sys.stderr.flush()
     infrastructure = type(error).__module__.partition(".")[0] in ("prefect", "httpx", "httpcore")
     console.print(f"{type(error).__name__}: {error}", markup=False)
     for line in _last_lines(log):

@@ -74,7 +74,9 @@ def _write_labelled(frame: DataFrame, source: str, label: str) -> tuple[Dataset,
 
     missing = _is_missing(frame, label)
     observation = Observation()
-    seen = frame.observe(observation, sf.count(sf.lit(1)).alias("rows"), sf.count_if(missing).alias("missing"))
+    seen = frame.observe(
+        observation, sf.count(sf.lit(1)).alias("rows"), sf.count_if(missing).alias("missing")
+    )
     with _named_after(source):
         data = write_dataset(seen.where(~missing), name="table", label=label)
     counts = observation.get

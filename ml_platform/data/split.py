@@ -55,7 +55,7 @@ def key_columns(contract: Contract, spec: SplitSpec) -> tuple[str, ...]:
     Raises:
         SpecError: One of them is not in the contract.
     """
-    names = (spec.group,) if spec.group is not None else spec.keys
+    names = (spec.group,) if spec.group is not None else spec.key_columns
     for name in names:
         if name not in contract.names:
             hint = nearest(name, contract.names)
@@ -112,7 +112,7 @@ def _check(table: Dataset, parts: Parts, spec: SplitSpec) -> None:
 
 
 def _hint(spec: SplitSpec) -> str:
-    if spec.group is not None or spec.keys:
+    if spec.group is not None or spec.key_columns:
         return "more rows, key columns with more distinct values, or larger shares in `split`"
     return "more rows, or larger shares of validation and holdout in `split`"
 

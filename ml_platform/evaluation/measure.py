@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from ml_platform.errors import DataError, StoreError
 from ml_platform.evaluation.metrics import metrics_of, row_losses
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
-from ml_platform.inference.score import check_input, frame_types, predict_rows, select
+from ml_platform.inference.score import check_input, frame_types, numbered, predict_rows
 from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.specs.references import Dataset, Evaluation, Model
 from ml_platform.store.location import home
@@ -76,10 +76,10 @@ def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
         raise DataError(
             f"the rows to measure on lack the label {state.label!r}", got=", ".join(frame.columns)
         )
-    scorer = LossScorer(ship(frame.sparkSession, model_folder))
-    needed = list(dict.fromkeys([ROW_KEY, state.label, *contract.names]))
+    needed = tuple(dict.fromkeys([ROW_KEY, state.label, *contract.names]))
+    scorer = LossScorer(ship(frame.sparkSession, model_folder), needed)
     with spark_failures("a model could not be measured"):
-        lines = select(_keyed(frame), needed).mapInArrow(scorer, ROWS_SCHEMA).toArrow()
+        lines = numbered(_keyed(frame), needed).mapInArrow(scorer, ROWS_SCHEMA).toArrow()
     return lines.sort_by([(name, "ascending") for name in ("row_key", "label", "log_loss")])
 
 
@@ -107,12 +107,14 @@ class LossScorer:
     """What runs on executors: keyed, labelled rows in, losses out."""
 
     model: ShippedModel
+    names: tuple[str, ...]
+    """Names of the numbered columns that come in."""
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         model = self.model.open()
         for batch in batches:
             if batch.num_rows:
-                yield self.score(model, batch)
+                yield self.score(model, batch.rename_columns(list(self.names)))
 
     def score(self, model: RawModel, batch: pa.RecordBatch) -> pa.RecordBatch:
         """One batch of rows."""

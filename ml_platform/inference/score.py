@@ -83,8 +83,8 @@ def score_frame(
     keep = _kept(frame, keys)
     needed = [*keep, *(name for name in contract.names if name not in keep)]
     name, number = (version.name, version.version) if version else (None, None)
-    scorer = RowScorer(ship(frame.sparkSession, folder), tuple(keep), name, number)
-    return select(frame, needed).mapInArrow(scorer, _schema(frame, keep))
+    scorer = RowScorer(ship(frame.sparkSession, folder), tuple(needed), tuple(keep), name, number)
+    return numbered(frame, needed).mapInArrow(scorer, _schema(frame, keep))
 
 
 def score_table(
@@ -139,11 +139,11 @@ def frame_types(frame: DataFrame) -> dict[str, str]:
     return found
 
 
-def select(frame: DataFrame, names: Sequence[str]) -> DataFrame:
-    """Columns by their exact names: dots and backticks in them mean nothing."""
+def numbered(frame: DataFrame, names: Sequence[str]) -> DataFrame:
+    """These columns, called c0, c1, …: `mapInArrow` takes dots and backticks in a name for syntax."""
     from ml_platform.store.fingerprint import named
 
-    return frame.select(*map(named, names))
+    return frame.select(*(named(name).alias(f"c{at}") for at, name in enumerate(names)))
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,8 @@ class RowScorer:
     """What runs on executors: record batches in, the kept columns and predictions out."""
 
     model: ShippedModel
+    names: tuple[str, ...]
+    """Names of the numbered columns that come in."""
     keep: tuple[str, ...]
     model_name: str | None
     model_version: int | None
@@ -158,7 +160,7 @@ class RowScorer:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         model = self.model.open()
         for batch in batches:
-            yield self.score(model, batch)
+            yield self.score(model, batch.rename_columns(list(self.names)))
 
     def score(self, model: RawModel, batch: pa.RecordBatch) -> pa.RecordBatch:
         """One batch. Never raises for a row."""

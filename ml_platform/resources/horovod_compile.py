@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -20,7 +19,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ml_platform.errors import ResourceStartError
@@ -217,18 +216,27 @@ def _run(
     with log.open("ab") as file:
         file.write(f"\n$ {' '.join(command)}\n".encode())
         file.flush()
-        process = subprocess.Popen(
-            command, cwd=folder, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=file, stderr=subprocess.STDOUT)
         try:
             while _lasts(process):
                 say(f"{doing}, {time.monotonic() - started:.0f} s so far")
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill(process)
             raise
     if process.returncode:
         raise _step_failed(command, process.returncode, log)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With its compilers. They stay in our process group, so a kill of the whole group reaches them too."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        for below in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                below.kill()
+    process.kill()
+    process.wait()
 
 
 def _lasts(process: subprocess.Popen[bytes]) -> bool:

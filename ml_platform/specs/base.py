@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,3 +11,9 @@ class Spec(BaseModel):
     """A value that says *what*. No I/O, comparable, printable, JSON both ways."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        # Prefect walks parameters with dict(value), which calls `keys` where there is one.
+        if "keys" in cls.model_fields:
+            raise TypeError(f"{cls.__name__} has a field named 'keys', which Prefect takes for a mapping's method")

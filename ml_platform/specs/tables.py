@@ -15,7 +15,7 @@ class SplitSpec(Spec):
     A row's part depends on its own key alone, so rows keep their part when others are added.
     """
 
-    keys: tuple[str, ...] = Field(
+    key_columns: tuple[str, ...] = Field(
         (), title="Key columns", description="Columns that identify a row. Empty: all columns but the label."
     )
     group: str | None = Field(

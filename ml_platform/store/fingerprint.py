@@ -41,9 +41,7 @@ def named(name: str) -> Column:
 
 def row_hash(schema: StructType, seed: int | str) -> Column:
     """64-bit hash of a whole row. Equal rows have equal hashes, whatever the order of their columns."""
-    parts = [
-        part for field in sorted(schema.fields, key=_by_name) for part in _flag_and_value(field)
-    ]
+    parts = [part for field in sorted(schema.fields, key=_by_name) for part in _flag_and_value(field)]
     return sf.xxhash64(sf.lit(seed), *parts)
 
 

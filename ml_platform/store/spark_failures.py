@@ -30,7 +30,7 @@ def spark_failures(what: str) -> Iterator[None]:
         DataError: Spark could not read a file, or a record in it.
         StoreError: The job failed for another reason.
     """
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
     try:

@@ -21,7 +21,7 @@ from ml_platform.specs.references import Model, Version
 from ml_platform.tracking import models
 from ml_platform.tracking.locks import exclusive
 from ml_platform.tracking.server import absent, ask, client
-from ml_platform.tracking.uris import tracking_uri
+from ml_platform.tracking.uris import database_file, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -252,8 +252,11 @@ def _search(mlflow: MlflowClient, wanted: str) -> Iterator[Any]:
 @contextmanager
 def _turn(name: str) -> Iterator[None]:
     """One promotion of a model at a time on this machine, whatever folder the runs work in."""
-    model = hashlib.sha256(f"{tracking_uri()}\n{name}".encode()).hexdigest()[:24]
-    lock = Path(tempfile.gettempdir()) / f"ml-platform-{os.getuid()}-promote-{model}.lock"
+    uri = tracking_uri()
+    file = database_file(uri)
+    folder = Path(tempfile.gettempdir()) if file is None else file.parent
+    model = hashlib.sha256(f"{uri}\n{name}".encode()).hexdigest()[:24]
+    lock = folder / f".ml-platform-{os.getuid()}-promote-{model}.lock"
     with exclusive(lock, what=f"promote a version of {name!r}"):
         yield
 

@@ -138,10 +138,8 @@ def _labelled_rows(
         .mapInArrow(_Unpack(spec.workers, name == "validation"), _Unpack.schema)
         for name, part in (("train", train), ("validation", validation))
     ]
-    together = parts[0].union(parts[1])
-    if spec.workers == 1:
-        return together.coalesce(1)
-    dealt = together.repartitionById(spec.workers, F.col("worker"))
+    # A shuffle even for one worker: a barrier stage may have neither a union nor a coalesce in it.
+    dealt = parts[0].union(parts[1]).repartitionById(spec.workers, F.col("worker"))
     return dealt.sortWithinPartitions("is_validation", "partition", "position")
 
 

@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--world-size", type=int, required=True)
     parser.add_argument("--local-rank", type=int, required=True)
     parser.add_argument("--beat-s", type=float, default=1.0, help="seconds between heartbeats")
+    parser.add_argument("--no-preload", action="store_true", help="import TensorFlow when a job does")
     args = parser.parse_args()
     die_with(args.parent)
     faulthandler.enable()
@@ -30,7 +31,13 @@ def main() -> None:
 
     from ml_platform.worker.serve import serve
 
-    serve(channel, world_size=args.world_size, local_rank=args.local_rank, beat_s=args.beat_s)
+    serve(
+        channel,
+        world_size=args.world_size,
+        local_rank=args.local_rank,
+        beat_s=args.beat_s,
+        preload=not args.no_preload,
+    )
 
 
 def _connection(descriptor: int) -> socket.socket:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,9 +61,17 @@ def _own_values(rank: Rank, model: Any, feed: Feed) -> tuple[dict[str, float], i
     first = next(batches, None)
     if first is None:
         return {}, 0
-    with stream(lambda: itertools.chain([first], batches), width=feed.width, rows=None) as data:
+    with stream(lambda: itertools.chain([first], batches), width=feed.width, rows=None) as data, _calm():
         values = model.evaluate(data, verbose=0, return_dict=True)
     return {name: float(value) for name, value in values.items()}, counter.rows
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Keras warns of the end of any data whose length it was not told."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        yield
 
 
 class _Counter:

@@ -17,13 +17,14 @@ from ml_platform.worker.lifeline import end_now
 from ml_platform.worker.session import clear_session, prepare_session
 
 
-def serve(channel: Channel, *, world_size: int, local_rank: int, beat_s: float) -> None:
+def serve(channel: Channel, *, world_size: int, local_rank: int, beat_s: float, preload: bool) -> None:
     """Run jobs until the driver says stop or is gone."""
     start = time.monotonic()
     jobs: queue.SimpleQueue[messages.Job | messages.Stop] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, jobs), name="control", daemon=True).start()
     threading.Thread(target=_beat, args=(channel, beat_s), name="heartbeat", daemon=True).start()
-    prepare_session(world_size)
+    if preload:
+        prepare_session(world_size)
     channel.send(messages.Ready(os.getpid(), socket.gethostname(), time.monotonic() - start))
     reporter = ChannelReporter(channel)
     while isinstance(job := jobs.get(), messages.Job):

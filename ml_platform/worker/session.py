@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 _floatx = "float32"
 
@@ -27,6 +28,8 @@ def prepare_session(world_size: int) -> None:
 
 def clear_session() -> None:
     """Bring Keras back to what it was after its import. Called while the rank waits for its next job."""
+    if "keras" not in sys.modules:
+        return
     import keras
     import tensorflow as tf
 

@@ -96,7 +96,12 @@ def _fit(
 
     with stream(epochs, width=train.width, rows=batching.share) as data:
         model.fit(
-            data, epochs=spec.epochs, steps_per_epoch=batching.steps, callbacks=list(callbacks), verbose=0
+            data,
+            epochs=spec.epochs,
+            steps_per_epoch=batching.steps,
+            callbacks=list(callbacks),
+            shuffle=False,  # the feed did it
+            verbose=0,
         )
 
 

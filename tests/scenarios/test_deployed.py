@@ -129,7 +129,7 @@ def test_the_form_has_titles_descriptions_ranges_and_choices(deployed: Api) -> N
     assert keras["epochs"]["minimum"] == 1
     assert keras["epochs"]["description"]
     assert schema["definitions"]["FeatureSpec"]["properties"]["impute"]["enum"] == ["median", "mean", "zero"]
-    assert schema["definitions"]["SplitSpec"]["properties"]["keys"]["title"] == "Key columns"
+    assert schema["definitions"]["SplitSpec"]["properties"]["key_columns"]["title"] == "Key columns"
 
 
 def test_a_run_through_the_api_completes_with_its_overrides(completed: Any, deployed: Api) -> None:

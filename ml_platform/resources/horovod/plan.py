@@ -54,10 +54,13 @@ class LaunchPlan(Spec):
 
 
 def plan_launch(
-    spec: HorovodSpec, placement: HorovodPlacement, log_folder: Path, *, gpus: int = 0
+    spec: HorovodSpec, placement: HorovodPlacement, log_folder: Path, *, gpus: int = 0, preload: bool = True
 ) -> LaunchPlan:
     """Who runs where, with which environment, command and log file.
 
+    Args:
+        gpus: GPUs of this machine that ranks may use, one each. 0: as the environment says.
+        preload: Ranks import TensorFlow, Keras and Horovod before they are ready, not in their first job.
     Raises:
         ResourceStartError: More than one rank and no Horovod that fits, or more ranks than GPUs.
         SpecError: `in_process` with more than one rank.
@@ -65,7 +68,7 @@ def plan_launch(
     backend = spec.backend or placement.backend
     ranks = spec.ranks or (1 if backend == "in_process" else placement.ranks)
     _check(backend, ranks, gpus)
-    plans = tuple(_rank_plan(backend, rank, ranks, spec, log_folder, gpus) for rank in range(ranks))
+    plans = tuple(_rank_plan(backend, rank, ranks, spec, log_folder, gpus, preload=preload) for rank in range(ranks))
     return LaunchPlan(
         backend=backend,
         ranks=plans,
@@ -96,7 +99,7 @@ def _check(backend: Backend, ranks: int, gpus: int) -> None:
 
 
 def _rank_plan(
-    backend: Backend, rank: int, ranks: int, spec: HorovodSpec, log_folder: Path, gpus: int
+    backend: Backend, rank: int, ranks: int, spec: HorovodSpec, log_folder: Path, gpus: int, *, preload: bool
 ) -> RankPlan:
     own = backend == "processes"
     return RankPlan(
@@ -105,7 +108,7 @@ def _rank_plan(
         local_rank=rank,
         cross_rank=0,
         environment=_environment(rank, ranks, spec, gpus) if own else {},
-        command=_command(rank, ranks, spec) if own else (),
+        command=_command(rank, ranks, spec, preload=preload) if own else (),
         log_file=log_folder / f"rank-{rank}.log",
     )
 
@@ -145,11 +148,11 @@ def _device(local_rank: int, environment: Mapping[str, str]) -> str:
     return visible[local_rank] if local_rank < len(visible) else str(local_rank)
 
 
-def _command(rank: int, ranks: int, spec: HorovodSpec) -> tuple[str, ...]:
+def _command(rank: int, ranks: int, spec: HorovodSpec, *, preload: bool) -> tuple[str, ...]:
     beat_s = min(1.0, spec.heartbeat_timeout_s / 5)
     options = {"world-size": ranks, "local-rank": rank, "beat-s": beat_s, "parent": os.getpid()}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return (sys.executable, "-m", "ml_platform.worker", *words)
+    return (sys.executable, "-m", "ml_platform.worker", *words, *([] if preload else ["--no-preload"]))
 
 
 def _import_path() -> list[str]:

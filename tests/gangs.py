@@ -1,0 +1,42 @@
+"""Gangs for tests. Importing TensorFlow takes ranks 10 s, so one warm pair serves all who only use it."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from ml_platform.resources.horovod import open_job, plan_launch
+from ml_platform.resources.horovod.job import HorovodJob
+from ml_platform.resources.horovod.processes import ProcessesJob
+from ml_platform.specs.placements import HorovodPlacement
+from ml_platform.specs.resources import HorovodSpec
+
+
+@functools.cache
+def warm_pair() -> HorovodJob:
+    """Two ranks with Horovod. A test that makes one of them fail pays for the next pair: use its own."""
+    folder = tempfile.TemporaryDirectory(prefix="ml-platform-gang-")
+    opened = open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=Path(folder.name))
+    job = opened.__enter__()
+    atexit.register(folder.cleanup)
+    atexit.register(opened.__exit__, None, None, None)
+    return job
+
+
+def light_job(folder: Path, *, ranks: int = 1, heartbeat_timeout_s: float = 30) -> ProcessesJob:
+    """Ranks without TensorFlow: up in half a second, for everything but training. Close it."""
+    spec = HorovodSpec(ranks=ranks, heartbeat_timeout_s=heartbeat_timeout_s)
+    return ProcessesJob(plan_launch(spec, HorovodPlacement(), folder, preload=False))
+
+
+def ranks_of_this_process() -> list[psutil.Process]:
+    """Ranks that live, started from here."""
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and "ml_platform.worker" in child.cmdline()
+    ]

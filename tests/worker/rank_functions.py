@@ -1,0 +1,259 @@
+"""What ranks run in tests. A module of its own: functions travel to ranks by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ml_platform.errors import DataError, DesyncError, PlatformError
+from ml_platform.specs.references import Dataset
+from ml_platform.worker.collective import Alone, Collective
+from ml_platform.worker.rank import FitSpec, Rank
+
+
+def identity(rank: Rank, *args: object) -> tuple[int, int, tuple[object, ...]]:
+    return rank.rank, rank.world_size, args
+
+
+def report(rank: Rank, steps: int) -> int:
+    for step in range(steps):
+        rank.log_metrics({"loss": 1.0 / (step + 1), "nothing": float("nan")}, step)
+        rank.log_progress(f"step {step + 1}/{steps}", done=step + 1, total=steps)
+    rank.log("a line for the log")
+    return os.getpid()
+
+
+def raise_value_error(rank: Rank, culprit: int = 0) -> None:
+    """One rank raises; the others are in the middle of a collective."""
+    if rank.rank == culprit:
+        print("the last words of the rank")
+        raise ValueError("seven is not even")
+    rank.collective.gather(np.zeros(1))
+
+
+def raise_data_error(rank: Rank) -> None:
+    raise DataError("a column is empty", wanted="numbers", got="nothing", hint="fill it")
+
+
+def kill_oneself(rank: Rank, culprit: int, sign: int) -> None:
+    if rank.rank == culprit:
+        print("the last words of the rank", flush=True)
+        os.kill(os.getpid(), sign)
+    rank.collective.gather(np.zeros(1))
+
+
+def leave(rank: Rank, code: int) -> None:
+    os._exit(code)
+
+
+def unpicklable(rank: Rank) -> object:
+    return (number for number in range(3))
+
+
+def endless(rank: Rank, marker: Path) -> None:
+    """Works until it is ended; tells by a metric that it began."""
+    marker.write_text(str(os.getpid()))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        rank.log_metrics({"working": 1.0}, 0)
+        signal.sigtimedwait([], 0.02)
+
+
+def listening_addresses(rank: Rank) -> list[str]:
+    """Addresses that this rank listens on, in the middle of a job."""
+    import psutil
+
+    rank.collective.gather(np.zeros(1))
+    found = psutil.Process().net_connections(kind="inet")
+    return [connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN]
+
+
+def soil_session(rank: Rank) -> str:
+    """Leave Keras as no job should find it."""
+    import keras
+
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("mixed_float16")
+    return str(keras.layers.Dense(1).name)
+
+
+def look_at_session(rank: Rank) -> tuple[str, str, str]:
+    import keras
+
+    return keras.config.floatx(), keras.config.dtype_policy().name, keras.layers.Dense(1).name
+
+
+def network(width: int, classes: int, *, plain: bool, rate: float = 0.05) -> Any:
+    """Compiled. `plain`: without what ranks do differently on purpose (dropout, batch normalisation)."""
+    import keras
+
+    hidden: list[Any] = [keras.layers.Dense(16, "relu", kernel_initializer=keras.initializers.HeUniform(seed=1))]
+    if not plain:
+        hidden += [keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)]
+    output = keras.layers.Dense(
+        classes, "softmax", kernel_initializer=keras.initializers.GlorotUniform(seed=2)
+    )
+    model = keras.Sequential([keras.Input((width,)), *hidden, output])
+    model.compile(
+        keras.optimizers.SGD(rate, momentum=0.9), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    return model
+
+
+def weights_of(model: Any) -> list[Any]:
+    return [variable.numpy() for variable in model.weights]
+
+
+def alone(rank: Rank) -> Rank:
+    """This rank without the others."""
+    return Rank(Alone(), rank._reporter)
+
+
+def fit(rank: Rank, train: Dataset, validation: Dataset, *, plain: bool = False, epochs: int = 4) -> Any:
+    """Everything a fit leaves: history, weights, optimizer's class and its archive."""
+    model = network(8, 3, plain=plain)
+    history = rank.fit(
+        model, train, validation=validation, batch_rows=64, epochs=epochs, seed=1, patience=2
+    )
+    return history, weights_of(model), type(model.optimizer).__mro__[0].__module__, rank.fitted(model, history)
+
+
+def step_losses(rank: Rank, train: Dataset, steps: int) -> tuple[list[float], list[float]]:
+    """Global loss of each step: of all ranks together, and of this one alone on all rows."""
+    losses = []
+    for world in (rank, alone(rank)):
+        model = network(8, 3, plain=True)
+        history = world.fit(
+            model, train, batch_rows=32, epochs=2, seed=1, shuffle=False, record_steps=True
+        )
+        losses.append(history.metrics["step_loss"][:steps])
+    return losses[0], losses[1]
+
+
+def fit_without_reduction(rank: Rank, train: Dataset) -> str:
+    """What the proof says when gradients stay on their rank."""
+    from ml_platform.worker.feed import open_feed
+    from ml_platform.worker.training import train_model
+
+    spec = FitSpec(batch_rows=64, epochs=1)
+    try:
+        train_model(rank, network(8, 3, plain=True), open_feed(train), None, spec, reduce=False)
+    except DesyncError as error:
+        return str(error)
+    return "the proof held"
+
+
+def caught(rank: Rank, train: Dataset, options: dict[str, Any]) -> tuple[str, str]:
+    """The error of a fit that must fail, caught on each rank."""
+    rate = options.pop("rate", 0.05)
+    width = options.pop("width", 8) + (rank.rank if options.pop("uneven", False) else 0)
+    model = network(width, 3, plain=True, rate=rate)
+    try:
+        rank.fit(model, train, **{"batch_rows": 64, "epochs": 3, **options})
+    except PlatformError as error:
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+class Recorder:
+    """A collective that remembers which kinds of gradients passed."""
+
+    def __init__(self, inner: Collective) -> None:
+        self._inner = inner
+        self.rank, self.size = inner.rank, inner.size
+        self.kinds: set[str] = set()
+
+    def average_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        self.kinds |= {type(gradient).__name__ for gradient in gradients}
+        return self._inner.average_gradients(gradients)
+
+    def broadcast(self, value: Any) -> Any:
+        return self._inner.broadcast(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        return self._inner.gather(value)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def fit_sparse(rank: Rank, train: Dataset) -> tuple[set[str], list[Any], list[Any]]:
+    """An embedding (sparse gradients), an unused layer (None), clipping: on all ranks, and on one alone."""
+    import keras
+
+    class Words(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = keras.layers.Embedding(
+                32, 4, embeddings_initializer=keras.initializers.RandomUniform(seed=1)
+            )
+            self.head = keras.layers.Dense(3, "softmax", kernel_initializer=keras.initializers.HeNormal(seed=2))
+            self.unused = keras.layers.Dense(2)
+
+        def build(self, shape: Any) -> None:
+            self.table.build(shape)
+            self.head.build((None, 8 * 4))
+            self.unused.build((None, 4))
+            self.built = True
+
+        def call(self, x: Any) -> Any:
+            words = keras.ops.cast(keras.ops.clip(keras.ops.abs(x) * 8, 0, 31), "int32")
+            return self.head(keras.ops.reshape(self.table(words), (-1, 32)))
+
+    recorder = Recorder(rank.collective)
+    both = []
+    for world in (Rank(recorder, rank._reporter), alone(rank)):
+        model = Words()
+        model.compile(keras.optimizers.Adam(0.01, clipnorm=0.1), loss="sparse_categorical_crossentropy")
+        world.fit(model, train, batch_rows=64, epochs=1, shuffle=False)
+        both.append(weights_of(model))
+    return recorder.kinds, both[0], both[1]
+
+
+def overflow_on_one_rank(rank: Rank) -> tuple[list[float], list[float]]:
+    """Loss scaling: weights after a step that overflows on rank 1 alone, and after a good one."""
+    import keras
+    import tensorflow as tf
+
+    from ml_platform.worker.optimizer import distributed
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    inner = keras.optimizers.SGD(1.0)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    model.trainable_variables[0].assign([[1.0]])
+    seen = []
+    with distributed(model, rank.collective):
+        for gradient in (float("inf") if rank.rank == 1 else 2.0, 2.0 * (rank.rank + 1)):
+            model.optimizer.apply([tf.constant([[gradient]])])
+            seen.append(float(model.trainable_variables[0].numpy()[0, 0]))
+    return seen, [float(model.optimizer.dynamic_scale.numpy())]
+
+
+def predict_and_evaluate(rank: Rank, dataset: Dataset) -> tuple[Any, dict[str, float], Any]:
+    """Over all ranks, and on this rank alone."""
+    model = network(8, 3, plain=True)
+    together = rank.predict(model, dataset), rank.evaluate(model, dataset)
+    lonely = alone(rank)
+    return together[0], together[1], (lonely.predict(model, dataset), lonely.evaluate(model, dataset))
+
+
+def checkpointed(rank: Rank, train: Dataset, folder: Path) -> tuple[str, float]:
+    """A checkpoint saved in the middle of a distributed fit opens as a plain model."""
+    import keras
+
+    path = folder / f"rank-{rank.rank}.keras"
+    saver = keras.callbacks.ModelCheckpoint(path)
+    model = network(8, 3, plain=True)
+    rank.fit(model, train, batch_rows=64, epochs=1, callbacks=[saver])
+    loaded = keras.saving.load_model(path)
+    largest = max(
+        float(np.abs(a - b).max(initial=0)) for a, b in zip(weights_of(model), weights_of(loaded), strict=True)
+    )
+    return f"{type(loaded.optimizer).__module__}.{type(loaded.optimizer).__qualname__}", largest

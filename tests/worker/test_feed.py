@@ -1,0 +1,135 @@
+"""Streaming packed Parquet: which bytes reach which rank, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ml_platform.errors import DataError, SpecError
+from ml_platform.store.manifest import DataFile
+from ml_platform.worker.feed import Feed, Rows, open_feed
+from ml_platform.worker.lanes import plan_batches
+from tests.worker.tables import packed_dataset
+
+
+def numbered(rows: int, width: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Row i holds i in every feature and in its label."""
+    ids = np.arange(rows)
+    return np.repeat(ids[:, None], width, axis=1).astype(np.float32), ids.astype(np.int32)
+
+
+def global_batches(feed: Feed, world_size: int, *, shuffle: bool, epoch: int = 0) -> list[list[int]]:
+    batching = plan_batches(feed.rows, batch_rows=32, world_size=world_size)
+    shares = [
+        list(feed.batches(batching, rank=rank, seed=1, epoch=epoch, shuffle=shuffle)) for rank in range(world_size)
+    ]
+    return [np.concatenate([share[step].labels for share in shares]).tolist() for step in range(batching.steps)]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_global_batches_are_the_same_rows_for_any_number_of_ranks(tmp_path: Path, shuffle: bool) -> None:
+    """What is learned from does not depend on how many ranks share the work."""
+    feed = open_feed(packed_dataset(tmp_path / "t", *numbered(1000), files=3, group_rows=90))
+    one = global_batches(feed, 1, shuffle=shuffle)
+    assert len(one) == 31
+    assert one == global_batches(feed, 2, shuffle=shuffle) == global_batches(feed, 4, shuffle=shuffle)
+    rows = [row for batch in one for row in batch]
+    assert len(set(rows)) == len(rows) == 31 * 32
+
+
+def test_rows_stay_together_with_their_labels(tmp_path: Path) -> None:
+    """Features and label of a row come from the same row, shuffled or not."""
+    feed = open_feed(packed_dataset(tmp_path / "t", *numbered(700), files=2, group_rows=64))
+    batching = plan_batches(feed.rows, batch_rows=64, world_size=1)
+    for batch in feed.batches(batching, rank=0, seed=0, epoch=0, shuffle=True):
+        assert batch.features.shape == (64, 4)
+        assert (batch.features == batch.labels[:, None]).all()
+
+
+def test_shuffle_is_seeded_and_differs_by_epoch(tmp_path: Path) -> None:
+    feed = open_feed(packed_dataset(tmp_path / "t", *numbered(500)))
+    first = global_batches(feed, 1, shuffle=True)
+    assert first == global_batches(feed, 1, shuffle=True)
+    assert first != global_batches(feed, 1, shuffle=True, epoch=1)
+
+
+def test_span_gives_each_row_once_in_order(tmp_path: Path) -> None:
+    feed = open_feed(packed_dataset(tmp_path / "t", *numbered(333), files=3, group_rows=50))
+    spans = [list(feed.span(rank=rank, world_size=2, batch_rows=40)) for rank in range(2)]
+    labels = np.concatenate([batch.labels for span in spans for batch in span])
+    assert labels.tolist() == list(range(333))
+    assert max(len(batch.labels) for span in spans for batch in span) <= 40
+
+
+def test_decoded_row_groups_are_views_and_bounded(tmp_path: Path) -> None:
+    """No copy of a row group is made, and no more of them are kept than the cache allows."""
+    feed = Feed(_files(packed_dataset(tmp_path / "t", *numbered(1000), files=1, group_rows=100)), cache_bytes=5000)
+    batches: list[Rows] = list(feed.span(rank=0, world_size=1))
+    assert all(isinstance(_owner(batch.features), pa.Buffer) for batch in batches)
+    assert len(feed._cache) == 2  # 2 × 100 rows × (16 + 4) bytes
+
+
+def _owner(array: np.ndarray) -> object:
+    """Whose memory an array shows."""
+    base: object = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base
+
+
+def _files(dataset: object) -> tuple[DataFile, ...]:
+    from ml_platform.store.manifest import dataset_files
+
+    return dataset_files(dataset)  # type: ignore[arg-type]
+
+
+def _file(path: Path, rows: int) -> DataFile:
+    return DataFile(uri=path.as_uri(), rows=rows, bytes=path.stat().st_size, checksum="")
+
+
+def test_corrupt_row_group_names_the_file(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    dataset = packed_dataset(tmp_path / "t", random.normal(size=(400, 64)).astype(np.float32), np.zeros(400, np.int32))
+    path = tmp_path / "t" / "part-00000.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:200] = b"\xff" * 196
+    path.write_bytes(content)
+    feed = open_feed(dataset)
+    with pytest.raises(DataError, match=r"part-00000.parquet: row group 0 cannot be read"):
+        list(feed.span(rank=0, world_size=1))
+
+
+def test_file_that_is_no_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        Feed([_file(path, 1)])
+
+
+def test_columns_that_are_not_packed_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"label": [1], "features": [[1.0]]}), path)
+    with pytest.raises(SpecError, match="is not packed"):
+        Feed([_file(path, 1)])
+    parquet.write_table(pa.table({"label": [1], "x": [1.0]}), path)
+    with pytest.raises(SpecError, match="is not a packed data set"):
+        Feed([_file(path, 1)])
+
+
+def test_file_with_other_rows_than_the_manifest_says(tmp_path: Path) -> None:
+    packed_dataset(tmp_path / "t", *numbered(10), files=1)
+    with pytest.raises(DataError, match="not what its manifest says"):
+        Feed([_file(tmp_path / "t" / "part-00000.parquet", 11)])
+
+
+def test_label_that_is_no_class_stops_training(tmp_path: Path) -> None:
+    features, labels = numbered(64)
+    labels[13] = -1
+    feed = open_feed(packed_dataset(tmp_path / "t", features, labels))
+    batching = plan_batches(64, batch_rows=64, world_size=1)
+    with pytest.raises(DataError, match="label that is not a class"):
+        list(feed.batches(batching, rank=0, seed=0, epoch=0, shuffle=False))
