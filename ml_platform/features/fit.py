@@ -19,7 +19,7 @@ from ml_platform.specs.contracts import RAW_TYPES, Contract
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import CategoryFeature, FeatureSpec, FeatureState, NumericFeature
 from ml_platform.store.datasets import spark_frame
-from ml_platform.store.fingerprint import named
+from ml_platform.store.fingerprint import named, numbered
 from ml_platform.store.ranges import smallest_values
 from ml_platform.store.spark_failures import spark_failures
 
@@ -72,7 +72,7 @@ def _count(
     spark: SparkSession, train: Dataset, names: list[str], offsets: Mapping[str, float]
 ) -> dict[str, pa.Table]:
     """The one pass. Returns the merged counts of each column."""
-    frame = spark_frame(spark, train).select([named(name) for name in names])
+    frame = numbered(spark_frame(spark, train).select([named(name) for name in names]))
     count = partial(_count_partition, names=names, offsets=dict(offsets), label=names[-1])
     with spark_failures("features were not fitted"):
         counts = merged(frame.mapInArrow(count, COUNTS_DDL).toArrow())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from ml_platform.features.apply import encode_labels, transform
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import FeatureState
 from ml_platform.store.datasets import spark_frame, write_dataset
-from ml_platform.store.fingerprint import named
+from ml_platform.store.fingerprint import named, numbered
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,18 +32,22 @@ def apply_features(spark: SparkSession, part: Dataset, state: FeatureState) -> D
     Raises:
         DataError: A column is missing, or holds what its feature cannot take.
     """
-    raw = spark_frame(spark, part).select([named(name) for name in (*state.columns, state.label)])
-    apply = partial(_apply_partition, state=state.model_dump_json())
+    names = (*state.columns, state.label)
+    raw = numbered(spark_frame(spark, part).select([named(name) for name in names]))
+    apply = partial(_apply_partition, names=names, state=state.model_dump_json())
     frame = raw.mapInArrow(apply, f"{LABEL} int, {FEATURES} binary")
     name = f"{part.uri.split('/')[-2]}-features"
     return write_dataset(frame, name=name, label=LABEL, packed={FEATURES: state.width})
 
 
-def _apply_partition(batches: Iterator[pa.RecordBatch], *, state: str) -> Iterator[pa.RecordBatch]:
+def _apply_partition(
+    batches: Iterator[pa.RecordBatch], *, names: Sequence[str], state: str
+) -> Iterator[pa.RecordBatch]:
     fitted = FeatureState.model_validate_json(state)
     for batch in batches:
-        labels = encode_labels(batch.column(batch.schema.get_field_index(fitted.label)), fitted)
-        columns = [pa.array(labels, pa.int32()), packed_array(transform(batch, fitted)).cast(pa.binary())]
+        raw = batch.rename_columns(list(names))
+        labels = pa.array(encode_labels(raw.column(len(names) - 1), fitted), pa.int32())
+        columns = [labels, packed_array(transform(raw, fitted)).cast(pa.binary())]
         yield pa.RecordBatch.from_arrays(columns, [LABEL, FEATURES])
 
 

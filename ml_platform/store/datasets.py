@@ -155,13 +155,15 @@ def _run_job(frame: DataFrame, name: str, staged: str, schema: pa.Schema) -> tup
     """The one job: observe, then write. Returns what was observed, and one row per file."""
     from pyspark.sql import Observation
 
+    from ml_platform.store.fingerprint import numbered
+
     observation = Observation()
     # The last operator before the write: above a sort, or above a shuffle that is run again, it would
     # count rows twice.
     observed = frame.observe(observation, *_observations(frame.schema))
     write = _PartWriter(staged, schema.serialize().to_pybytes())
     with spark_failures(f"data set {name!r} was not written"):
-        parts = observed.mapInArrow(write, PART_SCHEMA).collect()
+        parts = numbered(observed).mapInArrow(write, PART_SCHEMA).collect()
         values = observation.get
     return values, sorted(parts, key=lambda part: part.partition)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyspark.sql.functions as sf
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql.types import (
     ArrayType,
     DataType,
@@ -37,6 +37,11 @@ ROWS = "rows"
 def named(name: str) -> Column:
     """The column of this name, whatever dots, spaces or backticks are in it."""
     return sf.col(f"`{name.replace('`', '``')}`")
+
+
+def numbered(frame: DataFrame) -> DataFrame:
+    """The same columns, named by position: `mapInArrow` cannot resolve names with dots or backticks."""
+    return frame.toDF(*[f"c{at}" for at in range(len(frame.columns))])
 
 
 def row_hash(schema: StructType, seed: int | str) -> Column:

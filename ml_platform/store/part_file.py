@@ -34,7 +34,8 @@ def write_part(batches: Iterable[pa.RecordBatch], uri: str, schema: pa.Schema) -
     """Write all rows to one new file and sync it. Without rows no file is made.
 
     Args:
-        schema: Of the file. Batches are cast to it; a fixed-size binary field takes binary values.
+        schema: Of the file. Batches are cast to it column by column, whatever their names; a fixed-size
+            binary field takes binary values.
     Raises:
         DataError: A value does not fit its field.
         StoreError: The file cannot be written.

@@ -247,14 +247,14 @@ def _in_a_bare_process(folder: Path, table: pa.Table, scratch: Path) -> np.ndarr
     """Saved as MLflow saves it, loaded by `mlflow.pyfunc.load_model` in a process that knows nothing else."""
     pq.write_table(table, scratch / "rows.parquet")
     code = f"""
-import sys
 import mlflow, numpy, pandas
 mlflow.pyfunc.save_model({str(scratch / "saved")!r}, loader_module="ml_platform.inference.raw_model",
-                         data_path={str(folder)!r})
+                         data_path={str(folder)!r}, pip_requirements=[])
 model = mlflow.pyfunc.load_model({str(scratch / "saved")!r})
 out = model.predict(pandas.read_parquet({str(scratch / "rows.parquet")!r}))
 numpy.save({str(scratch / "out.npy")!r}, [list(row.values()) for row in out["probabilities"]])
-assert "pyspark.context" not in sys.modules
+from pyspark import SparkContext  # MLflow imports pyspark where it is installed: no JVM may have started
+assert SparkContext._gateway is None
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False

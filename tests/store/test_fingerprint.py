@@ -33,10 +33,10 @@ COLUMNS: dict[str, list[Any]] = {
     "xs": [None, [], [None], [1], [1, None], [None, 1], [1, 1]],
     "nested": [None, [], [[]], [[1], [2]], [[1, 2]], [[1, 2], []], [None, [1, 2]]],
     "pair": [None, (None, None), (1, None), (None, 1)],
-    "m": [None, {}, {"a": 1.0}, {"a": None}, {"a": -0.0}, {"a": 0.0}, {"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}],
+    "m": [None, {}, {"a": None}, {"a": -0.0}, {"a": 0.0}, {"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}],
     "at": [None, [NOON], [NOON + dt.timedelta(microseconds=1)], [NOON, None]],
 }
-SIMPLE: dict[str, Any] = {name: None for name in COLUMNS}
+SIMPLE: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 
 def rows() -> st.SearchStrategy[dict[str, Any]]:

@@ -93,7 +93,9 @@ def network(width: int, classes: int, *, plain: bool, rate: float = 0.05) -> Any
     """Compiled. `plain`: without what ranks do differently on purpose (dropout, batch normalisation)."""
     import keras
 
-    hidden: list[Any] = [keras.layers.Dense(16, "relu", kernel_initializer=keras.initializers.HeUniform(seed=1))]
+    hidden: list[Any] = [
+        keras.layers.Dense(16, "relu", kernel_initializer=keras.initializers.HeUniform(seed=1))
+    ]
     if not plain:
         hidden += [keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)]
     output = keras.layers.Dense(
@@ -118,10 +120,13 @@ def alone(rank: Rank) -> Rank:
 def fit(rank: Rank, train: Dataset, validation: Dataset, *, plain: bool = False, epochs: int = 4) -> Any:
     """Everything a fit leaves: history, weights, optimizer's class and its archive."""
     model = network(8, 3, plain=plain)
-    history = rank.fit(
-        model, train, validation=validation, batch_rows=64, epochs=epochs, seed=1, patience=2
+    history = rank.fit(model, train, validation=validation, batch_rows=64, epochs=epochs, seed=1, patience=2)
+    return (
+        history,
+        weights_of(model),
+        type(model.optimizer).__mro__[0].__module__,
+        rank.fitted(model, history),
     )
-    return history, weights_of(model), type(model.optimizer).__mro__[0].__module__, rank.fitted(model, history)
 
 
 def step_losses(rank: Rank, train: Dataset, steps: int) -> tuple[list[float], list[float]]:
@@ -129,9 +134,7 @@ def step_losses(rank: Rank, train: Dataset, steps: int) -> tuple[list[float], li
     losses = []
     for world in (rank, alone(rank)):
         model = network(8, 3, plain=True)
-        history = world.fit(
-            model, train, batch_rows=32, epochs=2, seed=1, shuffle=False, record_steps=True
-        )
+        history = world.fit(model, train, batch_rows=32, epochs=2, seed=1, shuffle=False, record_steps=True)
         losses.append(history.metrics["step_loss"][:steps])
     return losses[0], losses[1]
 
@@ -193,8 +196,10 @@ def fit_sparse(rank: Rank, train: Dataset) -> tuple[set[str], list[Any], list[An
             self.table = keras.layers.Embedding(
                 32, 4, embeddings_initializer=keras.initializers.RandomUniform(seed=1)
             )
-            self.head = keras.layers.Dense(3, "softmax", kernel_initializer=keras.initializers.HeNormal(seed=2))
-            self.unused = keras.layers.Dense(2)
+            self.head = keras.layers.Dense(
+                3, "softmax", kernel_initializer=keras.initializers.HeNormal(seed=2)
+            )
+            self.unused = keras.layers.Dense(2, kernel_initializer="ones")
 
         def build(self, shape: Any) -> None:
             self.table.build(shape)
@@ -254,6 +259,7 @@ def checkpointed(rank: Rank, train: Dataset, folder: Path) -> tuple[str, float]:
     rank.fit(model, train, batch_rows=64, epochs=1, callbacks=[saver])
     loaded = keras.saving.load_model(path)
     largest = max(
-        float(np.abs(a - b).max(initial=0)) for a, b in zip(weights_of(model), weights_of(loaded), strict=True)
+        float(np.abs(a - b).max(initial=0))
+        for a, b in zip(weights_of(model), weights_of(loaded), strict=True)
     )
     return f"{type(loaded.optimizer).__module__}.{type(loaded.optimizer).__qualname__}", largest

@@ -55,7 +55,9 @@ def packed_dataset(
     return manifest.reference(folder.as_uri())
 
 
-def blobs(rows: int, *, width: int = 8, classes: int = 3, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def blobs(
+    rows: int, *, width: int = 8, classes: int = 3, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Classes that a small network tells apart, not perfectly."""
     random = np.random.default_rng(seed)
     centers = np.random.default_rng(99).normal(size=(classes, width))

@@ -25,9 +25,12 @@ def numbered(rows: int, width: int = 4) -> tuple[np.ndarray, np.ndarray]:
 def global_batches(feed: Feed, world_size: int, *, shuffle: bool, epoch: int = 0) -> list[list[int]]:
     batching = plan_batches(feed.rows, batch_rows=32, world_size=world_size)
     shares = [
-        list(feed.batches(batching, rank=rank, seed=1, epoch=epoch, shuffle=shuffle)) for rank in range(world_size)
+        list(feed.batches(batching, rank=rank, seed=1, epoch=epoch, shuffle=shuffle))
+        for rank in range(world_size)
     ]
-    return [np.concatenate([share[step].labels for share in shares]).tolist() for step in range(batching.steps)]
+    return [
+        np.concatenate([share[step].labels for share in shares]).tolist() for step in range(batching.steps)
+    ]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -67,7 +70,9 @@ def test_span_gives_each_row_once_in_order(tmp_path: Path) -> None:
 
 def test_decoded_row_groups_are_views_and_bounded(tmp_path: Path) -> None:
     """No copy of a row group is made, and no more of them are kept than the cache allows."""
-    feed = Feed(_files(packed_dataset(tmp_path / "t", *numbered(1000), files=1, group_rows=100)), cache_bytes=5000)
+    feed = Feed(
+        _files(packed_dataset(tmp_path / "t", *numbered(1000), files=1, group_rows=100)), cache_bytes=5000
+    )
     batches: list[Rows] = list(feed.span(rank=0, world_size=1))
     assert all(isinstance(_owner(batch.features), pa.Buffer) for batch in batches)
     assert len(feed._cache) == 2  # 2 × 100 rows × (16 + 4) bytes
@@ -93,7 +98,9 @@ def _file(path: Path, rows: int) -> DataFile:
 
 def test_corrupt_row_group_names_the_file(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    dataset = packed_dataset(tmp_path / "t", random.normal(size=(400, 64)).astype(np.float32), np.zeros(400, np.int32))
+    dataset = packed_dataset(
+        tmp_path / "t", random.normal(size=(400, 64)).astype(np.float32), np.zeros(400, np.int32)
+    )
     path = tmp_path / "t" / "part-00000.parquet"
     content = bytearray(path.read_bytes())
     content[4:200] = b"\xff" * 196

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ml_platform.errors import DataError, SpecError
 from ml_platform.worker.lanes import Lane, Range, RowGroup, cut, plan_batches, plan_epoch, plan_span
@@ -27,7 +26,8 @@ def lanes_of_all(
 ) -> list[Lane]:
     batching = plan_batches(sum(g.rows for g in groups), batch_rows=batch_rows, world_size=world_size)
     plans = [
-        plan_epoch(groups, batching, rank=rank, seed=3, epoch=epoch, shuffle=shuffle) for rank in range(world_size)
+        plan_epoch(groups, batching, rank=rank, seed=3, epoch=epoch, shuffle=shuffle)
+        for rank in range(world_size)
     ]
     return list(itertools.chain.from_iterable(plans))
 
@@ -41,7 +41,9 @@ def test_every_row_at_most_once_in_equal_lanes_for_any_number_of_ranks(
     batch_rows = 8 * lane_rows
     if sum(group.rows for group in groups) < batch_rows:
         return
-    plans = {n: lanes_of_all(groups, n, batch_rows=batch_rows, epoch=epoch, shuffle=shuffle) for n in (1, 2, 4, 8)}
+    plans = {
+        n: lanes_of_all(groups, n, batch_rows=batch_rows, epoch=epoch, shuffle=shuffle) for n in (1, 2, 4, 8)
+    }
     lanes = plans[1]
     assert all(plan == lanes for plan in plans.values())
     rows = [row for lane in lanes for row in rows_of(lane.ranges)]

@@ -56,7 +56,7 @@ def test_ranks_end_with_equal_bytes_and_agree(pair: HorovodJob, train: Dataset, 
 
 def test_model_comes_back_plain(pair: HorovodJob, train: Dataset, validation: Dataset) -> None:
     """The archive opens in a process without Horovod: its optimizer is Keras' own."""
-    _, _, module, fitted = pair.run(rank_functions.fit, train, validation, ).rank0
+    _, _, module, fitted = pair.run(rank_functions.fit, train, validation).rank0
     assert module == "keras.src.optimizers.sgd"
     with zipfile.ZipFile(BytesIO(fitted.model)) as archive:
         config = json.loads(archive.read("config.json"))
@@ -74,7 +74,7 @@ def test_one_and_two_ranks_take_the_same_steps(pair: HorovodJob, train: Dataset)
     together, alone = pair.run(rank_functions.step_losses, train, 50).rank0
     assert len(together) == len(alone) == 50
     np.testing.assert_allclose(together, alone, rtol=1e-4)
-    assert together[-1] < together[0] / 2, "it learns"
+    assert np.mean(together[-10:]) < 0.8 * together[0], "it learns"
 
 
 def test_without_reduction_the_proof_fails(pair: HorovodJob, train: Dataset) -> None:
@@ -131,11 +131,11 @@ def test_corrupt_file_is_a_data_error_in_the_middle_of_a_fit(pair: HorovodJob, t
     dataset = packed_dataset(tmp_path / "t", *blobs(256), files=1, group_rows=128)
     path = tmp_path / "t" / "part-00000.parquet"
     content = bytearray(path.read_bytes())
-    content[4:100] = b"\xff" * 96
+    content[4:6000] = b"\xff" * 5996  # both row groups, so that both ranks meet it
     path.write_bytes(content)
     for kind, message in pair.run(rank_functions.caught, dataset, {"shuffle": False}):
         assert kind == "DataError"
-        assert "part-00000.parquet: row group 0 cannot be read" in message
+        assert "part-00000.parquet: row group" in message
 
 
 def test_metrics_and_progress_stream_to_the_caller(

@@ -68,7 +68,9 @@ def plan_launch(
     backend = spec.backend or placement.backend
     ranks = spec.ranks or (1 if backend == "in_process" else placement.ranks)
     _check(backend, ranks, gpus)
-    plans = tuple(_rank_plan(backend, rank, ranks, spec, log_folder, gpus, preload=preload) for rank in range(ranks))
+    plans = tuple(
+        _rank_plan(backend, rank, ranks, spec, log_folder, gpus, preload=preload) for rank in range(ranks)
+    )
     return LaunchPlan(
         backend=backend,
         ranks=plans,

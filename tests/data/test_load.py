@@ -1,0 +1,193 @@
+"""Loading tables with Spark: types, quarantine, classes, and clear errors."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ml_platform.data.classes import class_counts
+from ml_platform.data.load import load_table
+from ml_platform.errors import DataError
+from ml_platform.resources.progress import Progress, listening
+from ml_platform.store.datasets import read_table
+from ml_platform.store.folders import local_path
+from ml_platform.store.location import data_uri
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_PLATFORM_STORE", str(tmp_path / "store"))
+
+
+def nothing_is_left() -> bool:
+    return not [path for path in local_path(data_uri()).glob("*/*")]
+
+
+def csv(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "my [1] table.csv"
+    path.write_text(text)
+    return str(path)
+
+
+def test_digits_arrive_whole(spark: SparkSession) -> None:
+    from sklearn.datasets import load_digits
+
+    table = load_table(spark, "sklearn:digits", "label")
+    assert (table.data.rows, table.quarantined, table.quarantine) == (1797, 0, None)
+    assert table.data.contract.label == "label"
+    assert {c.type for c in table.data.contract.inputs().columns} == {"float"}
+    pixels = np.stack([column.to_numpy() for column in read_table(table.data).columns[:-1]], axis=1)
+    assert np.array_equal(np.sort(pixels.sum(axis=1)), np.sort(load_digits().data.sum(axis=1)))
+    assert class_counts(table.data, "label")["3"] == 183
+
+
+def test_bundled_labels_are_species(spark: SparkSession) -> None:
+    data = load_table(spark, "sklearn:iris", "label").data
+    assert class_counts(data, "label") == {"setosa": 50, "versicolor": 50, "virginica": 50}
+
+
+def test_csv_types_come_from_every_row(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark's own inference takes 12:30:00 for a time of today, and 007 for a number."""
+    head = "whole;part;flag;day;at;clock;code;text;none;holes;label\n"
+    row = '{0};{0};true;2024-02-29;2024-02-29 10:00:00;12:30:00;007;"a;""b""\nc";;NA;{1}\n'
+    last = "9;0.5;FALSE;2024-03-01;2024-03-01;23:59:59;010;x;;1.5;yes\n"
+    source = csv(tmp_path, head + "".join(row.format(at, ["yes", "no"][at % 2]) for at in range(5)) + last)
+    table = load_table(spark, source, "label")
+    assert {column.name: column.type for column in table.data.contract.columns} == {
+        "whole": "integer", "part": "float", "flag": "boolean", "day": "date", "at": "timestamp",
+        "clock": "string", "code": "string", "text": "string", "none": "string", "holes": "float",
+        "label": "string",
+    }  # fmt: skip
+    rows = read_table(table.data).to_pylist()
+    assert rows[0]["text"] == 'a;"b"\nc'
+    assert rows[0]["at"] == dt.datetime(2024, 2, 29, 10, tzinfo=dt.UTC)
+    assert rows[-1]["at"] == dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+    assert [row["holes"] for row in rows] == [None] * 5 + [1.5]
+
+
+def test_odd_names_and_a_byte_order_mark_are_kept(spark: SparkSession, tmp_path: Path) -> None:
+    source = csv(tmp_path, '\ufeffa.b,`tick`,é"x,la bel\n' + "1,2,3,x\n4,5,6,y\n")
+    data = load_table(spark, source, "la bel").data
+    assert data.contract.names == ("a.b", "`tick`", 'é"x', "la bel")
+    assert read_table(data)["a.b"].to_pylist() == [1, 4]
+
+
+@pytest.mark.parametrize("bad", ["3\n", "3,4,5\n"])
+def test_a_record_with_other_fields_is_an_error_that_shows_the_file(
+    spark: SparkSession, tmp_path: Path, bad: str
+) -> None:
+    source = csv(tmp_path, "a,label\n" + "1,x\n2,y\n" * 50 + bad)
+    with pytest.raises(
+        DataError, match=r"my \[1\] table.csv cannot be (read|loaded)(.|\n)*(?i:malformed)"
+    ) as raised:
+        load_table(spark, source, "label")
+    assert "\tat " not in str(raised.value)
+    assert nothing_is_left()
+
+
+def test_bytes_that_are_no_text_are_an_error_wherever_they_are(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "latin.csv"
+    path.write_bytes(b"a,label\n" + b"1,x\n" * 400_000 + b"caf\xe9,y\n")
+    with pytest.raises(DataError, match=r"not UTF-8(.|\n)*0xe9 near position 1600011"):
+        load_table(spark, str(path), "label")
+
+
+def test_parquet_types_of_pandas_are_read_and_nested_columns_left_out(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    at = dt.datetime(2024, 1, 1, 12, 0, 0, 1, tzinfo=dt.UTC)
+    table = pa.table(
+        {
+            "naive": pa.array([at.replace(tzinfo=None)] * 4, pa.timestamp("ns")),
+            "zoned": pa.array([at] * 4, pa.timestamp("ns", "Asia/Tokyo")),
+            "unsigned": pa.array([1, 2, 3, 4], pa.uint32()),
+            "category": pa.array(["a", "b", "a", "b"]).dictionary_encode(),
+            "list": [[1]] * 4,
+            "raw": [b"x"] * 4,
+            "label": [1.0, 2.0, 1.0, 2.0],
+        }
+    )
+    folder = tmp_path / "t [x]" / "region=north"
+    folder.mkdir(parents=True)
+    parquet.write_table(table, folder / "p.parquet")
+    heard: list[Progress] = []
+    with listening(heard.append):
+        data = load_table(spark, str(tmp_path / "t [x]"), "label").data
+    assert data.contract.names == ("naive", "zoned", "unsigned", "category", "label", "region")
+    assert "list (array<bigint>), raw (binary)" in heard[0].message
+    back = read_table(data)
+    assert back["naive"].to_pylist()[0] == at.replace(tzinfo=None)
+    assert back["zoned"].to_pylist()[0] == at
+    assert class_counts(data, "label") == {"1": 2, "2": 2}
+
+
+def test_a_parquet_file_with_a_damaged_page_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    numbers = np.random.default_rng(1).normal(size=5000)
+    parquet.write_table(pa.table({"a": numbers, "label": (numbers > 0).astype(int)}), path)
+    content = bytearray(path.read_bytes())
+    content[4:4000] = b"\xff" * 3996
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"t.parquet cannot be loaded(.|\n)*FAILED_READ_FILE"):
+        load_table(spark, str(path), "label")
+    assert nothing_is_left()
+
+
+def test_rows_without_a_label_are_set_aside_with_the_reason(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    labels: list[str | None] = ["a", "b"] * 50
+    labels[3:6] = [None, " ", ""]
+    parquet.write_table(pa.table({"x": range(100), "label": labels}), path)
+    table = load_table(spark, str(path), "label")
+    assert (table.data.rows, table.quarantined) == (97, 3)
+    assert table.quarantine is not None
+    aside = read_table(table.quarantine)
+    assert aside["x"].to_pylist() == [3, 4, 5]
+    assert set(aside["_reason"].to_pylist()) == {"label 'label' is missing"}
+    assert not table.data.contract["label"].nullable
+
+
+def test_too_many_rows_without_a_label_are_an_error_with_examples(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"x": range(20), "label": [1.0, 2.0] * 9 + [math.nan, None]}), path)
+    with pytest.raises(DataError, match=r'at most 5% of 20 rows(.|\n)*2 rows \(10.0%\)(.|\n)*"x": 18'):
+        load_table(spark, str(path), "label")
+    assert nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["x"] * 60, r"one class(.|\n)*'x' in all 60 rows"),
+        ([at / 2 for at in range(60)], r"looks like regression(.|\n)*fractions"),
+        ([float(at) for at in range(60)], r"looks like regression(.|\n)*60 different numbers in 60 rows"),
+        ([f"id{at}" for at in range(1200)], r"too many values(.|\n)*1,000"),
+    ],
+)
+def test_a_label_that_names_no_classes_is_refused(
+    spark: SparkSession, tmp_path: Path, labels: list[object], message: str
+) -> None:
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"x": range(len(labels)), "label": labels}), path)
+    with pytest.raises(DataError, match=message):
+        load_table(spark, str(path), "label")
+    assert nothing_is_left()
+
+
+def test_a_label_alone_is_nothing_to_learn_from(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no column to learn from"):
+        load_table(spark, csv(tmp_path, "label\na\nb\n"), "label")

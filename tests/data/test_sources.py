@@ -1,0 +1,129 @@
+"""Sources, looked at without Spark: what cannot be loaded is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ml_platform.data.load import check_source
+from ml_platform.data.sources import source_columns
+from ml_platform.errors import DataError, PlatformError, SpecError
+
+
+def written(path: Path, content: str | bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "first"),
+    [
+        ("digits", 65, "pixel_0_0"),
+        ("iris", 5, "sepal_length_cm"),
+        ("breast_cancer", 31, "mean_radius"),
+        ("wine", 14, "alcohol"),
+        ("diabetes", 11, "age"),
+    ],
+)
+def test_bundled_tables_have_simple_names_and_a_label(name: str, columns: int, first: str) -> None:
+    check_source(f"sklearn:{name}", "label")
+    names = source_columns(f"sklearn:{name}")
+    assert (len(names), names[0], names[-1]) == (columns, first, "label")
+    assert all(part.isidentifier() for part in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a,b\n1,2\n", ("a", "b")),
+        ("a;b\n1,5;2\n", ("a", "b")),
+        ("a\tb\n1\t2\n", ("a", "b")),
+        ("a|b\n1|2\n", ("a", "b")),
+        ("\ufeffa , b\r\n1,2\r\n", ("a", "b")),
+        ('"a;1","b\n2"\n1,2\n', ("a;1", "b\n2")),
+        ("only\n1\n", ("only",)),
+    ],
+)
+def test_the_delimiter_of_a_csv_header_is_found(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
+    source = written(tmp_path / "t.csv", text)
+    assert source_columns(source) == names
+    check_source(source, names[0])
+
+
+def test_parquet_files_and_folders_are_read_by_their_footers(tmp_path: Path) -> None:
+    table = pa.table({"a": [1], "label": ["x"]})
+    for key in ("2024", "2025"):
+        (tmp_path / "t" / f"year={key}").mkdir(parents=True)
+        parquet.write_table(table, tmp_path / "t" / f"year={key}" / "f.parquet")
+    written(tmp_path / "t" / "_SUCCESS", "")
+    written(tmp_path / "t" / "_old" / "bad.parquet", "no parquet")
+    assert source_columns(str(tmp_path / "t")) == ("a", "label", "year")
+    check_source(str(tmp_path / "t"), "label")
+    single = tmp_path / "t" / "year=2024" / "f.parquet"
+    check_source(single.as_uri(), "label")
+    assert source_columns(str(single.rename(tmp_path / "no_suffix"))) == ("a", "label")
+
+
+def empty_parquet(path: Path) -> str:
+    parquet.write_table(pa.table({"label": pa.array([], pa.string())}), path)
+    return str(path)
+
+
+def cut_parquet(path: Path) -> str:
+    parquet.write_table(pa.table({"label": ["x"] * 100}), path)
+    return written(path, path.read_bytes()[:-9])
+
+
+def mixed_folder(path: Path) -> str:
+    path.mkdir()
+    parquet.write_table(pa.table({"label": ["x"], "a": [1]}), path / "1.parquet")
+    parquet.write_table(pa.table({"label": ["x"], "b": [1]}), path / "2.parquet")
+    return str(path)
+
+
+def folder(path: Path) -> str:
+    path.mkdir()
+    written(path / "notes.md", "x")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda path: str(path / "t.csv"), DataError, "there is no file"),
+        (folder, DataError, "holds no data(.|\n)*parquet"),
+        (lambda path: written(path / "t.csv", ""), DataError, "is empty"),
+        (lambda path: written(path / "t.csv", "\n\n"), DataError, "is empty"),
+        (lambda path: written(path / "t.csv", "a,label\n"), DataError, "is empty(.|\n)*a header alone"),
+        (lambda path: written(path / "t.csv", "a,,label\n1,2,3\n"), DataError, "column 2 of 3"),
+        (lambda path: written(path / "t.csv", "a,A,label\n1,2,3\n"), DataError, "same name(.|\n)*A, a"),
+        (lambda path: written(path / "t.csv", "a,lable\n1,2\n"), SpecError, "did you mean 'lable'"),
+        (lambda path: written(path / "t.csv", b"a,label\n\0,2\n"), DataError, "NUL byte at 8"),
+        (lambda path: written(path / "t.csv", b"caf\xe9,label\n1,2\n"), DataError, "0xe9(.|\n)*iconv"),
+        (lambda path: written(path / "t.xlsx", b"PK\3\4"), DataError, "no known kind"),
+        (empty_parquet, DataError, "is empty(.|\n)*0 rows in 1 files"),
+        (cut_parquet, DataError, "t.parquet is not a whole Parquet file"),
+        (mixed_folder, DataError, r"2.parquet has other columns than 1.parquet"),
+        (lambda path: "sklearn:digist", SpecError, "did you mean 'digits'"),
+        (lambda path: "s3://bucket/t.parquet", SpecError, "s3://"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_loaded_is_refused_with_its_name(
+    tmp_path: Path, make: object, error: type[PlatformError], message: str
+) -> None:
+    target = tmp_path if make.__name__ == "<lambda>" else tmp_path / "t.parquet"  # type: ignore[attr-defined]
+    source = make(target)  # type: ignore[operator]
+    with pytest.raises(error, match=message):
+        check_source(source, "label")
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
+    written(tmp_path / "churn.csv", "a\n1\n")
+    with pytest.raises(DataError, match=r"did you mean 'churn.csv'"):
+        check_source(str(tmp_path / "chrun.csv"), "a")
+    with pytest.raises(DataError, match="there is no folder"):
+        check_source(str(tmp_path / "nowhere" / "t.csv"), "a")

@@ -1,0 +1,117 @@
+"""The split: disjoint, stable, by group; refused when a part cannot serve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ml_platform.data.split import key_columns, split_table
+from ml_platform.errors import DataError, SpecError
+from ml_platform.specs.contracts import Column, Contract
+from ml_platform.specs.references import Dataset, Parts
+from ml_platform.specs.tables import SplitSpec
+from ml_platform.store.datasets import read_table, write_dataset
+from ml_platform.store.folders import local_path
+from ml_platform.store.location import data_uri
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROWS = 4000
+
+
+def table(spark: SparkSession, rows: int = ROWS, *, id_type: str = "bigint") -> Dataset:
+    frame = spark.range(0, rows, 1, 3).selectExpr(
+        f"cast(id as {id_type}) as id", "id % 40 as `the group`", "concat('c', id % 3) as label"
+    )
+    return write_dataset(frame, name="table", label="label")
+
+
+def ids(part: Dataset) -> set[float]:
+    return set(read_table(part)["id"].to_pylist())
+
+
+def parts_of(parts: Parts) -> list[Dataset]:
+    return [parts.train, parts.validation, parts.holdout]
+
+
+@pytest.mark.spark
+def test_parts_are_disjoint_and_of_the_asked_shares(spark: SparkSession) -> None:
+    parts = split_table(spark, table(spark), SplitSpec(validation=0.15, holdout=0.25))
+    found = [ids(part) for part in parts_of(parts)]
+    assert set.union(*found) == set(range(ROWS))
+    assert sum(map(len, found)) == ROWS
+    for members, share in zip(found, (0.6, 0.15, 0.25), strict=True):
+        assert abs(len(members) / ROWS - share) < 4 * (share * (1 - share) / ROWS) ** 0.5
+    assert all(part.contract.label == "label" for part in parts_of(parts))
+
+
+@pytest.mark.spark
+def test_rows_keep_their_part_when_rows_are_added_and_types_widen(spark: SparkSession) -> None:
+    """Appending a fraction makes a whole-number column a float column."""
+    spec = SplitSpec(keys=("id",))
+    before = [ids(part) for part in parts_of(split_table(spark, table(spark), spec))]
+    grown = table(spark, 2 * ROWS, id_type="double")
+    after = [ids(part) for part in parts_of(split_table(spark, grown, spec))]
+    for old, new in zip(before, after, strict=True):
+        assert {member for member in new if member < ROWS} == old
+
+
+@pytest.mark.spark
+def test_rows_of_a_group_stay_together_and_the_salt_deals_anew(spark: SparkSession) -> None:
+    source = table(spark)
+    dealt = []
+    for salt in ("one", "two"):
+        parts = split_table(spark, source, SplitSpec(group="the group", salt=salt))
+        groups = [set(read_table(part)["the group"].to_pylist()) for part in parts_of(parts)]
+        assert sum(map(len, groups)) == len(set.union(*groups)) == 40
+        dealt.append(groups)
+    assert dealt[0] != dealt[1]
+
+
+@pytest.mark.spark
+def test_rows_with_equal_keys_lie_in_the_same_part(spark: SparkSession) -> None:
+    frame = spark.range(300).selectExpr("id % 100 as id", "if(id % 100 < 50, 'a', 'b') as label")
+    doubled = write_dataset(frame, name="table", label="label")
+    found = [ids(part) for part in parts_of(split_table(spark, doubled, SplitSpec()))]
+    assert sum(map(len, found)) == 100
+
+
+@pytest.mark.spark
+def test_too_few_rows_are_refused_with_numbers_and_nothing_stays(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_STORE", str(tmp_path_factory.mktemp("store")))
+    tiny = table(spark, 2)
+    with pytest.raises(DataError, match=r"2 rows are too few to split(.|\n)*train \d, validation \d"):
+        split_table(spark, tiny, SplitSpec())
+    folders = {path.name for path in local_path(data_uri()).iterdir() if list(path.iterdir())}
+    assert folders == {"table"}
+
+
+@pytest.mark.spark
+def test_a_class_without_training_rows_is_named(spark: SparkSession) -> None:
+    """One row of a class: with some salt it lies outside of the training part."""
+    frame = spark.range(200).selectExpr("id", "if(id = 0, 'rare', concat('c', id % 2)) as label")
+    rare = write_dataset(frame, name="table", label="label")
+    outcomes = []
+    for salt in "abcdef":
+        try:
+            split_table(spark, rare, SplitSpec(salt=salt))
+            outcomes.append(None)
+        except DataError as error:
+            outcomes.append(str(error))
+    refused = [text for text in outcomes if text]
+    assert refused
+    assert all("lacks 1 of 3 classes" in text and "'rare' (1 rows)" in text for text in refused)
+
+
+def test_keys_are_the_group_then_the_keys_then_all_but_the_label() -> None:
+    columns = tuple(Column(name=name, type="integer") for name in ("a", "b", "label"))
+    contract = Contract(columns=columns, label="label")
+    assert key_columns(contract, SplitSpec()) == ("a", "b")
+    assert key_columns(contract, SplitSpec(keys=("b",))) == ("b",)
+    assert key_columns(contract, SplitSpec(keys=("b",), group="a")) == ("a",)
+    with pytest.raises(SpecError, match=r"needs column 'aa'(.|\n)*did you mean 'a'"):
+        key_columns(contract, SplitSpec(group="aa"))

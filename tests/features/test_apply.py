@@ -1,0 +1,179 @@
+"""The one function that turns raw rows into features."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from ml_platform.errors import DataError
+from ml_platform.features.apply import encode_labels, transform
+from ml_platform.specs.tables import CategoryFeature, FeatureState, NumericFeature
+
+X = NumericFeature(name="x", fill=2.0, center=1.0, scale=4.0)
+PLAIN = NumericFeature(name="x", fill=-1.0, center=0.0, scale=1.0)
+COLOUR = CategoryFeature(name="colour", values=("red", "blue"))
+
+
+def state(
+    *numeric: NumericFeature,
+    categories: tuple[CategoryFeature, ...] = (),
+    classes: tuple[str, ...] = ("a", "b"),
+) -> FeatureState:
+    counts = tuple(1 for _ in classes)
+    return FeatureState(
+        numeric=numeric, categories=categories, classes=classes, class_counts=counts, label="label"
+    )
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> list[float]:
+    found: list[float] = transform(pa.table({"x": column}), state(PLAIN))[:, 0].tolist()
+    return found
+
+
+def test_numbers_are_scaled_and_missing_ones_filled() -> None:
+    table = pa.table({"x": [1.0, 5.0, None, math.nan, math.inf, -math.inf]})
+    out = transform(table, state(X))
+    assert out.tolist() == [[0.0], [1.0], [0.25], [0.25], [0.25], [0.25]]
+    assert (out.dtype, out.flags.c_contiguous) == (np.float32, True)
+
+
+def test_categories_have_a_bucket_for_unknown_and_one_for_missing_values() -> None:
+    table = pa.table({"colour": ["blue", "green", None, "red", ""]})
+    out = transform(table, state(categories=(COLOUR,)))
+    assert out.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0]]
+
+
+def test_columns_are_found_by_name_and_the_order_is_that_of_the_state() -> None:
+    table = pa.table({"other": [9], "colour": ["red"], "x": [5.0]})
+    fitted = state(X, NumericFeature(name="other", fill=0, center=0, scale=1), categories=(COLOUR,))
+    assert transform(table, fitted).tolist() == [[1, 9, 1, 0, 0, 0]]
+    assert transform(table.to_batches()[0], fitted).tolist() == [[1, 9, 1, 0, 0, 0]]
+
+
+def test_dates_count_days_and_timestamps_seconds_whatever_their_unit_and_zone() -> None:
+    at = dt.datetime(1970, 1, 2, 0, 0, 1, 500_000, tzinfo=dt.UTC)
+    for unit in ("ms", "us", "ns"):
+        for zone in ("UTC", "Asia/Tokyo"):
+            assert numbers(pa.array([at, None], pa.timestamp(unit, zone))) == [86_401.5, -1]
+    assert numbers(pa.array([at.replace(tzinfo=None)], pa.timestamp("us"))) == [86_401.5]
+    assert numbers(pa.array([dt.date(1970, 1, 11), dt.date(1969, 12, 31)])) == [10, -1]
+    assert numbers(pa.array([dt.date(1970, 1, 11)], pa.date64())) == [10]
+
+
+def test_every_number_type_is_read() -> None:
+    for kind in (
+        pa.int8(),
+        pa.uint64(),
+        pa.float16(),
+        pa.float32(),
+        pa.decimal128(10, 2),
+        pa.decimal256(40, 2),
+    ):
+        assert numbers(pa.array([3, None], pa.float64()).cast(kind)) == [3, -1]
+    assert numbers(pa.array([True, False, None])) == [1, 0, -1]
+    assert numbers(pa.array([decimal.Decimal("1.25")])) == [1.25]
+    assert numbers(pa.array([2**62])) == [2.0**62]
+    assert numbers(pa.array([3, None, 3]).dictionary_encode()) == [3, -1, 3]
+    assert numbers(pa.nulls(2)) == [-1, -1]
+
+
+def test_every_text_type_is_a_category() -> None:
+    values = pa.array(["red", None, "x"])
+    expected = [[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
+    kinds = (pa.string(), pa.large_string(), pa.string_view())
+    for column in [
+        *(values.cast(kind) for kind in kinds),
+        values.dictionary_encode(),
+        values.cast("large_string").dictionary_encode(),
+    ]:
+        assert transform(pa.table({"colour": column}), state(categories=(COLOUR,))).tolist() == expected
+    assert transform(pa.table({"colour": pa.nulls(1)}), state(categories=(COLOUR,))).tolist() == [
+        [0, 0, 0, 1]
+    ]
+
+
+def test_huge_values_stay_finite() -> None:
+    fitted = state(NumericFeature(name="x", fill=0, center=-1e308, scale=1e-300))
+    out = transform(pa.table({"x": [1.7e308, -1.7e308]}), fitted)
+    assert np.isfinite(out).all()
+
+
+def test_no_rows_and_no_batches_give_an_empty_matrix() -> None:
+    schema = pa.schema({"x": pa.float64(), "colour": pa.string()})
+    fitted = state(X, categories=(COLOUR,))
+    for table in (schema.empty_table(), pa.Table.from_batches([], schema)):
+        assert transform(table, fitted).shape == (0, fitted.width)
+
+
+def test_a_missing_column_is_named_with_the_nearest() -> None:
+    with pytest.raises(DataError, match=r"column 'x' is missing"):
+        transform(pa.table({"y": [1]}), state(X))
+    with pytest.raises(DataError, match=r"'colour' is missing(.|\n)*did you mean 'color'"):
+        transform(pa.table({"color": ["red"]}), state(categories=(COLOUR,)))
+
+
+def test_a_column_that_is_there_twice_is_refused() -> None:
+    table = pa.table([pa.array([1]), pa.array([2])], names=["x", "x"])
+    with pytest.raises(DataError, match=r"'x' is there 2 times"):
+        transform(table, state(X))
+
+
+def test_what_is_no_number_is_shown() -> None:
+    assert numbers(pa.array(["1.5", None])) == [1.5, -1]
+    with pytest.raises(DataError, match=r"'x' holds what is no number(.|\n)*got: 'tall' \(text\)"):
+        numbers(pa.array(["1.5", "tall"]))
+    with pytest.raises(DataError, match=r"'x' holds what is no number(.|\n)*list<"):
+        numbers(pa.array([[1.0]]))
+    with pytest.raises(DataError, match=r"column 'colour' cannot be a category"):
+        transform(pa.table({"colour": [["red"]]}), state(categories=(COLOUR,)))
+
+
+def test_labels_are_found_by_name_whatever_their_type() -> None:
+    digits = state(X, classes=("0", "7", "10"))
+    for column in (
+        pa.array([7, 10, 3, None]),
+        pa.array([7.0, 10.0, 0.5, math.nan]),
+        pa.array(["7", "10", "x", None]),
+    ):
+        codes = encode_labels(column, digits)
+        assert codes.tolist() == [1, 2, -1, -1]
+        assert codes.dtype == np.int32
+    assert encode_labels(pa.array([True, False]), state(X, classes=("false", "true"))).tolist() == [1, 0]
+    assert encode_labels(pa.chunked_array([], pa.string()), digits).tolist() == []
+
+
+columns = st.fixed_dictionaries(
+    {
+        "x": st.lists(st.none() | st.floats(), min_size=12, max_size=12),
+        "colour": st.lists(st.sampled_from([None, "red", "blue", "green", ""]), min_size=12, max_size=12),
+    }
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=columns, start=st.integers(0, 11), length=st.integers(0, 12), chunk=st.integers(1, 5))
+def test_slices_chunks_and_encodings_do_not_matter(
+    data: dict[str, list[object]], start: int, length: int, chunk: int
+) -> None:
+    """A row's features depend on the row alone: not on offsets, batches or dictionaries."""
+    fitted = state(X, categories=(COLOUR,))
+    table = pa.table(
+        {"x": pa.array(data["x"], pa.float64()), "colour": pa.array(data["colour"], pa.string())}
+    )
+    whole = transform(table, fitted)
+    assert np.isfinite(whole).all()
+    assert (whole[:, 1:].sum(axis=1) == 1).all()
+    piece = table.slice(start, length)
+    expected = whole[start : start + length]
+    chunked = pa.Table.from_batches(piece.to_batches(max_chunksize=chunk), table.schema)
+    encoded = chunked.set_column(1, "colour", chunked["colour"].dictionary_encode())
+    for variant in (piece, chunked, encoded):
+        assert np.array_equal(transform(variant, fitted), expected)
+    single = [transform(batch, fitted) for batch in piece.to_batches(max_chunksize=1)]
+    assert np.array_equal(np.concatenate([np.empty((0, fitted.width), np.float32), *single]), expected)

@@ -1,0 +1,80 @@
+"""The launch plan: decided, checked and printable before anything starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml_platform.errors import ResourceStartError, SpecError
+from ml_platform.resources import horovod_build
+from ml_platform.resources.horovod import open_job, plan_launch
+from ml_platform.resources.horovod_build import Availability
+from ml_platform.specs.placements import HorovodPlacement
+from ml_platform.specs.resources import HorovodSpec
+
+
+@pytest.fixture(autouse=True)
+def with_horovod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan asks whether Horovod is there; these tests hold where it is not built."""
+    monkeypatch.setattr(horovod_build, "horovod_available", lambda: Availability(ok=True, reason="built"))
+
+
+def test_plan_says_who_runs_where(tmp_path: Path) -> None:
+    plan = plan_launch(HorovodSpec(heartbeat_timeout_s=12), HorovodPlacement(ranks=2), tmp_path)
+    assert [rank.local_rank for rank in plan.ranks] == [0, 1]
+    environment = plan.ranks[1].environment
+    assert environment["HOROVOD_RANK"] == "1"
+    assert environment["HOROVOD_SIZE"] == "2"
+    assert environment["HOROVOD_GLOO_TIMEOUT_SECONDS"] == "12"
+    assert environment["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "127.0.0.1"
+    assert environment["KERAS_BACKEND"] == "tensorflow"
+    assert plan.ranks[1].command[:3] == (sys.executable, "-m", "ml_platform.worker")
+    assert plan.ranks[1].log_file == tmp_path / "rank-1.log"
+    assert "CUDA_VISIBLE_DEVICES" not in environment
+
+
+def test_plan_can_be_printed_and_stored(tmp_path: Path) -> None:
+    plan = plan_launch(HorovodSpec(ranks=2), HorovodPlacement(), tmp_path)
+    assert "2 rank(s), backend processes" in str(plan)
+    assert f"log {tmp_path / 'rank-1.log'}" in str(plan)
+    assert "HOROVOD_RANK=1" in str(plan)
+    assert type(plan).model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_ranks_import_what_the_driver_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plan = plan_launch(HorovodSpec(), HorovodPlacement(), tmp_path)
+    assert str(tmp_path) in plan.ranks[0].environment["PYTHONPATH"].split(os.pathsep)
+
+
+def test_more_ranks_than_one_without_horovod_start_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = Availability(ok=False, reason="Horovod is not built; run make setup")
+    monkeypatch.setattr(horovod_build, "horovod_available", lambda: missing)
+    with (
+        pytest.raises(ResourceStartError, match="2 ranks cannot train together here") as caught,
+        open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=tmp_path / "logs"),
+    ):
+        pytest.fail("opened")
+    assert caught.value.got == missing.reason
+    assert not (tmp_path / "logs").exists()
+    assert plan_launch(HorovodSpec(ranks=1), HorovodPlacement(), tmp_path).world_size == 1
+
+
+def test_in_process_is_one_rank(tmp_path: Path) -> None:
+    placement = HorovodPlacement(backend="in_process", ranks=2)
+    assert plan_launch(HorovodSpec(), placement, tmp_path).world_size == 1
+    with pytest.raises(SpecError, match="in_process backend has one rank"):
+        plan_launch(HorovodSpec(ranks=2), placement, tmp_path)
+
+
+def test_each_rank_gets_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    plan = plan_launch(HorovodSpec(ranks=2), HorovodPlacement(), tmp_path, gpus=2)
+    assert [rank.environment["CUDA_VISIBLE_DEVICES"] for rank in plan.ranks] == ["3", "5"]
+    with pytest.raises(ResourceStartError, match="3 ranks need a GPU each"):
+        plan_launch(HorovodSpec(ranks=3), HorovodPlacement(), tmp_path, gpus=2)

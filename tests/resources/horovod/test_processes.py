@@ -1,0 +1,226 @@
+"""Ranks as child processes: what ends them, and that nothing outlives its owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ml_platform.errors import RankError, ResourceStartError
+from ml_platform.resources.horovod import open_job, plan_launch
+from ml_platform.resources.horovod.gang import Gang
+from ml_platform.resources.horovod.plan import LaunchPlan
+from ml_platform.resources.horovod.processes import ProcessesJob, start_job
+from ml_platform.specs.placements import HorovodPlacement
+from ml_platform.specs.resources import HorovodSpec
+from ml_platform.worker import messages
+from ml_platform.worker.channel import Channel
+from tests.gangs import light_job
+from tests.worker import rank_functions
+
+pytestmark = pytest.mark.horovod
+
+
+def pids(job: ProcessesJob) -> list[int]:
+    assert job._gang is not None
+    return [rank.process.pid for rank in job._gang.ranks]
+
+
+def test_killed_rank_is_noticed_with_its_last_words(tmp_path: Path) -> None:
+    job = light_job(tmp_path)
+    try:
+        with pytest.raises(RankError, match="rank 0 of 1 on .* died in tests") as caught:
+            job.run(rank_functions.kill_oneself, 0, signal.SIGKILL)
+    finally:
+        job.close()
+    assert caught.value.got == "it was killed by signal 9"
+    assert "the last words of the rank" in (caught.value.evidence or "")
+
+
+def test_rank_that_exits_is_noticed(tmp_path: Path) -> None:
+    job = light_job(tmp_path)
+    try:
+        with pytest.raises(RankError) as caught:
+            job.run(rank_functions.leave, 7)
+    finally:
+        job.close()
+    assert caught.value.got == "it exited with 7"
+
+
+def test_stopped_rank_falls_silent_and_is_ended(tmp_path: Path) -> None:
+    """SIGTERM does not reach a stopped process; SIGKILL does."""
+    job = light_job(tmp_path, heartbeat_timeout_s=2)
+    ranks = pids(job)
+    try:
+        with pytest.raises(RankError, match="rank 0 of 1 on .* fell silent in tests") as caught:
+            job.run(rank_functions.kill_oneself, 0, signal.SIGSTOP)
+        assert not any(psutil.pid_exists(pid) for pid in ranks)
+    finally:
+        job.close()
+    assert caught.value.wanted == "a sign of life within 2 s"
+
+
+def test_rank_that_died_idle_is_replaced(tmp_path: Path) -> None:
+    job = light_job(tmp_path)
+    try:
+        job.run(rank_functions.identity)
+        before = pids(job)
+        os.kill(before[0], signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(before[0])], timeout=10)
+        assert job.run(rank_functions.identity).rank0 == (0, 1, ())
+        assert pids(job) != before
+    finally:
+        job.close()
+
+
+def test_primary_failure_is_told_and_not_its_consequences(tmp_path: Path) -> None:
+    """Rank 1 raises, then is killed, while rank 0 waits in Horovod: rank 1 is named both times."""
+    with open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=tmp_path) as job:
+        with pytest.raises(RankError) as caught:
+            job.run(rank_functions.raise_value_error, 1)
+        assert "rank 1 of 2 on" in caught.value.what
+        assert "raised ValueError" in caught.value.what
+        with pytest.raises(RankError) as caught:
+            job.run(rank_functions.kill_oneself, 1, signal.SIGKILL)
+        assert "rank 1 of 2 on" in caught.value.what
+        assert caught.value.got == "it was killed by signal 9"
+    assert not _ranks_under(tmp_path)
+
+
+def test_close_ends_ranks_that_were_never_used(tmp_path: Path) -> None:
+    """Also those in the middle of importing TensorFlow."""
+    with open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=tmp_path) as job:
+        assert isinstance(job, ProcessesJob)
+        started = pids(job)
+        assert all(psutil.pid_exists(pid) for pid in started)
+    assert not any(psutil.pid_exists(pid) for pid in started)
+    with pytest.raises(RankError, match="the job is closed"):
+        job.run(rank_functions.identity)
+
+
+def test_each_rank_leads_a_group_of_its_own(tmp_path: Path) -> None:
+    """A Ctrl-C in the terminal reaches the driver alone, which then ends its ranks in order."""
+    job = light_job(tmp_path)
+    try:
+        assert [os.getpgid(pid) for pid in pids(job)] == pids(job)
+    finally:
+        job.close()
+
+
+def test_ranks_that_do_not_start_are_told_with_their_log(tmp_path: Path) -> None:
+    job = start_job(_with_command(_plan(tmp_path), "-c", "import sys; sys.exit('no such luck')"))
+    try:
+        with pytest.raises(ResourceStartError) as caught:
+            job.run(rank_functions.identity)
+    finally:
+        job.close()
+    assert caught.value.got == "missing ranks 0; rank 0 ended with exit code 1"
+    assert "no such luck" in (caught.value.evidence or "")
+
+
+def test_ranks_that_start_too_slowly(tmp_path: Path) -> None:
+    plan = _with_command(_plan(tmp_path), "-c", "import signal; signal.pause()")
+    job = start_job(plan.model_copy(update={"start_timeout_s": 0.2}))
+    try:
+        with pytest.raises(ResourceStartError, match="1 ranks did not start on") as caught:
+            job.run(rank_functions.identity)
+    finally:
+        job.close()
+    assert caught.value.wanted == "1 ranks ready within 0.2 s"
+
+
+def test_command_that_does_not_exist(tmp_path: Path) -> None:
+    plan = _plan(tmp_path)
+    rank = plan.ranks[0].model_copy(update={"command": ("/no/such/python",)})
+    with pytest.raises(ResourceStartError, match="ranks could not be started"):
+        start_job(plan.model_copy(update={"ranks": (rank,)}))
+
+
+def test_rank_ends_at_a_message_of_a_stranger(tmp_path: Path) -> None:
+    """Not signed with the key: the rank ends without having opened it."""
+    gang = Gang(_plan(tmp_path))
+    try:
+        rank = gang.ranks[0]
+        stranger = Channel(rank.channel._connection, b"s" * 32, side="driver")
+        stranger.send(
+            messages.Job(1, "f", b"cos\nmkdir\n(V" + str(tmp_path / "sprung").encode() + b"\ntR.", {})
+        )
+        assert rank.process.wait(timeout=30) == 75
+    finally:
+        gang.close()
+    assert not (tmp_path / "sprung").exists()
+    assert "not signed with this job's key" in (tmp_path / "rank-0.log").read_text()
+
+
+def test_no_secret_in_arguments_or_environment(tmp_path: Path) -> None:
+    job = light_job(tmp_path)
+    try:
+        job.run(rank_functions.identity)
+        assert job._gang is not None
+        rank = job._gang.ranks[0]
+        key = rank.channel._key
+        process = psutil.Process(rank.process.pid)
+        shown = " ".join([*process.cmdline(), *process.environ().values(), str(job._plan)])
+        assert key.hex() not in shown
+        assert repr(key) not in shown
+    finally:
+        job.close()
+
+
+DRIVER = """
+import signal, sys
+from pathlib import Path
+from tests.gangs import light_job
+job = light_job(Path(sys.argv[1]), ranks=2)
+print(*[rank.process.pid for rank in job._gang.ranks], flush=True)
+signal.pause()
+"""
+
+
+def test_kill_9_of_the_driver_leaves_no_rank(tmp_path: Path) -> None:
+    """Neither a rank that waits for work nor a stopped one, which cannot see that its driver hung up."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as driver:
+        assert driver.stdout is not None
+        ranks = [psutil.Process(int(pid)) for pid in driver.stdout.readline().split()]
+        assert len(ranks) == 2
+        _wait_for_lifeline(ranks)
+        ranks[1].suspend()
+        driver.kill()
+    _, alive = psutil.wait_procs(ranks, timeout=10)
+    assert not [rank for rank in alive if rank.status() != psutil.STATUS_ZOMBIE]
+
+
+def _wait_for_lifeline(ranks: list[psutil.Process]) -> None:
+    """Until each rank has a thread that listens to its driver, so past the start of its interpreter."""
+    for rank in ranks:
+        while rank.num_threads() < 3:
+            assert rank.is_running()
+            os.sched_yield()
+
+
+def _plan(folder: Path) -> LaunchPlan:
+    return plan_launch(HorovodSpec(ranks=1), HorovodPlacement(), folder, preload=False)
+
+
+def _with_command(plan: LaunchPlan, *arguments: str) -> LaunchPlan:
+    rank = plan.ranks[0].model_copy(update={"command": (sys.executable, *arguments)})
+    return plan.model_copy(update={"ranks": (rank,)})
+
+
+def _ranks_under(folder: Path) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.status() != psutil.STATUS_ZOMBIE and str(folder) in " ".join(_log_of(process))
+    ]
+
+
+def _log_of(process: psutil.Process) -> list[str]:
+    return [file.path for file in process.open_files()]
