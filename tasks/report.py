@@ -16,7 +16,8 @@ from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import runs_folder
 from ml_platform.tracking.server import how_to_open as how_to_open_mlflow
 
-SHOWN = ("log_loss", "accuracy", "balanced_accuracy", "macro_f1")
+SHOWN = ("log_loss", "accuracy")
+"""Metrics in the terminal's table; all of them stand in the artifacts and in MLflow."""
 
 
 class MeasuredModel(Spec):
@@ -54,13 +55,8 @@ class RetrainReport(Spec):
     links: dict[str, str]
 
     def __rich__(self) -> RenderableType:
-        lines = [
-            _models_table(self.models),
-            Text(""),
-            Text(f"verdict      {self.verdict.decision}: {self.verdict.reason}"),
-        ]
-        lines += [Text(f"{name:<12} {value}", overflow="fold") for name, value in self._facts().items()]
-        return Group(*lines)
+        verdict = f"{self.verdict.decision}: {self.verdict.reason}"
+        return Group(_models_table(self.models), Text(""), *_lines({"verdict": verdict, **self._facts()}))
 
     def _facts(self) -> dict[str, str]:
         champion, scored = self.champion, self.predictions
@@ -74,11 +70,12 @@ class RetrainReport(Spec):
 
     def markdown(self) -> str:
         """The same for a page."""
+        names = list(self.models[0].metrics)
         rows = [
-            f"| {m.family} | {m.part} | " + " | ".join(str(m.metrics[name]) for name in SHOWN) + " |"
+            f"| {m.family} | {m.part} | " + " | ".join(str(m.metrics[name]) for name in names) + " |"
             for m in self.models
         ]
-        head = f"| model | measured on | {' | '.join(SHOWN)} |", f"|{'---|' * (len(SHOWN) + 2)}"
+        head = f"| model | measured on | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"
         facts = [f"- **{name}**: {value}" for name, value in self._facts().items()]
         verdict = f"**{self.verdict.decision}**: {self.verdict.reason}"
         uses = f"This holdout has decided {self.verdict.holdout_uses} time(s)."
@@ -95,12 +92,8 @@ class ScoringReport(Spec):
 
     def __rich__(self) -> RenderableType:
         scored = self.predictions
-        facts = {
-            "model": self.model,
-            "predictions": f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}",
-            **self.links,
-        }
-        return Group(*(Text(f"{name:<12} {value}", overflow="fold") for name, value in facts.items()))
+        counts = f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}"
+        return Group(*_lines({"model": self.model, "predictions": counts, **self.links}))
 
     def markdown(self) -> str:
         """The same for a page."""
@@ -201,6 +194,11 @@ def _link_artifact(links: dict[str, str]) -> None:
     for name, link in links.items():
         if link.startswith("http"):
             create_link_artifact(link, key=f"{name}-link", link_text=f"Open in {name}")
+
+
+def _lines(facts: dict[str, str]) -> list[Text]:
+    """Names and values; a link is never broken, so that a terminal can open it."""
+    return [Text(f"{name:<12} {value}", no_wrap=True, overflow="ignore") for name, value in facts.items()]
 
 
 def _models_table(models: tuple[MeasuredModel, ...]) -> RichTable:

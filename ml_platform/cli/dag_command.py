@@ -47,11 +47,11 @@ def main(dag: Dag[..., Any], argv: Sequence[str] | None = None) -> int:
     try:
         return _app(dag)(arguments, exit_on_error=False, print_error=False) or 0
     except cyclopts.CycloptsError as error:
-        errors.print(_usage_message(error), markup=False)
-        errors.print(f"  try: {_program(dag)} --help", markup=False)
+        errors.print(_usage_message(error), markup=False, soft_wrap=True)
+        errors.print(f"  try: {_program(dag)} --help", markup=False, soft_wrap=True)
         return SpecError.exit_code
     except PlatformError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False)
+        errors.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
         return error.exit_code
 
 
@@ -141,7 +141,7 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], console: Console)
     running = services()
     url = running.prefect_api_url if running else None
     with prefect_api(url, meanwhile=lambda: dag.preflight(**parameters)) as api:
-        console.print(f"{dag.name} reports to {api}", markup=False)
+        console.print(f"{dag.name} reports to {api}", markup=False, soft_wrap=True)
         with shown(console) as watch, watching(watch):
             return dag(**parameters)
 
@@ -149,16 +149,16 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], console: Console)
 def _explain(error: BaseException, console: Console, log: Path) -> int:
     """Say what failed, without a traceback: that is in the log. Returns the exit code."""
     if isinstance(error, PlatformError):
-        console.print(f"{type(error).__name__}: {error}", markup=False)
-        console.print(f"  log: {log}", markup=False)
+        console.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+        console.print(f"  log: {log}", markup=False, soft_wrap=True)
         return error.exit_code
     traceback.print_exception(error)
     sys.stderr.flush()
     infrastructure = type(error).__module__.partition(".")[0] in ("prefect", "httpx", "httpcore")
-    console.print(f"{type(error).__name__}: {error}", markup=False)
+    console.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
     for line in _last_lines(log):
-        console.print(f"  | {line}", markup=False)
-    console.print(f"  log, with the traceback: {log}", markup=False)
+        console.print(f"  | {line}", markup=False, soft_wrap=True)
+    console.print(f"  log, with the traceback: {log}", markup=False, soft_wrap=True)
     return InfrastructureError.exit_code if infrastructure else UNEXPECTED
 
 
@@ -175,7 +175,7 @@ def _print_result(result: Any, out: TextIO, *, json: bool) -> None:
 
         print(json_module.dumps(result, default=repr), file=out, flush=True)
     else:
-        Console(file=out, highlight=False).print(result)
+        Console(file=out, highlight=False).print(result, soft_wrap=True)
 
 
 @contextmanager

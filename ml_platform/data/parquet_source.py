@@ -66,7 +66,7 @@ class ParquetSource:
         session = _reads_nanos(spark) if nanos else spark
         root = self._root if self._root.is_dir() else self._root.parent
         paths = [spark_path(path.as_uri()) for path in self._files]
-        frame = session.read.option("basePath", spark_path(root.as_uri())).parquet(*paths)
+        frame = session.read.option("basePath", f"file://{root}").parquet(*paths)
         return frame.withColumns({field.name: _micros(field) for field in nanos}) if nanos else frame
 
 

@@ -39,7 +39,7 @@ def split_table(spark: SparkSession, table: Dataset, spec: SplitSpec) -> Parts:
         "validation": (place >= train_ends) & (place < train_ends + spec.validation),
         "holdout": place >= train_ends + spec.validation,
     }
-    written = _write_all(frame, conditions, table.contract.label)
+    written = _write_all(spark, frame, conditions, table.contract.label)
     parts = Parts(**written)
     try:
         _check(table, parts, spec)
@@ -73,17 +73,22 @@ def _place(frame: DataFrame, names: tuple[str, ...], salt: str) -> Column:
     return sf.shiftrightunsigned(hashed, 64 - HASH_BITS).cast("double") / sf.lit(float(2**HASH_BITS))
 
 
-def _write_all(frame: DataFrame, conditions: dict[str, Column], label: str | None) -> dict[str, Dataset]:
+def _write_all(
+    spark: SparkSession, frame: DataFrame, conditions: dict[str, Column], label: str | None
+) -> dict[str, Dataset]:
     """Write the parts side by side. When one fails, none stays."""
     from pyspark import inheritable_thread_target
 
     def write(name: str) -> Dataset:
         return write_dataset(frame.where(conditions[name]), name=name, label=label)
 
-    # Wrapped per thread: jobs started there belong to the task's group and end when it is cancelled.
-    threaded: Callable[[str], Dataset] = inheritable_thread_target(write)
+    def threaded() -> Callable[[str], Dataset]:
+        # One per thread: jobs there belong to the task's group, and threads must not share properties.
+        inheriting: Callable[[str], Dataset] = inheritable_thread_target(spark)(write)
+        return inheriting
+
     with ThreadPoolExecutor(len(conditions), thread_name_prefix="split") as pool:
-        futures = {name: pool.submit(threaded, name) for name in conditions}
+        futures = {name: pool.submit(threaded(), name) for name in conditions}
         wait(futures.values())
     failed = [future.exception() for future in futures.values() if future.exception() is not None]
     if failed:

@@ -32,7 +32,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_is_left() -> bool:
-    return not [path for path in local_path(data_uri()).glob("*/*")]
+    return not list(local_path(data_uri()).glob("*/*"))
 
 
 def csv(tmp_path: Path, text: str) -> str:

@@ -50,7 +50,7 @@ def test_parts_are_disjoint_and_of_the_asked_shares(spark: SparkSession) -> None
 @pytest.mark.spark
 def test_rows_keep_their_part_when_rows_are_added_and_types_widen(spark: SparkSession) -> None:
     """Appending a fraction makes a whole-number column a float column."""
-    spec = SplitSpec(keys=("id",))
+    spec = SplitSpec(key_columns=("id",))
     before = [ids(part) for part in parts_of(split_table(spark, table(spark), spec))]
     grown = table(spark, 2 * ROWS, id_type="double")
     after = [ids(part) for part in parts_of(split_table(spark, grown, spec))]
@@ -111,7 +111,7 @@ def test_keys_are_the_group_then_the_keys_then_all_but_the_label() -> None:
     columns = tuple(Column(name=name, type="integer") for name in ("a", "b", "label"))
     contract = Contract(columns=columns, label="label")
     assert key_columns(contract, SplitSpec()) == ("a", "b")
-    assert key_columns(contract, SplitSpec(keys=("b",))) == ("b",)
-    assert key_columns(contract, SplitSpec(keys=("b",), group="a")) == ("a",)
+    assert key_columns(contract, SplitSpec(key_columns=("b",))) == ("b",)
+    assert key_columns(contract, SplitSpec(key_columns=("b",), group="a")) == ("a",)
     with pytest.raises(SpecError, match=r"needs column 'aa'(.|\n)*did you mean 'a'"):
         key_columns(contract, SplitSpec(group="aa"))
