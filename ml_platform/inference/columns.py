@@ -49,7 +49,7 @@ def conform(table: pa.Table | pa.RecordBatch, contract: Contract) -> pa.Table:
 
 
 def from_pandas(frame: pd.DataFrame, contract: Contract) -> pa.Table:
-    """pandas rows as Arrow columns of the contract's types. NaN and None are nulls; other columns are ignored.
+    """pandas rows as Arrow columns of the contract's types. NaN and None are nulls; others are ignored.
 
     Raises:
         DataError: A column is missing or does not hold its type.

@@ -99,8 +99,10 @@ def write_predictions(scored: DataFrame, destination: str, version: Version) -> 
 
 def _write(scored: DataFrame, folder: Path) -> int:
     """Write the files; returns the rows that passed by, counted on the way."""
-    from pyspark.sql import Observation
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import (
+        Observation,
+        functions as F,  # noqa: N812
+    )
 
     seen = Observation(f"scored-{uuid.uuid4().hex}")
     observed = scored.observe(seen, F.count(F.lit(1)).alias("rows"))

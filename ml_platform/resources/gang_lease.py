@@ -37,7 +37,8 @@ class GangLease:
         ranks = spec.ranks
         if ranks is None:
             cores = placement.budget.cores or usable_cores()
-            ranks = min(placement.horovod.ranks, cores) if horovod_available().ok else 1
+            many = backend != "in_process" and horovod_available().ok
+            ranks = min(placement.horovod.ranks, cores) if many else 1
         return spec.model_copy(update={"ranks": ranks, "backend": backend})
 
     @classmethod
@@ -67,7 +68,9 @@ class GangLease:
     def _opened(self) -> HorovodJob:
         with self._opening:
             if self._job is None:
-                job = open_job(self._spec, self._scope.placement.horovod, log_folder=self._scope.folder)
+                # Gangs of other sizes may have lived in this run: each keeps its own logs.
+                log_folder = self._scope.folder / f"ranks-{self._spec.ranks}"
+                job = open_job(self._spec, self._scope.placement.horovod, log_folder=log_folder)
                 self._job = self._stack.enter_context(job)
             return self._job
 

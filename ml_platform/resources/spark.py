@@ -205,7 +205,8 @@ def _is_local(master: str) -> bool:
 
 
 def _start_error(placement: SparkPlacement, log: Path, error: Exception) -> ResourceStartError:
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    written = log.read_text(errors="replace").splitlines() if log.exists() else []
+    lines = [line for line in written if not line.startswith("\tat ")]
     return ResourceStartError(
         f"Spark did not start with master {placement.master}",
         got=str(error).splitlines()[0] if str(error) else type(error).__name__,

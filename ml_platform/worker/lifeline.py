@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 DRIVER_IS_GONE = 75
@@ -27,7 +28,7 @@ def die_with(parent: int) -> None:
         os._exit(DRIVER_IS_GONE)
 
 
-def end_now() -> None:
+def end_now() -> NoReturn:
     """End at once, whatever other threads do: TensorFlow and Horovod may hold them for good."""
     sys.stdout.flush()
     sys.stderr.flush()

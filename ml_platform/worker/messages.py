@@ -19,11 +19,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """Driver → rank: end."""
-
-
-@dataclass(frozen=True)
 class Ready:
     """Rank → driver: imports are done, jobs may come."""
 
@@ -78,4 +73,4 @@ class Failed:
     error: PlatformError | None = None
 
 
-Message = Job | Stop | Ready | Beat | Metrics | Note | Result | Failed
+Message = Job | Ready | Beat | Metrics | Note | Result | Failed

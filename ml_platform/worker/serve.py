@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 
 from ml_platform.errors import RankError
 from ml_platform.worker import messages
@@ -17,22 +18,22 @@ from ml_platform.worker.lifeline import end_now
 from ml_platform.worker.session import clear_session, prepare_session
 
 
-def serve(channel: Channel, *, world_size: int, local_rank: int, beat_s: float, preload: bool) -> None:
-    """Run jobs until the driver says stop or is gone."""
+def serve(channel: Channel, *, world_size: int, local_rank: int, beat_s: float, preload: bool) -> NoReturn:
+    """Run jobs until the driver hangs up. Does not return."""
     start = time.monotonic()
-    jobs: queue.SimpleQueue[messages.Job | messages.Stop] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[messages.Job] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, jobs), name="control", daemon=True).start()
     threading.Thread(target=_beat, args=(channel, beat_s), name="heartbeat", daemon=True).start()
     if preload:
         prepare_session(world_size)
     channel.send(messages.Ready(os.getpid(), socket.gethostname(), time.monotonic() - start))
     reporter = ChannelReporter(channel)
-    while isinstance(job := jobs.get(), messages.Job):
+    while True:
+        job = jobs.get()
         print(f"--- job {job.number}: {job.name}", flush=True)
         os.environ.update(job.environment)
         run_job(job, channel, reporter, world_size=world_size, local_rank=local_rank)
         clear_session()
-    end_now()
 
 
 class ChannelReporter:
@@ -51,11 +52,11 @@ class ChannelReporter:
         print(message, flush=True)
 
 
-def _listen(channel: Channel, jobs: queue.SimpleQueue[messages.Job | messages.Stop]) -> None:
+def _listen(channel: Channel, jobs: queue.SimpleQueue[messages.Job]) -> None:
     try:
         while True:
             message = channel.receive()
-            if isinstance(message, messages.Job | messages.Stop):
+            if isinstance(message, messages.Job):
                 jobs.put(message)
     except (EOFError, RankError) as error:
         print(f"the driver is gone: {error}", flush=True)

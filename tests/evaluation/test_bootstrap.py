@@ -62,7 +62,7 @@ def test_memory_does_not_grow_with_rows_times_resamples() -> None:
 
 
 def test_the_cautious_interval_holds_the_others() -> None:
-    """Wider than the percentile bootstrap and than Student's t, on either side, never by much on tame values."""
+    """Wider than the percentile bootstrap and than Student's t, never by much on tame values."""
     for seed in range(5):
         values = np.random.default_rng(seed).exponential(1, 80)
         settings = {"resamples": 400, "confidence": 0.95, "seed": seed}

@@ -173,7 +173,7 @@ def test_an_unknown_family_is_refused_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_features_that_read_an_unknown_column_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="reads? column 'age', which the contract lacks"):
+    with pytest.raises(SpecError, match="read column 'age', which the contract lacks"):
         _write(tmp_path / "model", tmp_path / "x", contract=PEOPLE_CONTRACT.without(["age"]))
 
 
@@ -246,7 +246,7 @@ def test_keras_refuses_code_in_a_model_file(tmp_path: Path) -> None:
 
 @pytest.mark.horovod
 def test_keras_gives_the_same_in_chunks_as_at_once(tmp_path: Path) -> None:
-    """More rows than one call takes: every row is predicted, in order, from one trace; sigmoid gets two sides."""
+    """More rows than one call takes: every row is predicted, in order; a sigmoid gets two sides."""
     import keras
 
     from ml_platform.inference.keras_family import CHUNK_ROWS

@@ -129,7 +129,7 @@ class _Loads:
     def __init__(self, shipped: ShippedModel) -> None:
         self.shipped = shipped
 
-    def __call__(self, batches):  # noqa: ANN001, ANN204
+    def __call__(self, batches):
         import os
 
         model = self.shipped.open()

@@ -128,7 +128,7 @@ def test_listener_that_raises_ends_the_job(job: HorovodJob) -> None:
     def refuse(values: object, step: int) -> None:
         raise OSError("no tracking server")
 
-    with pytest.raises((OSError, RankError), match=r"no tracking server|OSError"):
+    with pytest.raises(OSError, match="no tracking server"):
         job.run(rank_functions.report, 3, on_metrics=refuse)
     assert job.run(rank_functions.identity).rank0 == (0, 1, ())
 

@@ -189,7 +189,7 @@ def test_a_consumer_that_fails_fails_the_caller(spark: SparkSession, parts: tupl
         train_trees(spark, *parts, state_of(digits()), SPEC, on_metrics=refuse)
 
 
-def _packed(spark: SparkSession, table: pa.Table, state) -> Dataset:  # noqa: ANN001
+def _packed(spark: SparkSession, table: pa.Table, state) -> Dataset:
     from ml_platform.store.datasets import write_dataset
 
     features, labels = features_of(table, state)

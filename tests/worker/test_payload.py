@@ -44,7 +44,7 @@ def test_too_large_a_payload_names_the_largest_part() -> None:
 
 
 def test_result_that_cannot_be_pickled() -> None:
-    with pytest.raises(RankError, match="tests.f returned a value that cannot be pickled") as caught:
+    with pytest.raises(RankError, match=r"tests\.f returned a value that cannot be pickled") as caught:
         pack_result((number for number in range(3)), name="tests.f")
     assert "generator" in (caught.value.got or "")
 

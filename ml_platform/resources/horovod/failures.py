@@ -35,11 +35,11 @@ def failure(
     )
 
 
-def death(rank: RankProcess, world_size: int, name: str) -> RankError:
+def death(rank: RankProcess, world_size: int, name: str, reason: str) -> RankError:
     """The error for a rank whose process ended in the middle of a job."""
     plan, exit_code = rank.plan, rank.exit_code()
     if exit_code is None:
-        how = "it hung up"
+        how = reason
     else:
         how = f"it was killed by signal {-exit_code}" if exit_code < 0 else f"it exited with {exit_code}"
     return RankError(
@@ -66,7 +66,7 @@ def silence(ranks: list[RankProcess], world_size: int, name: str, timeout_s: flo
 def not_started(missing: list[RankProcess], plan: LaunchPlan) -> ResourceStartError:
     """The error for a gang whose ranks did not all become ready."""
     first = missing[0]
-    exit_code = first.process.poll()
+    exit_code = first.exit_code()
     ended = "" if exit_code is None else f"; rank {first.plan.rank} ended with exit code {exit_code}"
     numbers = ", ".join(str(rank.plan.rank) for rank in missing)
     return ResourceStartError(

@@ -41,7 +41,7 @@ class RankProcess:
         self._killed = False
 
     def exit_code(self) -> int | None:
-        """How it ended; waits a moment for a process that hung up already."""
+        """How it ended, None if it lives; waits a moment for a process that has just hung up."""
         with suppress(subprocess.TimeoutExpired):
             return self.process.wait(timeout=1)
         return None

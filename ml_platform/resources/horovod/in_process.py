@@ -6,7 +6,8 @@ The function still crosses a pickle both ways, so that what works here works on 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +62,9 @@ class InProcessJob:
             function, args = unpack_job(payload)
             value = function(Rank(Alone(), reporter, cancelled=self._cancelled), *args)
             return pack_result(value, name=name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if error is reporter.fault:
+                raise
             raise failure(describe(0, error), self._plan, 1, name) from error
 
 
@@ -69,17 +72,29 @@ class _Reporter:
     """Reports go straight to whoever listens, in the thread that called `run`."""
 
     def __init__(self, log_file: Path, on_metrics: OnMetrics | None) -> None:
+        self.fault: Exception | None = None
         self._log_file = log_file
         self._on_metrics = on_metrics
         log_file.parent.mkdir(parents=True, exist_ok=True)
         log_file.touch(mode=0o600)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        if self._on_metrics is not None:
-            self._on_metrics(values, step)
+        with self._kept():
+            if self._on_metrics is not None:
+                self._on_metrics(values, step)
 
     def progress(self, message: str, done: float | None, total: float | None) -> None:
-        progress.report(message, done=done, total=total)
+        with self._kept():
+            progress.report(message, done=done, total=total)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Remember an error of the listener: it is the caller's own, not the rank's."""
+        try:
+            yield
+        except Exception as error:
+            self.fault = error
+            raise
 
     def log(self, message: str) -> None:
         with self._log_file.open("a") as file:

@@ -160,5 +160,5 @@ def _command(rank: int, ranks: int, spec: HorovodSpec, *, preload: bool) -> tupl
 def _import_path() -> list[str]:
     """Where the driver finds modules, less what every interpreter finds by itself."""
     paths = [str(Path(entry or ".").absolute()) for entry in sys.path]
-    own = tuple(str(Path(prefix, "lib")) for prefix in {sys.prefix, sys.base_prefix})
+    own = tuple(str(Path(prefix, "lib", "python")) for prefix in {sys.prefix, sys.base_prefix})
     return [path for path in dict.fromkeys(paths) if Path(path).exists() and not path.startswith(own)]

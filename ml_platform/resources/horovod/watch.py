@@ -63,7 +63,7 @@ class Watch:
         elif isinstance(message, messages.Failed) and message.job == self._job.number:
             self._failed(rank, message)
         elif isinstance(message, Ended) and number not in self._answers:
-            raise death(rank, self._gang.plan.world_size, self._job.name)
+            raise death(rank, self._gang.plan.world_size, self._job.name, message.reason)
         elif isinstance(message, messages.Metrics | messages.Note):
             self._heard(message)
 

@@ -34,7 +34,7 @@ def pids(job: ProcessesJob) -> list[int]:
 def test_killed_rank_is_noticed_with_its_last_words(tmp_path: Path) -> None:
     job = light_job(tmp_path)
     try:
-        with pytest.raises(RankError, match="rank 0 of 1 on .* died in tests") as caught:
+        with pytest.raises(RankError, match=r"rank 0 of 1 on .* died in tests") as caught:
             job.run(rank_functions.kill_oneself, 0, signal.SIGKILL)
     finally:
         job.close()
@@ -57,7 +57,7 @@ def test_stopped_rank_falls_silent_and_is_ended(tmp_path: Path) -> None:
     job = light_job(tmp_path, heartbeat_timeout_s=2)
     ranks = pids(job)
     try:
-        with pytest.raises(RankError, match="rank 0 of 1 on .* fell silent in tests") as caught:
+        with pytest.raises(RankError, match=r"rank 0 of 1 on .* fell silent in tests") as caught:
             job.run(rank_functions.kill_oneself, 0, signal.SIGSTOP)
         assert not any(psutil.pid_exists(pid) for pid in ranks)
     finally:
