@@ -155,12 +155,15 @@ def _run_job(frame: DataFrame, name: str, staged: str, schema: pa.Schema) -> tup
     """The one job: observe, then write. Returns what was observed, and one row per file."""
     from pyspark.sql import Observation
 
-    from ml_platform.store.fingerprint import numbered
+    from ml_platform.store.fingerprint import hash_columns, named, numbered
 
     observation = Observation()
     # The last operator before the write: above a sort, or above a shuffle that is run again, it would
     # count rows twice.
-    observed = frame.observe(observation, *_observations(frame.schema))
+    hashed = frame.withColumns(hash_columns(frame.schema))
+    observed = hashed.observe(observation, *_observations(frame.schema)).select(
+        [named(column) for column in frame.columns]
+    )
     write = _PartWriter(staged, schema.serialize().to_pybytes())
     with spark_failures(f"data set {name!r} was not written"):
         parts = numbered(observed).mapInArrow(write, PART_SCHEMA).collect()
@@ -176,7 +179,7 @@ def _observations(schema: StructType) -> list[Any]:
     nulls = [
         sf.count_if(named(field.name).isNull()).alias(f"nulls_{at}") for at, field in enumerate(schema.fields)
     ]
-    return [*aggregates(schema), *nulls]
+    return [*aggregates(), *nulls]
 
 
 class _PartWriter:

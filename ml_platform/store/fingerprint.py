@@ -50,11 +50,16 @@ def row_hash(schema: StructType, seed: int | str) -> Column:
     return sf.xxhash64(sf.lit(seed), *parts)
 
 
-def aggregates(schema: StructType) -> list[Column]:
-    """What a fingerprint is made of: one row of values, named as `digest` wants them."""
+def hash_columns(schema: StructType) -> dict[str, Column]:
+    """Hashes of each row by name, to be added as columns: so each is computed once, for both folds."""
+    return {f"__row_hash_{seed}": row_hash(schema, seed) for seed in SEEDS}
+
+
+def aggregates() -> list[Column]:
+    """What a fingerprint is made of, over a frame with `hash_columns`; named as `digest` wants them."""
     columns = [sf.count(sf.lit(1)).alias(ROWS)]
     for seed in SEEDS:
-        hashed = row_hash(schema, seed)
+        hashed = sf.col(f"__row_hash_{seed}")
         columns.append(sf.bit_xor(hashed).alias(f"xor_{seed}"))
         columns.append(sf.sum(hashed.cast("decimal(20,0)")).alias(f"sum_{seed}"))
     return columns
@@ -64,7 +69,7 @@ def digest(schema: StructType, observed: Mapping[str, Any]) -> str:
     """The fingerprint, as 64 hexadecimal digits.
 
     Args:
-        observed: Values of `aggregates(schema)` by name. Those of an empty table are null.
+        observed: Values of `aggregates()` by name. Those of an empty table are null.
     """
     folded = [str(observed[f"{kind}_{seed}"] or 0) for seed in SEEDS for kind in ("xor", "sum")]
     types = [[field.name, field.dataType.simpleString()] for field in sorted(schema.fields, key=_by_name)]

@@ -65,12 +65,13 @@ def digests(spark: SparkSession, tables: list[list[dict[str, Any]]]) -> list[str
     """Fingerprints of many tables in one job."""
     from pyspark.sql.types import IntegerType, StructType
 
-    from ml_platform.store.fingerprint import aggregates, digest
+    from ml_platform.store.fingerprint import aggregates, digest, hash_columns
 
     schema = StructType.fromDDL(DDL)
     keyed = StructType([*schema.fields]).add("table", IntegerType())
     data = [(*row.values(), at) for at, table in enumerate(tables) for row in table]
-    folded = spark.createDataFrame(data, keyed).groupBy("table").agg(*aggregates(schema)).collect()
+    frame = spark.createDataFrame(data, keyed).withColumns(hash_columns(schema))
+    folded = frame.groupBy("table").agg(*aggregates()).collect()
     found = {row["table"]: digest(schema, row.asDict()) for row in folded}
     return [found[at] for at in range(len(tables))]
 
@@ -140,8 +141,8 @@ def test_key_hash_survives_a_wider_type(spark: SparkSession) -> None:
 
 
 def fingerprint_of(frame: DataFrame) -> str:
-    from ml_platform.store.fingerprint import aggregates, digest
+    from ml_platform.store.fingerprint import aggregates, digest, hash_columns
 
-    folded = frame.agg(*aggregates(frame.schema)).first()
+    folded = frame.withColumns(hash_columns(frame.schema)).agg(*aggregates()).first()
     assert folded is not None
     return digest(frame.schema, folded.asDict())
