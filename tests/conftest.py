@@ -26,5 +26,8 @@ def spark() -> Iterator[SparkSession]:
     from ml_platform.resources.spark import open_session
     from ml_platform.specs.placements import SparkPlacement
 
-    with open_session(SparkPlacement(master="local[2]", driver_memory_mib=1024)) as session:
+    # The JVM of a test is never warm: its second compiler would cost more than it gives.
+    conf = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    placement = SparkPlacement(master="local[2]", driver_memory_mib=1024, conf=conf)
+    with open_session(placement) as session:
         yield session

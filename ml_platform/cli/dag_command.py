@@ -128,7 +128,7 @@ def _run(dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placemen
                 "interrupted: Spark jobs and ranks were cancelled, nothing was registered half", markup=False
             )
             return INTERRUPTED
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever it is, a person reads it here)
             return _explain(error, console, log)
         _print_result(result, out, json=json)
     return 0

@@ -16,4 +16,4 @@ class Spec(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         # Prefect walks parameters with dict(value), which calls `keys` where there is one.
         if "keys" in cls.model_fields:
-            raise TypeError(f"{cls.__name__} has a field named 'keys', which Prefect takes for a mapping's method")
+            raise TypeError(f"{cls.__name__}.keys: Prefect would take it for the method of a mapping")

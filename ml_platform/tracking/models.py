@@ -153,7 +153,7 @@ REFUSED = "it was changed after it was logged; promote another version, and find
 
 def read_mlmodel(file: Path, uri: str) -> dict[str, Any]:
     """The MLmodel file as plain values; nothing that it names is imported."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         content = yaml.safe_load(file.read_text())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import prefect
 import psutil
+import pytest
 from prefect.task_engine import run_task_async, run_task_sync
 
 from ml_platform.engine.prefect_door import new_run_id
@@ -33,6 +34,7 @@ def test_private_prefect_is_named_in_one_file_only() -> None:
     assert naming == ["prefect_door.py"]
 
 
+@pytest.mark.slow
 def test_a_temporary_server_answers_on_loopback_and_leaves_nothing() -> None:
     server = TemporaryServer()
     try:

@@ -23,7 +23,7 @@ from ml_platform.specs.resources import Horovod
 from ml_platform.store.location import runs_folder
 from tests.engine.conftest import CounterSpec
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]
 
 
 class Number(BaseModel):
