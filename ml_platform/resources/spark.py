@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ml_platform.errors import PlatformError, ResourceStartError
+from ml_platform.errors import ResourceStartError
 from ml_platform.resources.java import check_java
 from ml_platform.specs.placements import SparkPlacement
 from ml_platform.specs.resources import SparkSpec
@@ -79,13 +79,12 @@ def _start(placement: SparkPlacement, log_folder: Path, stack: ExitStack) -> Spa
     log_folder.mkdir(parents=True, exist_ok=True)
     log = log_folder / LOG_NAME
     settings = _settings(placement, scratch)
+    begin = log.stat().st_size if log.exists() else 0
     try:
         session = _start_application(settings, log, stack)
-    except PlatformError:
-        raise
     except Exception as error:
         stack.close()
-        raise _start_error(placement, log, error) from error
+        raise _start_error(placement, log, begin, error) from error
     if _is_local(placement.master):
         session.sparkContext.pythonExec = os.environ.get("PYSPARK_PYTHON", sys.executable)
     return session
@@ -204,9 +203,9 @@ def _is_local(master: str) -> bool:
     return master.startswith("local")
 
 
-def _start_error(placement: SparkPlacement, log: Path, error: Exception) -> ResourceStartError:
-    written = log.read_text(errors="replace").splitlines() if log.exists() else []
-    lines = [line for line in written if not line.startswith("\tat ")]
+def _start_error(placement: SparkPlacement, log: Path, begin: int, error: Exception) -> ResourceStartError:
+    written = log.read_bytes()[begin:].decode(errors="replace") if log.exists() else ""
+    lines = [line for line in written.splitlines() if not line.startswith("\tat ")]
     return ResourceStartError(
         f"Spark did not start with master {placement.master}",
         got=str(error).splitlines()[0] if str(error) else type(error).__name__,

@@ -54,8 +54,8 @@ class SparkLease:
     def _started(self) -> Future[SparkSession]:
         with self._lock:
             if self._root is None:
-                placement = self._scope.placement.spark
-                self._root = self._pool.submit(self._stack.enter_context, open_session(placement))
+                session = open_session(self._scope.placement.spark, log_folder=self._scope.folder)
+                self._root = self._pool.submit(self._stack.enter_context, session)
             return self._root
 
     @contextmanager

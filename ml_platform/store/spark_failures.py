@@ -14,8 +14,8 @@ FIELDS = {"wanted": "wanted", "got": "got", "try": "hint"}
 UNREADABLE = re.compile(
     r"FAILED_READ_FILE|MALFORMED_(?:CSV_)?RECORD|CANNOT_READ_FILE_FOOTER|PARQUET_TYPE_ILLEGAL"
 )
-FRAME = re.compile(r"\s+at |\s*\.\.\. \d+ more")
-KIND = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)+[\w$]+(?:Exception|Error): ")
+NOISE = re.compile(r"\s+at |\s*\.\.\. \d+ more|An error occurred while calling|Parse Mode: ")
+KIND = re.compile(r"^(?:: |Caused by: )?(?:[\w$]+\.)+[\w$]+(?:Exception|Error): |\s+SQLSTATE: \w+$")
 EVIDENCE_LINES = 6
 
 
@@ -60,6 +60,6 @@ def _rebuilt(name: str, lines: list[str]) -> PlatformError:
 
 def causes(text: str) -> str:
     """The lines of a Spark error that say why, innermost last, without stack frames."""
-    said = (line.strip() for line in text.splitlines() if not FRAME.match(line))
+    said = (line.strip() for line in text.splitlines() if not NOISE.match(line))
     lines = (KIND.sub("", line) for line in said if line)
     return "\n".join(list(dict.fromkeys(lines))[-EVIDENCE_LINES:])

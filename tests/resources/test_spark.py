@@ -175,7 +175,7 @@ def test_settings_that_the_jvm_refuses_are_an_error_with_the_log(tmp_path: Path)
     )
     assert done.stdout.startswith("Spark did not start with master lokal\n")
     assert f"log: {tmp_path}/logs/spark.log" in done.stdout
-    assert "lokal" in done.stdout.split("last lines", 1)[1]
+    assert "start with spark, k8s, or local" in done.stdout.split("last lines", 1)[1]
     assert done.stderr == ""
     assert not list((tmp_path / "scratch").iterdir())
 

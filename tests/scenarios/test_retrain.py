@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.scenarios.conftest import Project
+from tests.scenarios.conftest import ROOT, Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
 
@@ -85,10 +86,15 @@ def test_the_model_scores_raw_rows_in_a_bare_process(first: Any, project: Projec
     )
     pq.write_table(rows, tmp_path / "rows.parquet")
     script = """
-import sys, json, mlflow, pandas as pd
+import sys
+sys.path = [entry for entry in sys.path if entry != sys.argv[4]]
+import json, mlflow, pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
 found = model.predict(pd.read_parquet(sys.argv[2]))
-assert "pyspark" not in sys.modules and "prefect" not in sys.modules
+import ml_platform
+assert not ml_platform.__path__[0].startswith(sys.argv[4]), "the code that travels with the model"
+import psutil
+assert "prefect" not in sys.modules and not psutil.Process().children(), "no Spark was started"
 print(json.dumps([sorted(p.items()) for p in found["probabilities"]]), file=open(sys.argv[3], "w"))
 """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -100,11 +106,10 @@ print(json.dumps([sorted(p.items()) for p in found["probabilities"]]), file=open
         first["champion"]["uri"],
         str(tmp_path / "rows.parquet"),
         str(tmp_path / "out.json"),
+        str(ROOT),
     ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    import json
-
     alone = np.array([[p for _, p in row] for row in json.loads((tmp_path / "out.json").read_text())])
     on_spark = np.array([[p for _, p in sorted(row)] for row in scored.column("probabilities").to_pylist()])
     np.testing.assert_allclose(alone, on_spark, atol=1e-5)
