@@ -14,3 +14,7 @@ def tick(times: int) -> int:
 def ticking(times: int = 1) -> int:
     """Count one more."""
     return tick(times)
+
+
+if __name__ == "__main__":
+    ticking.cli()

@@ -1,0 +1,84 @@
+"""A user's own CSV: text, gaps and a key column; then an unlabelled file scored with the champion."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.scenarios.conftest import Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
+
+SMALL = ["--keras.epochs", "4", "--keras.hidden", "16", "--xgboost.trees", "15"]
+
+
+def _line(random_: random.Random, customer: int) -> tuple[str, str]:
+    plan = random_.choice(["basic", "plus", "pro"])
+    visits = random_.randint(0, 40)
+    spend = "" if random_.random() < 0.1 else f"{random_.gauss(50, 20):.2f}"
+    stays = visits > 18 or plan == "pro"
+    if random_.random() < 0.05:
+        stays = not stays
+    return f"c{customer:05},{plan},{visits},{spend}", "no" if stays else "yes"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    random_, folder = random.Random(3), tmp_path_factory.mktemp("my tables")
+    labelled, new = folder / "churn 2026.csv", folder / "new.csv"
+    rows = [_line(random_, i) for i in range(900)]
+    gaps = [f"{line}," for line, _ in rows[:3]]
+    lines = [*(f"{line},{label}" for line, label in rows[3:]), *gaps]
+    labelled.write_text("\n".join(["customer,plan,visits,spend,churned", *lines]))
+    unseen = ["n1,basic,3,10.5", "n2,platinum,30,", "n3,pro,1,99"]
+    new.write_text("\n".join(["customer,plan,visits,spend", *unseen]))
+    return labelled, new
+
+
+@pytest.fixture(scope="module")
+def trained(project: Project, tables: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    destination = tmp_path_factory.mktemp("out") / "scored"
+    options = ["--split.key-columns", "customer", "--features.drop", "customer", "--model", "churn"]
+    outcome = project.run(
+        "flows.retrain", "--source", str(tables[0]), "--label", "churned", "--predictions", str(destination),
+        *options, *SMALL, "--json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    return outcome.json
+
+
+def test_the_key_column_is_kept_beside_named_classes(trained: Any) -> None:
+    scored = pq.read_table(trained["predictions"]["uri"].removeprefix("file://"))
+    assert scored.column_names[0] == "customer"
+    assert "visits" not in scored.column_names
+    assert set(scored.column("prediction").to_pylist()) == {"yes", "no"}
+    assert trained["verdict"]["decision"] == "promote"
+    assert trained["champion"]["metrics"]["accuracy"]["value"] > 0.75
+
+
+def test_rows_without_a_label_are_set_aside_and_counted(trained: Any) -> None:
+    assert trained["quarantined"] == 3
+    assert trained["predictions"]["rows"] == 897
+
+
+def test_an_unlabelled_table_is_scored_with_the_champion(
+    trained: Any, project: Project, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """An unknown plan and an empty cell are no errors; every row gets the version that scored it."""
+    arguments = ["--model", "models:/churn@champion", "--source", str(tables[1]), "--keys", "customer"]
+    outcome = project.run(
+        "flows.batch_inference", *arguments, "--predictions", str(tmp_path / "new scores"), "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["predictions"]["rows"] == 3
+    scored = pq.read_table(tmp_path / "new scores").to_pylist()
+    by_customer = {row["customer"]: row for row in scored}
+    assert set(by_customer) == {"n1", "n2", "n3"}
+    assert by_customer["n1"]["prediction"] == "yes"
+    assert by_customer["n3"]["prediction"] == "no"
+    assert {row["error"] for row in scored} == {None}
+    assert {row["model_version"] for row in scored} == {1}
