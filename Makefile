@@ -28,7 +28,7 @@ retrain: setup ## Set up, then run the main job (ARGS="--help" lists its options
 	@$(BIN)/python -m flows.retrain $(ARGS)
 
 test: setup ## Set up, then run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: packages ## Run the tests that need neither Java nor TensorFlow
 	@$(BIN)/python -m pytest -m "$(FAST)" $(ARGS)

@@ -140,6 +140,8 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], console: Console)
     dag.graph(**parameters)  # what is wrong with the graph is said before any server starts
     running = services()
     url = running.prefect_api_url if running else None
+    if running:
+        os.environ.setdefault("MLFLOW_TRACKING_URI", running.mlflow_url)
     with prefect_api(url, meanwhile=lambda: dag.preflight(**parameters)) as api:
         console.print(f"{dag.name} reports to {api}", markup=False, soft_wrap=True)
         with shown(console) as watch, watching(watch):

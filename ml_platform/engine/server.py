@@ -23,6 +23,11 @@ from ml_platform.errors import InfrastructureError
 from ml_platform.store.location import home
 
 
+RECORDING_S = 120
+RECORDING_AFTER_A_FAILURE_S = 15
+"""How long a temporary server may take to record what became of a run. Interrupted tasks may never end."""
+
+
 def configured_api() -> str | None:
     """URL that the environment or the active Prefect profile names."""
     return get_current_settings().api.url
@@ -51,10 +56,12 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
     try:
         meanwhile()
         with temporary_settings(updates={PREFECT_API_URL: server.url(), PREFECT_HOME: home() / "prefect"}):
+            recording_s = RECORDING_AFTER_A_FAILURE_S
             try:
                 yield "a temporary server"
+                recording_s = RECORDING_S
             finally:
-                wait_until_recorded(flow_runs_of_this_process())
+                wait_until_recorded(flow_runs_of_this_process(), timeout_s=recording_s)
     finally:
         server.stop()
 

@@ -107,7 +107,8 @@ def _write(scored: DataFrame, folder: Path) -> int:
     seen = Observation(f"scored-{uuid.uuid4().hex}")
     observed = scored.observe(seen, F.count(F.lit(1)).alias("rows"))
     with spark_failures(f"predictions for {folder.parent} were not written"):
-        observed.write.option("compression", "zstd").parquet(folder.as_uri())
+        # Not as_uri(): Hadoop takes %20 for a part of the name.
+        observed.write.option("compression", "zstd").parquet(f"file://{folder}")
     return int(seen.get["rows"])
 
 

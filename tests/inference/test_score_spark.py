@@ -141,9 +141,9 @@ def test_predictions_are_plain_parquet_that_anyone_can_read(
     spark: SparkSession, frame: DataFrame, people: Path, version: Version, tmp_path: Path
 ) -> None:
     got = score_table(
-        spark, people, version, frame, keys=["id"], destination=str(tmp_path / "out" / "scores")
+        spark, people, version, frame, keys=["id"], destination=str(tmp_path / "out" / "new scores #1")
     )
-    folder = tmp_path / "out" / "scores"
+    folder = tmp_path / "out" / "new scores #1"
     assert got.model_dump() == {
         "uri": folder.as_uri(),
         "rows": 6,
@@ -155,7 +155,7 @@ def test_predictions_are_plain_parquet_that_anyone_can_read(
     assert sorted(table.column("id").to_pylist()) == list("abcdef")
     assert set(table.column("model_version").to_pylist()) == {3}
     assert json.loads((folder / MARKER).read_text())["model_digest"] == version.model.digest
-    assert [path.name for path in folder.parent.iterdir()] == ["scores"]
+    assert [path.name for path in folder.parent.iterdir()] == ["new scores #1"], "nothing else is left there"
 
 
 def test_failed_rows_are_counted(spark: SparkSession, people: Path, version: Version, tmp_path: Path) -> None:

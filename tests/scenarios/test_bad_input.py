@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.scenarios.conftest import Outcome, Project
+from flows.retrain import retrain
+from ml_platform.cli.dag_command import main
+from tests.scenarios.conftest import Project
 
 pytestmark = [pytest.mark.slow]
 
 
-def _refused(project: Project, code: int, said: str, *arguments: str, **environment: str) -> Outcome:
+def _refused(project: Project, code: int, said: str, *arguments: str, **environment: str) -> None:
+    """The command as a process of its own: for what only the start, or the end, of a process shows."""
     outcome = project.run("flows.retrain", *arguments, timeout=300, **environment)
     assert outcome.code == code, outcome.err
-    assert said in " ".join(outcome.err.split()), outcome.err
-    assert "Traceback" not in outcome.err
-    assert outcome.out == ""
-    assert not list((project.home / "data").rglob("manifest.json"))
+    _said_well(project.home, outcome.out, outcome.err, said)
     assert project.leftovers() == []
-    return outcome
+
+
+def _said_well(home: Path, out: str, err: str, said: str) -> None:
+    assert said in " ".join(err.split()), err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not list((home / "data").rglob("manifest.json"))
+
+
+@pytest.fixture
+def refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., None]:
+    """The command in this process, which has the libraries loaded already: the same code, in a second."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(project.home))
+
+    def run(code: int, said: str, *arguments: str) -> None:
+        assert main(retrain, arguments) == code
+        out, err = capfd.readouterr()
+        _said_well(project.home, out, err, said)
+
+    return run
 
 
 @pytest.fixture
@@ -37,32 +58,33 @@ def test_a_missing_file(project: Project, tmp_path: Path) -> None:
     _refused(project, 3, "missing.csv", "--source", str(tmp_path / "missing.csv"), "--label", "y")
 
 
-def test_a_folder_without_data(project: Project, tmp_path: Path) -> None:
-    _refused(project, 3, str(tmp_path), "--source", str(tmp_path), "--label", "y")
+def test_a_folder_without_data(refused: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "nothing here").mkdir()
+    refused(3, "nothing here", "--source", str(tmp_path / "nothing here"), "--label", "y")
 
 
-def test_an_unknown_label_names_the_nearest(project: Project, table: Path) -> None:
-    _refused(project, 2, "did you mean 'churned'?", "--source", str(table), "--label", "churn")
+def test_an_unknown_label_names_the_nearest(refused: Callable[..., None], table: Path) -> None:
+    refused(2, "did you mean 'churned'?", "--source", str(table), "--label", "churn")
 
 
-def test_an_empty_table(project: Project, tmp_path: Path) -> None:
+def test_an_empty_table(refused: Callable[..., None], tmp_path: Path) -> None:
     empty = tmp_path / "empty.csv"
     empty.write_text("customer,churned\n")
-    _refused(project, 3, "empty.csv", "--source", str(empty), "--label", "churned")
+    refused(3, "empty.csv", "--source", str(empty), "--label", "churned")
 
 
-def test_a_corrupt_parquet_file(project: Project, tmp_path: Path) -> None:
+def test_a_corrupt_parquet_file(refused: Callable[..., None], tmp_path: Path) -> None:
     corrupt = tmp_path / "corrupt.parquet"
     corrupt.write_bytes(b"PAR1" + b"\0" * 64)
-    _refused(project, 3, "corrupt.parquet", "--source", str(corrupt), "--label", "y")
+    refused(3, "corrupt.parquet", "--source", str(corrupt), "--label", "y")
 
 
-def test_an_output_that_cannot_be_written(project: Project) -> None:
-    _refused(project, 5, "cannot be written", "--predictions", "/proc/predictions")
+def test_an_output_that_cannot_be_written(refused: Callable[..., None]) -> None:
+    refused(5, "cannot be written", "--predictions", "/proc/predictions")
 
 
-def test_an_unknown_option(project: Project) -> None:
-    _refused(project, 2, "--label", "--lable", "x")
+def test_an_unknown_option(refused: Callable[..., None]) -> None:
+    refused(2, "--label", "--lable", "x")
 
 
 class _AlwaysFails(BaseHTTPRequestHandler):

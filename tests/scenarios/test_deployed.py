@@ -169,6 +169,18 @@ def test_a_schedule_fires(deployed: Api) -> None:
     assert runs[0]["auto_scheduled"]
 
 
+def test_a_command_uses_the_servers_that_are_up_or_configured(deployed: Api, project: Project) -> None:
+    """Found by `make up`'s register, or named by PREFECT_API_URL: no server of its own is started."""
+    for environment in (
+        {},
+        {"PREFECT_API_URL": f"{deployed.prefect}/api", "ML_PLATFORM_HOME": f"{project.home}-2"},
+    ):
+        outcome = project.run("tests.scenarios.ticking", "--times", "41", "--json", **environment)
+        assert outcome.code == 0, outcome.err
+        assert outcome.json == 42
+        assert f"ticking reports to {deployed.prefect}/api" in outcome.err
+
+
 @pytest.mark.browser
 def test_the_pages_read_well_in_a_browser(completed: Any, deployed: Api, tmp_path: Path) -> None:
     """The run page shows the graph's tasks; the form shows titles, descriptions and defaults."""
