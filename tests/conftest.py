@@ -31,3 +31,8 @@ def spark() -> Iterator[SparkSession]:
     placement = SparkPlacement(master="local[2]", driver_memory_mib=1024, conf=conf)
     with open_session(placement) as session:
         yield session
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole flows first: with two workers, nothing long is left for the end."""
+    items.sort(key=lambda item: "/scenarios/" not in str(item.path))

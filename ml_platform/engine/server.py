@@ -22,7 +22,6 @@ from ml_platform.engine.prefect_door import flow_runs_of_this_process, wait_unti
 from ml_platform.errors import InfrastructureError
 from ml_platform.store.location import home
 
-
 RECORDING_S = 120
 RECORDING_AFTER_A_FAILURE_S = 15
 """How long a temporary server may take to record what became of a run. Interrupted tasks may never end."""

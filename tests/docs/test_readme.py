@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """All Python of the README, in its order, as one module (the scoring snippet needs a model of its own)."""
+    """All Python of the README, in its order, as one module (not the scoring snippet)."""
     found = [text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "mlflow" not in text]
     module = tmp_path_factory.mktemp("readme") / "readme.py"
     module.write_text("\n".join(found))

@@ -21,7 +21,7 @@ from ml_platform.resources.leases import close_process_leases
 from ml_platform.resources.progress import report
 from ml_platform.specs.resources import Horovod
 from ml_platform.store.location import runs_folder
-from tests.engine.conftest import CounterSpec
+from tests.counters import CounterSpec
 
 pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.retrain import retrain
@@ -24,11 +25,11 @@ def _refused(project: Project, code: int, said: str, *arguments: str, **environm
     assert project.leftovers() == []
 
 
-def _said_well(home: Path, out: str, err: str, said: str) -> None:
+def _said_well(home: Path, out: str, err: str, said: str, *, kept: int = 0) -> None:
     assert said in " ".join(err.split()), err
     assert "Traceback" not in err
     assert out == ""
-    assert not list((home / "data").rglob("manifest.json"))
+    assert len(list((home / "data").rglob("manifest.json"))) == kept
 
 
 @pytest.fixture
@@ -38,10 +39,10 @@ def refused(
     """The command in this process, which has the libraries loaded already: the same code, in a second."""
     monkeypatch.setenv("ML_PLATFORM_HOME", str(project.home))
 
-    def run(code: int, said: str, *arguments: str) -> None:
+    def run(code: int, said: str, *arguments: str, kept: int = 0) -> None:
         assert main(retrain, arguments) == code
         out, err = capfd.readouterr()
-        _said_well(project.home, out, err, said)
+        _said_well(project.home, out, err, said, kept=kept)
 
     return run
 
@@ -112,17 +113,21 @@ def test_an_mlflow_server_that_answers_500(project: Project, broken_mlflow: str)
 
 
 @pytest.mark.spark
-def test_a_label_with_one_class(project: Project, tmp_path: Path) -> None:
+@pytest.mark.horovod
+@pytest.mark.usefixtures("spark")
+def test_a_label_with_one_class(refused: Callable[..., None], tmp_path: Path) -> None:
     table = tmp_path / "same.csv"
     table.write_text("\n".join(["x,y", *(f"{i},only" for i in range(300))]))
-    _refused(project, 3, "only", "--source", str(table), "--label", "y")
+    refused(3, "only", "--source", str(table), "--label", "y")
 
 
 @pytest.mark.spark
-def test_fewer_rows_than_the_split_and_the_ranks_need(project: Project, tmp_path: Path) -> None:
+@pytest.mark.horovod
+@pytest.mark.usefixtures("spark")
+def test_fewer_rows_than_the_split_and_the_ranks_need(refused: Callable[..., None], tmp_path: Path) -> None:
+    """The table itself was loaded whole; of its parts nothing stays, and no rank outlives the refusal."""
     table = tmp_path / "few.csv"
     table.write_text("\n".join(["x,y", *(f"{i},{i % 2}" for i in range(4))]))
-    outcome = project.run("flows.retrain", "--source", str(table), "--label", "y")
-    assert outcome.code == 3, outcome.err
-    assert "Traceback" not in outcome.err
-    assert project.leftovers() == []
+    refused(3, "4 rows", "--source", str(table), "--label", "y", kept=1)
+    alive = (p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE)
+    assert [p for p in alive if "ml_platform.worker" in p.cmdline()] == []
