@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from ml_platform import FeatureSpec, GateSpec, Horovod, KerasSpec, SplitSpec, XGBoostSpec, dag
+from ml_platform.data.sources import check_columns
 from tasks.data import apply_features, fit_features, load_table, split_table
 from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
 from tasks.report import RetrainReport, report_retrain
@@ -12,7 +13,7 @@ from tasks.score import score_table
 from tasks.train import train_keras, train_xgboost
 
 
-@dag
+@dag(preflight=check_columns)
 def retrain(
     source: str = "sklearn:digits",
     label: str = "label",

@@ -10,7 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ml_platform.engine import Dag as Dag, Graph as Graph, Task as Task, dag as dag, task as task
+    from ml_platform.engine import (
+        Dag as Dag,
+        EngineSpec as EngineSpec,
+        Graph as Graph,
+        Plan as Plan,
+        Task as Task,
+        dag as dag,
+        either as either,
+        map_over as map_over,
+        task as task,
+        when as when,
+    )
     from ml_platform.errors import (
         DataError as DataError,
         DesyncError as DesyncError,
@@ -22,6 +33,7 @@ if TYPE_CHECKING:
         ResourceStartError as ResourceStartError,
         SpecError as SpecError,
         StoreError as StoreError,
+        TaskTimeoutError as TaskTimeoutError,
         TrackingError as TrackingError,
         UsageError as UsageError,
     )
@@ -71,7 +83,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 PUBLIC = {
-    "ml_platform.engine": "Dag Graph Task dag task",
+    "ml_platform.engine": "Dag EngineSpec Graph Plan Task dag either map_over task when",
     "ml_platform.specs.resources": "Horovod HorovodSpec Spark SparkSpec Tracking TrackingSpec",
     "ml_platform.resources.horovod.job": "HorovodJob RankResults",
     "ml_platform.worker.rank": "Fitted Rank",
@@ -84,7 +96,7 @@ PUBLIC = {
     "ml_platform.specs.placements": "BudgetSpec HorovodPlacement Placement SparkPlacement",
     "ml_platform.errors": (
         "DataError DesyncError GraphError InfrastructureError PlatformError PromotionError RankError "
-        "ResourceStartError SpecError StoreError TrackingError UsageError"
+        "ResourceStartError SpecError StoreError TaskTimeoutError TrackingError UsageError"
     ),
 }
 """Where each public name lives. The imports above say the same to type checkers; a test keeps them equal."""

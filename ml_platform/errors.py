@@ -8,6 +8,7 @@ PlatformError                what failed and where, wanted against got, evidence
 ├── DataError             3  the data cannot serve: missing, empty, corrupt, one class, too few rows
 ├── PromotionError        4  a race to promote was lost, or a required promotion was held
 └── InfrastructureError   5  a server, a session, a rank or a disk failed
+    ├── TaskTimeoutError     a task took longer than its `timeout_seconds`
     ├── ResourceStartError   a resource did not start, or could never start here
     ├── RankError            a rank raised, died or fell silent
     ├── DesyncError          ranks that must hold equal bytes do not
@@ -103,6 +104,10 @@ class PromotionError(PlatformError):
 
 class InfrastructureError(PlatformError):
     exit_code = 5
+
+
+class TaskTimeoutError(InfrastructureError):
+    pass
 
 
 class ResourceStartError(InfrastructureError):

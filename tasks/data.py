@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from ml_platform import Dataset, FeatureSpec, FeatureState, Parts, Spark, SplitSpec, Table, task
 from ml_platform.data import load, split
+from ml_platform.data.sources import source_identity
 from ml_platform.features import fit, write
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@task(preflight=load.check_source)
+@task(preflight=load.check_source, probe=source_identity)
 def load_table(source: str, label: str, spark: SparkSession = Spark()) -> Table:
     """Read a labelled table into the store; rows without a usable label go to quarantine."""
     return load.load_table(spark, source, label)

@@ -55,8 +55,8 @@ def choose_challenger(candidates: list[Evaluation], spec: GateSpec) -> Model:
     return gate.choose_challenger(candidates, spec.metric).model
 
 
-@task
-def find_champion(name: str, run: TrackingRun = Tracking()) -> Version | None:
+@task(probe=registry.champion)
+def find_champion(name: str) -> Version | None:
     """The version that serves now, if there is one."""
     return registry.champion(name)
 
@@ -106,7 +106,7 @@ def _unreadable(champion: Version, challenger: Evaluation, spec: GateSpec, uses:
     )
 
 
-@task
+@task(verify=registry.still_champion)
 def promote(
     challenger: Evaluation,
     verdict: Verdict,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml_platform import Dataset, Predictions, Spark, Tracking, Version, task
-from ml_platform.data.sources import open_source
+from ml_platform import Dataset, Predictions, Spark, Version, task
+from ml_platform.data.sources import open_source, source_identity
 from ml_platform.inference.destination import check_destination
 from ml_platform.inference.score import score_table as score
-from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.datasets import spark_frame
 from ml_platform.store.location import home
 from ml_platform.tracking import registry
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@task
-def find_version(uri: str, run: TrackingRun = Tracking()) -> Version:
+@task(probe=registry.find)
+def find_version(uri: str) -> Version:
     """The registered version behind an alias. Asked once per run: all rows get the same version."""
     return registry.find(uri)
 
@@ -32,7 +31,13 @@ def check_scoring(source: str | None, destination: str | None) -> None:
         check_destination(destination)
 
 
-@task(preflight=check_scoring)
+def probe_scoring(source: str | None, destination: str | None) -> dict[str, object]:
+    """What scoring sees besides its arguments: the content of the table, and where results go by default."""
+    content = source_identity(source) if source is not None else None
+    return {"source": content, "folder": destination or str(home() / "predictions")}
+
+
+@task(preflight=check_scoring, probe=probe_scoring)
 def score_table(
     version: Version | None,
     table: Dataset | None,

@@ -48,7 +48,7 @@ class CounterLease:
         self.happened.append(f"{task} uses {self.name}")
         yield self.happened
 
-    def cancel(self) -> None:
+    def cancel(self, task: str | None = None) -> None:
         self.happened.append(f"cancelled {self.name}")
 
     def close(self, error: BaseException | None = None) -> None:

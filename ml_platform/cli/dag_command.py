@@ -1,8 +1,10 @@
-"""The command line that every dag has: `python -m flows.retrain [run|graph] [options]`."""
+"""The command line that every dag has: `python -m flows.retrain [plan|resume|graph|runs|show|diff] …`."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json as json_module
 import os
 import signal
 import sys
@@ -11,15 +13,18 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import cyclopts
 from cyclopts import Parameter
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
+from ml_platform.cli.run_commands import diff, runs, show
 from ml_platform.cli.watch import shown
-from ml_platform.engine.run import watching
+from ml_platform.engine.events import watching
+from ml_platform.engine.plan import EngineSpec
+from ml_platform.engine.resume import resumed_parameters
 from ml_platform.engine.server import prefect_api
 from ml_platform.errors import InfrastructureError, PlatformError, SpecError
 from ml_platform.store.location import home
@@ -38,6 +43,27 @@ PlacementName = Annotated[
         help="Where it runs: `local`, or a file in deployments/placements (ML_PLATFORM_PLACEMENT).",
     ),
 ]
+
+
+Names = Annotated[tuple[str, ...], Parameter(group="Run", negative="")]
+_RUN_OPTIONS: dict[str, tuple[Any, Any]] = {"json": (Json, False), "placement": (PlacementName, None)}
+_ENGINE_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "force": (
+        Annotated[Names, Parameter(help="Tasks that run even if a result of theirs is stored.")],
+        (),
+    ),
+    "until": (
+        Annotated[str | None, Parameter(group="Run", help="Run this task and what it needs, nothing else.")],
+        None,
+    ),
+    "on_failure": (
+        Annotated[
+            Literal["stop", "finish"],
+            Parameter(group="Run", help="After a failure: stop everything, or finish what does not need it."),
+        ],
+        "stop",
+    ),
+}
 
 
 def main(dag: Dag[..., Any], argv: Sequence[str] | None = None) -> int:
@@ -63,11 +89,65 @@ def _app(dag: Dag[..., Any]) -> Callable[..., int | None]:
         version_flags=[],
         help_format="plaintext",
     )
-    app.default(_command(dag, _run, {"json": (Json, False), "placement": (PlacementName, None)}))
+    app.default(_command(dag, _run, {**_ENGINE_OPTIONS, **_RUN_OPTIONS}))
+    app.command(
+        _command(dag, _plan, {**_ENGINE_OPTIONS, **_RUN_OPTIONS}),
+        name="plan",
+        help="Say what a run would do now, and why; runs nothing.",
+    )
+    app.command(_resume_command(dag), name="resume")
     app.command(
         _command(dag, _graph, {}), name="graph", help="Print the graph as a Mermaid flowchart; runs nothing."
     )
+    for command in (runs, show, diff):
+        app.command(functools.partial(command, dag.name), name=command.__name__, help=inspect.getdoc(command))
     return app
+
+
+def _resume_command(dag: Dag[..., Any]) -> Callable[..., int]:
+    def resume(
+        run: str,
+        /,
+        *,
+        from_: Annotated[str | None, Parameter(name="--from")] = None,
+        set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+        accept: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+        json: Json = False,
+        placement: PlacementName = None,
+        dry_run: Annotated[bool, Parameter(negative="")] = False,
+    ) -> int:
+        """Continue an earlier run under the present code: reuses what is still valid, runs the rest.
+
+        Parameters
+        ----------
+        run
+            Name of the run; `runs` lists them.
+        from_
+            Run this task and all after it anew. What comes before must be reusable.
+        set_
+            Parameters that differ from those of that run: keras.rate=0.01
+        accept
+            Tasks whose old result is reused although their code or input has changed.
+        dry_run
+            Only say what it would do, and why.
+        """
+        overrides = dict(map(_assignment, set_))
+        engine = EngineSpec(mode="resume", run=run, from_task=from_, accept=accept, overrides=overrides)
+        parameters = resumed_parameters(dag, engine)
+        act = _show_plan if dry_run else _run_with
+        return act(dag, parameters, engine, json=json, placement=placement)
+
+    return resume
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SpecError(f"--set {text!r} sets nothing", wanted="--set NAME=VALUE, such as keras.rate=0.01")
+    try:
+        return name, json_module.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _program(dag: Dag[..., Any]) -> str:
@@ -84,7 +164,7 @@ def _command(
         return do(dag, arguments, **own)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    declared = inspect.signature(dag.fn).parameters.values()
+    declared = [p for p in inspect.signature(dag.fn).parameters.values() if p.name != "engine"]
     parameters = [parameter.replace(kind=keyword) for parameter in declared]
     parameters += [
         inspect.Parameter(name, keyword, default=default, annotation=annotation)
@@ -113,16 +193,68 @@ def _graph(dag: Dag[..., Any], parameters: dict[str, Any]) -> int:
     return 0
 
 
-def _run(dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placement: str | None) -> int:
+def _run(
+    dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placement: str | None, **engine: Any
+) -> int:
+    return _run_with(dag, parameters, EngineSpec(**engine), json=json, placement=placement)
+
+
+def _plan(
+    dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placement: str | None, **engine: Any
+) -> int:
+    return _show_plan(dag, parameters, EngineSpec(mode="plan", **engine), json=json, placement=placement)
+
+
+def _show_plan(
+    dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, *, json: bool, placement: str | None
+) -> int:
+    from ml_platform.engine.flow_run import plan
+
+    _place(placement)
+    _use_running_services()
+    dag.check(**parameters)
+    with _quiet(_log_file(dag)) as (out, err):
+        try:
+            planned = plan(dag, parameters, engine)
+        except Exception as error:  # noqa: BLE001  (whatever it is, a person reads it here)
+            return _explain(error, Console(file=err, highlight=False), _log_file(dag))
+        _print_result(planned.plan, out, json=json)
+        for fault in planned.faults:
+            print(f"{type(fault).__name__}: {fault}", file=err)
+    return planned.faults[0].exit_code if planned.faults else 0
+
+
+def _place(placement: str | None) -> None:
     if placement is not None:
         from ml_platform.resources.placement import load_placement
 
         os.environ["ML_PLATFORM_PLACEMENT"] = load_placement(placement).name
-    log = home() / "logs" / f"{dag.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+
+
+def _use_running_services() -> str | None:
+    """Let this process use the MLflow server of `make up`. Returns the Prefect API of it."""
+    from ml_platform.cli.services import services
+
+    running = services()
+    if running is None:
+        return None
+    os.environ.setdefault("MLFLOW_TRACKING_URI", running.mlflow_url)
+    return running.prefect_api_url
+
+
+def _log_file(dag: Dag[..., Any]) -> Path:
+    return home() / "logs" / f"{dag.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+
+
+def _run_with(
+    dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, *, json: bool, placement: str | None
+) -> int:
+    _place(placement)
+    log = _log_file(dag)
     with _quiet(log) as (out, err), _terminable():
         console = Console(file=err, highlight=False)
         try:
-            result = _run_shown(dag, parameters, console)
+            result = _run_shown(dag, parameters, engine, console)
         except KeyboardInterrupt:
             console.print(
                 "interrupted: Spark jobs and ranks were cancelled, nothing was registered half", markup=False
@@ -134,18 +266,22 @@ def _run(dag: Dag[..., Any], parameters: dict[str, Any], *, json: bool, placemen
     return 0
 
 
-def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], console: Console) -> Any:
-    from ml_platform.cli.services import services
-
+def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, console: Console) -> Any:
     dag.graph(**parameters)  # what is wrong with the graph is said before any server starts
-    running = services()
-    url = running.prefect_api_url if running else None
-    if running:
-        os.environ.setdefault("MLFLOW_TRACKING_URI", running.mlflow_url)
-    with prefect_api(url, meanwhile=lambda: dag.preflight(**parameters)) as api:
+    url = _use_running_services()
+    with prefect_api(url, meanwhile=lambda: _check(dag, parameters, engine)) as api:
         console.print(f"{dag.name} reports to {api}", markup=False, soft_wrap=True)
         with shown(console) as watch, watching(watch):
-            return dag(**parameters)
+            return dag(engine=engine, **parameters)
+
+
+def _check(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> None:
+    """Say what stands in the way while the server still starts."""
+    from ml_platform.engine.check import refuse
+    from ml_platform.engine.flow_run import plan
+
+    dag.check(**parameters)
+    refuse(dag.name, plan(dag, parameters, engine).faults)
 
 
 def _explain(error: BaseException, console: Console, log: Path) -> int:
@@ -173,8 +309,6 @@ def _print_result(result: Any, out: TextIO, *, json: bool) -> None:
     if isinstance(result, BaseModel) and json:
         print(result.model_dump_json(indent=2), file=out, flush=True)
     elif json:
-        import json as json_module
-
         print(json_module.dumps(result, default=repr), file=out, flush=True)
     else:
         Console(file=out, highlight=False).print(result, soft_wrap=True)

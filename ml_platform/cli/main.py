@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.exceptions import CycloptsError
 from rich.console import Console
 
+from ml_platform.cli.cache import cache
 from ml_platform.errors import PlatformError
 
 INTERRUPTED = 130
@@ -21,6 +22,8 @@ app = cyclopts.App(
     version_flags=[],
     result_action="return_value",
 )
+
+app.command(cache)
 
 Port = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1, lte=65535))]
 

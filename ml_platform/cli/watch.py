@@ -15,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ml_platform.engine.run import TaskEvent
+    from ml_platform.engine.events import TaskEvent
 
 _MARKS = {
     "waiting": ("·", "dim"),
     "running": ("▶", "bold cyan"),
     "done": ("✓", "green"),
+    "cached": ("✓", "dim green"),
     "failed": ("✗", "bold red"),
     "skipped": ("–", "dim"),
 }
@@ -82,7 +83,7 @@ class LiveTable:
         for event in list(self._events.values()):
             mark, style = _MARKS[event.state]
             bar = ProgressBar(total=event.total, completed=event.done or 0) if self._moves(event) else ""
-            message = event.message if event.state in ("running", "failed") else ""
+            message = event.message if event.state in ("running", "failed", "cached") else ""
             table.add_row(Text(mark, style), Text(event.node, style), self._elapsed(event), bar, message)
         return table
 
@@ -91,7 +92,7 @@ class LiveTable:
         return event.state == "running" and event.total is not None
 
     def _elapsed(self, event: TaskEvent) -> str:
-        if event.state in ("waiting", "skipped"):
+        if event.state in ("waiting", "skipped", "cached"):
             return ""
         running = event.state == "running"
         seconds = time.monotonic() - self._began[event.node] if running else event.seconds

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ml_platform.errors import DataError
 from ml_platform.features.labels import has_fractions, label_names, name_counts
 from ml_platform.specs.references import Dataset
-from ml_platform.store.folders import local_path
 from ml_platform.store.manifest import dataset_files
+from ml_platform.store.parquet_files import open_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,9 +69,7 @@ def _regression(source: str, label: str, got: str) -> DataError:
 
 
 def _label_columns(dataset: Dataset, label: str) -> Iterator[pa.Array]:
-    from pyarrow import parquet
-
     for file in dataset_files(dataset):
-        with parquet.ParquetFile(local_path(file.uri)) as opened:
+        with open_parquet(file.uri) as opened:
             for batch in opened.iter_batches(columns=[label]):
                 yield batch.column(0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_platform.errors import DataError
+from ml_platform.store.contents import content_digests
 from ml_platform.store.folders import spark_path
 from ml_platform.store.spark_failures import spark_failures
 
@@ -66,6 +67,10 @@ class CsvSource:
         next(records, None)
         if next(records, None) is None:
             raise DataError(f"{self._path} is empty", wanted="rows below the header", got="a header alone")
+
+    def identity(self) -> dict[str, str]:
+        (digest,) = content_digests([self._path]).values()
+        return {self._path.name: digest}
 
     def frame(self, spark: SparkSession) -> DataFrame:
         self.check()

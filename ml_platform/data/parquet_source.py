@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ml_platform.errors import DataError
+from ml_platform.store.contents import content_digests
 from ml_platform.store.folders import spark_path
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class ParquetSource:
         if rows == 0:
             got = f"0 rows in {len(self._files)} files"
             raise DataError(f"{self._root} is empty", wanted="rows", got=got)
+
+    def identity(self) -> dict[str, str]:
+        found = content_digests(self._files)
+        root = self._root if self._root.is_dir() else self._root.parent
+        return {str(Path(path).relative_to(root)): digest for path, digest in found.items()}
 
     def frame(self, spark: SparkSession) -> DataFrame:
         self.check()

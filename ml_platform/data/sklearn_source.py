@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ml_platform.errors import SpecError, nearest
@@ -29,6 +30,9 @@ class SklearnSource:
 
     def check(self) -> None:
         """Bundled tables are whole."""
+
+    def identity(self) -> dict[str, str]:
+        return {"scikit-learn": version("scikit-learn")}
 
     def frame(self, spark: SparkSession) -> DataFrame:
         return spark.createDataFrame(self._table)

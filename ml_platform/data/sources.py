@@ -5,13 +5,13 @@ A new kind of source is one new file and one line in `READERS`.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ml_platform.errors import DataError, SpecError, nearest
+from ml_platform.specs.registry import load_named
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class Source(Protocol):
 
     def check(self) -> None:
         """Refuse what is empty or corrupt, as far as a look from outside can tell."""
+
+    def identity(self) -> dict[str, str]:
+        """What it holds now, as digests of files or as a version. Equal only for equal content."""
 
     def frame(self, spark: SparkSession) -> DataFrame:
         """The table, with typed columns named as `columns` says."""
@@ -94,6 +97,35 @@ def check_source(source: str, label: str) -> None:
     opened.check()
 
 
+def source_identity(source: str) -> dict[str, str]:
+    """What a source holds now: part of the key of whoever reads it.
+
+    Raises:
+        DataError: It is missing or cannot be read.
+    """
+    return open_source(source).identity()
+
+
+def check_columns(source: str, label: str, score: str | None) -> None:
+    """Refuse, before anything starts, a table to score that lacks columns of the one to learn from.
+
+    Raises:
+        DataError: Names what is missing, with the nearest names.
+        SpecError: A source names what does not exist.
+    """
+    if score is None:
+        return
+    have = source_columns(score)
+    lacking = [name for name in source_columns(source) if name not in (label, *have)]
+    if lacking:
+        raise DataError(
+            f"{score} cannot be scored by a model of {source}",
+            wanted=f"column {', '.join(map(repr, lacking))}",
+            got=", ".join(have),
+            hint=nearest(lacking[0], have),
+        )
+
+
 def check_label(opened: Source, source: str, label: str) -> None:
     """Refuse column names that clash, and a label that is none of them."""
     names = opened.columns()
@@ -106,8 +138,7 @@ def check_label(opened: Source, source: str, label: str) -> None:
 
 
 def _reader(kind: str, source: str) -> Source:
-    module, _, name = READERS[kind].partition(":")
-    reader: type[Source] = getattr(importlib.import_module(module), name)
+    reader: type[Source] = load_named(READERS[kind])
     return reader(source)
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import ValidationError
 
-from ml_platform.engine.graph import Graph, Node, Reference, references_in
-from ml_platform.engine.task import _adapter
-from ml_platform.engine.types import field_type, fits, type_name
+from ml_platform.engine.decide import known_arguments
+from ml_platform.engine.graph import Condition, Either, Graph, Node, Reference, references_in
+from ml_platform.engine.outputs import Output, adapter
+from ml_platform.engine.types import (
+    contract_of,
+    field_type,
+    fits,
+    item_types,
+    list_item,
+    list_of,
+    optional,
+    type_name,
+    union,
+)
 from ml_platform.errors import GraphError, PlatformError
 from ml_platform.resources.leases import Leases
+from ml_platform.specs.contracts import missing
 
 
 def check_types(graph: Graph) -> None:
@@ -31,77 +42,114 @@ def check_types(graph: Graph) -> None:
 def _faults(graph: Graph, node: Node) -> Iterator[str]:
     for parameter, value in node.arguments.items():
         wanted = node.task.types[parameter]
-        got = None if _argument_fits(graph, value, wanted) else _shown(graph, value)
-        if got is not None:
+        if node.over == parameter:
+            wanted = list_of(wanted)
+        for got in _misfits(graph, node, value, wanted):
             yield f"{node.name}.{parameter} ({node.where}): wanted {type_name(wanted)}, got {got}"
 
 
-def _argument_fits(graph: Graph, value: Any, wanted: Any) -> bool:
-    if isinstance(value, Reference):
-        return fits(reference_type(graph, value), wanted)
-    if next(references_in(value), None) is not None:
-        return fits(_container_type(graph, value), wanted)
+def _misfits(graph: Graph, node: Node, value: Any, wanted: Any) -> Iterator[str]:
+    if next(references_in(value), None) is None:
+        if not _is_valid(value, wanted):
+            yield _shown(value)
+        return
+    got = _type_of(graph, node, value)
+    if not fits(got, wanted):
+        yield f"{type_name(got)} from {value}" if isinstance(value, Reference | Either) else type_name(got)
+    elif isinstance(value, Reference):
+        yield from _missing_columns(graph, value, wanted)
+
+
+def _is_valid(value: Any, wanted: Any) -> bool:
     try:
-        _adapter(wanted).validate_python(value, strict=True)
+        adapter(wanted).validate_python(value, strict=True)
     except ValidationError:
         return False
     return True
 
 
-def reference_type(graph: Graph, reference: Reference) -> Any:
-    """Type of what a reference stands for."""
-    found = graph[reference.node].task.output_type
-    for name in reference.path:
-        found = field_type(found, name)
+def _missing_columns(graph: Graph, reference: Reference, wanted: Any) -> Iterator[str]:
+    """What the contract of the parameter needs and that of the output does not promise.
+
+    An output without a contract is checked when it is there, at the border of the task.
+    """
+    needed, produced = contract_of(wanted), contract_of(_annotation(graph, reference))
+    if needed is not None and produced is not None and (reasons := missing(needed, produced)):
+        yield f"from {reference}: {'; '.join(reasons)}"
+
+
+def _annotation(graph: Graph, reference: Reference) -> Any:
+    node = graph[reference.node]
+    found = node.task.output_type if node.over is None else list_of(node.task.output_type)
+    for at in reference.path:
+        members = item_types(found)
+        found = (
+            field_type(found, at) if isinstance(at, str) else (members or (list_item(found),) * (at + 1))[at]
+        )
     return found
 
 
-def _container_type(graph: Graph, value: Any) -> Any:
-    """Type of a list, tuple or dict that holds references."""
+def _type_of(graph: Graph, user: Node, value: Any) -> Any:
+    """Type of an argument that holds references; as `user` sees it, when they stand in branches."""
     if isinstance(value, Reference):
-        return reference_type(graph, value)
+        found = _annotation(graph, value)
+        taken = set(graph[value.node].conditions) <= set(user.conditions)
+        return found if taken else optional(found)
+    if isinstance(value, Either):
+        found = union([_annotation(graph, option) for option in value.options])
+        return found if _exhaustive(graph, value) else optional(found)
     if isinstance(value, list):
-        return list[_union([_container_type(graph, member) for member in value])]  # type: ignore[misc]
+        return list[union([_type_of(graph, user, member) for member in value])]  # type: ignore[misc]
     if isinstance(value, tuple):
-        return tuple[tuple(_container_type(graph, member) for member in value)]  # type: ignore[misc]
+        return tuple[tuple(_type_of(graph, user, member) for member in value)]  # type: ignore[misc]
     if isinstance(value, dict):
-        keys, members = [type(key) for key in value], [_container_type(graph, m) for m in value.values()]
-        return dict[_union(keys), _union(members)]  # type: ignore[misc]
+        members = [_type_of(graph, user, member) for member in value.values()]
+        return dict[union([type(key) for key in value]), union(members)]  # type: ignore[misc]
     return type(value)
 
 
-def _union(members: list[Any]) -> Any:
-    found = members[0]
-    for member in members[1:]:
-        found = found | member
-    return found
+def _exhaustive(graph: Graph, value: Either) -> bool:
+    """Whether one of the options always runs: one has no condition, or two have opposite ones."""
+    conditions = [graph[option.node].conditions for option in value.options]
+    opposite = {
+        (Condition(c.reference, c.values, not c.negated),)
+        for (c, *more) in filter(None, conditions)
+        if not more
+    }
+    return () in conditions or not opposite.isdisjoint(conditions)
 
 
-def _shown(graph: Graph, value: Any) -> str:
-    if isinstance(value, Reference):
-        return f"{type_name(reference_type(graph, value))} from {value}"
-    if next(references_in(value), None) is not None:
-        return type_name(_container_type(graph, value))
+def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def preflight(graph: Graph, leases: Leases) -> None:
-    """Ask every resource and task whether it could work, before anything starts.
+def preflight_faults(
+    nodes: Sequence[Node], outputs: Mapping[str, Output], leases: Leases
+) -> list[tuple[str, PlatformError]]:
+    """Ask every resource and task of these nodes whether it could work. They only look.
 
-    Raises:
-        PlatformError: The one thing that stands in the way, or all of them under the first one's type.
+    Args:
+        outputs: What is known already: a task is asked once all that it wants to know is.
+    Returns:
+        What stands in the way, with the first node that it stops.
     """
-    questions = [*_resource_questions(graph, leases), *_task_questions(graph)]
+    questions = [*_resource_questions(nodes, leases), *_task_questions(nodes, outputs)]
+    if not questions:
+        return []
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="preflight") as pool:
-        answers = [error for error in pool.map(_ask, questions) if error is not None]
-    if len(answers) == 1:
-        raise answers[0]
-    if answers:
-        raise type(answers[0])(
-            f"{len(answers)} things stand in the way of {graph.name}",
-            evidence="\n".join(map(str, answers)),
-        ) from answers[0]
+        answers = pool.map(_ask, [question for _, question in questions])
+        return [(name, error) for (name, _), error in zip(questions, answers, strict=True) if error]
+
+
+def refuse(dag: str, faults: Sequence[PlatformError]) -> None:
+    """Raise what stands in the way of a run: the one thing, or all of them under the first one's type."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise type(faults[0])(
+            f"{len(faults)} things stand in the way of {dag}", evidence="\n".join(map(str, faults))
+        ) from faults[0]
 
 
 def _ask(question: Callable[[], None]) -> PlatformError | None:
@@ -112,25 +160,24 @@ def _ask(question: Callable[[], None]) -> PlatformError | None:
     return None
 
 
-def _resource_questions(graph: Graph, leases: Leases) -> Iterator[Callable[[], None]]:
+def _resource_questions(nodes: Sequence[Node], leases: Leases) -> Iterator[tuple[str, Callable[[], None]]]:
     asked: set[str] = set()
-    for node in graph.nodes:
+    for node in nodes:
         resolved = leases.resolve(node.resources)
         unasked = [spec for spec in resolved.values() if repr(spec) not in asked]
         asked.update(map(repr, unasked))
         if unasked:
-            yield _bound(leases.preflight, unasked, task=node.name)
+            yield node.name, _bound(leases.preflight, unasked, task=node.name)
 
 
-def _task_questions(graph: Graph) -> Iterator[Callable[[], None]]:
-    for node in graph.nodes:
+def _task_questions(
+    nodes: Sequence[Node], outputs: Mapping[str, Output]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    for node in nodes:
         ask = node.task.preflight
-        if ask is None:
-            continue
-        wanted = inspect.signature(ask).parameters
-        known = {name: node.arguments[name] for name in wanted if name in node.arguments}
-        if len(known) == len(wanted) and next(references_in(known), None) is None:
-            yield _bound(ask, **known)
+        known = None if ask is None else known_arguments(ask, node, outputs)
+        if ask is not None and known is not None:
+            yield node.name, _bound(ask, **known)
 
 
 def _bound(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], None]:

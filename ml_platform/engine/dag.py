@@ -11,12 +11,15 @@ from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 import prefect
 
-from ml_platform.engine.check import check_types, preflight
+from ml_platform.engine.check import check_types
 from ml_platform.engine.graph import Graph
+from ml_platform.engine.lint import lint
+from ml_platform.engine.plan import EngineSpec, Plan
 from ml_platform.engine.trace import current_trace, trace
 from ml_platform.errors import GraphError
-from ml_platform.resources.leases import Leases, Scope
-from ml_platform.resources.placement import load_placement
+
+ENGINE = "engine"
+"""The reserved parameter of every dag: see `EngineSpec`."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,10 +30,14 @@ class Dag(prefect.Flow[P, R], Generic[P, R]):
 
     Args:
         function: Calls tasks on parameters and on promises of other tasks; returns promises.
+        preflight: Called before anything starts, with those parameters that it names. Must only read.
+            Raises a `PlatformError` when no run with these parameters could work.
         options: Options of `prefect.Flow`, except `task_runner`: the engine runs the graph itself.
     """
 
-    def __init__(self, function: Callable[P, R], **options: Any) -> None:
+    def __init__(
+        self, function: Callable[P, R], *, preflight: Callable[..., None] | None = None, **options: Any
+    ) -> None:
         where = f"{function.__module__}.{function.__qualname__}"
         if inspect.iscoroutinefunction(function):
             raise GraphError(
@@ -40,17 +47,23 @@ class Dag(prefect.Flow[P, R], Generic[P, R]):
             raise GraphError(
                 f"dag {where} names a task_runner", hint="the engine runs tasks side by side itself"
             )
+        if ENGINE in inspect.signature(function).parameters:
+            raise GraphError(f"dag {where} has a parameter {ENGINE!r}", hint="that name is the engine's own")
+        lint(function)
         self.function = function
+        self.preflight = preflight
         self.options = options
         super().__init__(fn=_runner(self), **{"persist_result": False, **options})
         if function.__module__ == "__main__":
             self._entrypoint = f"{inspect.getfile(function)}:{function.__qualname__}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it, as a Prefect flow run."""
-        if current_trace() is not None:
-            raise GraphError(f"dag {self.name!r} is called inside another dag", hint="call its tasks there")
-        return super().__call__(*args, **kwargs)
+        """Run it, as a Prefect flow run. Called in another dag, its tasks become part of that one."""
+        under_way = current_trace()
+        if under_way is None:
+            return super().__call__(*args, **kwargs)
+        with under_way.inside(self.name):
+            return self.function(*args, **kwargs)
 
     def graph(self, **parameters: Any) -> Graph:
         """The graph for these parameters, traced and type-checked. Runs nothing.
@@ -62,24 +75,33 @@ class Dag(prefect.Flow[P, R], Generic[P, R]):
         check_types(graph)
         return graph
 
-    def preflight(self, **parameters: Any) -> None:
-        """Ask every task and resource whether it could work, under the present placement. Runs nothing.
+    def plan(self, *, engine: EngineSpec | None = None, **parameters: Any) -> Plan:
+        """What a run with these parameters would do now, and why. Runs nothing, and needs no server.
 
         Raises:
-            PlatformError: What stands in the way.
+            GraphError: The graph cannot run.
         """
-        scope = Scope(name=self.name, run="preflight", placement=load_placement())
-        preflight(self.graph(**parameters), Leases(scope))
+        from ml_platform.engine.flow_run import plan
+
+        return plan(self, parameters, engine or EngineSpec()).plan
+
+    def check(self, **parameters: Any) -> None:
+        """Ask the dag's own preflight. Raises what it raises."""
+        if self.preflight is not None:
+            known = self.with_defaults(parameters)
+            wanted = inspect.signature(self.preflight).parameters
+            self.preflight(**{name: known[name] for name in wanted})
 
     def with_defaults(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """All parameters, validated as Prefect validates those of a run."""
+        """All parameters but the engine's, validated as Prefect validates those of a run."""
         bound = inspect.signature(self.fn).bind(**parameters)
         bound.apply_defaults()
-        return self.validate_parameters(dict(bound.arguments))
+        validated = self.validate_parameters(dict(bound.arguments))
+        return {name: value for name, value in validated.items() if name != ENGINE}
 
     def with_options(self, **options: Any) -> Dag[P, R]:
         """This dag with other options. Stays a dag."""
-        other = type(self)(self.function, **{**self.options, **options})
+        other = type(self)(self.function, **{"preflight": self.preflight, **self.options, **options})
         other._storage, other._entrypoint = self._storage, self._entrypoint
         return other
 
@@ -104,7 +126,9 @@ class Dag(prefect.Flow[P, R], Generic[P, R]):
 @overload
 def dag(function: Callable[P, R], /) -> Dag[P, R]: ...
 @overload
-def dag(**options: Any) -> Callable[[Callable[P, R]], Dag[P, R]]: ...
+def dag(
+    *, preflight: Callable[..., None] | None = None, **options: Any
+) -> Callable[[Callable[P, R]], Dag[P, R]]: ...
 def dag(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a dag. Options are those of `prefect.flow`."""
     if function is None:
@@ -125,15 +149,19 @@ def _runner(dag: Dag[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(dag.function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        from ml_platform.engine.run import execute
+        from ml_platform.engine.flow_run import execute
 
         bound = inspect.signature(run).bind(*args, **kwargs)
         bound.apply_defaults()
-        return execute(dag, dict(bound.arguments))
+        parameters = dict(bound.arguments)
+        return execute(dag, parameters, parameters.pop(ENGINE))
 
     hints = get_type_hints(dag.function, include_extras=True)
     signature = inspect.signature(dag.function)
     typed = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()]
+    hints[ENGINE] = EngineSpec
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    typed.append(inspect.Parameter(ENGINE, keyword, default=EngineSpec(), annotation=EngineSpec))
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=typed, return_annotation=hints.get("return", signature.return_annotation)
     )

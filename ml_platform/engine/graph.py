@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from ml_platform.specs.resources import ResourceSpec
 
@@ -12,27 +13,76 @@ if TYPE_CHECKING:
     from ml_platform.engine.task import Task
 
 
+class Skipped:
+    """The output of a node whose branch was not taken. Elsewhere it stands as None."""
+
+    def __repr__(self) -> str:
+        return "SKIPPED"
+
+
+SKIPPED: Final = Skipped()
+
+
 @dataclass(frozen=True)
 class Reference:
-    """The output of a node, or a field of it, standing as an argument of another node."""
+    """The output of a node, a field or an item of it, standing as an argument of another node."""
 
     node: str
-    path: tuple[str, ...] = ()
+    path: tuple[str | int, ...] = ()
 
     def __str__(self) -> str:
-        return ".".join((self.node, *self.path))
+        return self.node + "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in self.path)
 
     def resolve(self, results: Mapping[str, Any]) -> Any:
-        """The value itself, once the node has run."""
+        """The value itself, once the node has run. None when it was skipped."""
         value = results[self.node]
-        for name in self.path:
-            value = getattr(value, name)
+        if value is SKIPPED:
+            return None
+        for at in self.path:
+            value = value[at] if isinstance(at, int) else getattr(value, at)
         return value
 
 
 @dataclass(frozen=True)
+class Either:
+    """The first of several references whose branch was taken."""
+
+    options: tuple[Reference, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.options))
+
+    def resolve(self, results: Mapping[str, Any]) -> Any:
+        """The value of the first option that was not skipped; None when all were."""
+        taken = (option for option in self.options if results[option.node] is not SKIPPED)
+        first = next(taken, None)
+        return None if first is None else first.resolve(results)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When the nodes of a branch run: the reference's value is among `values` (or is not)."""
+
+    reference: Reference
+    values: tuple[Any, ...] = (True,)
+    negated: bool = False
+
+    def __str__(self) -> str:
+        said = " or ".join(map(repr, self.values))
+        return f"{self.reference} is {'not ' if self.negated else ''}{said}"
+
+    def holds(self, results: Mapping[str, Any]) -> bool:
+        """Whether the branch is taken, once the reference's node has run."""
+        return (self.reference.resolve(results) in self.values) is not self.negated
+
+
+@dataclass(frozen=True)
 class Node:
-    """A task with its bound arguments."""
+    """A task with its bound arguments.
+
+    `over` names the parameter that takes each item of a list which is known only when its node has run;
+    the argument is then a reference to the list, and the node's output a list.
+    """
 
     name: str
     task: Task[..., Any] = field(compare=False, repr=False)
@@ -40,18 +90,35 @@ class Node:
     arguments: Mapping[str, Any]
     resources: Mapping[str, ResourceSpec]
     where: str = field(compare=False)
+    conditions: tuple[Condition, ...] = ()
+    over: str | None = None
 
-    @property
+    @cached_property
     def inputs(self) -> dict[str, tuple[Reference, ...]]:
         """References per parameter, in the order in which they stand."""
         found = {name: tuple(references_in(value)) for name, value in self.arguments.items()}
         return {name: references for name, references in found.items() if references}
 
-    @property
+    @cached_property
     def parents(self) -> tuple[str, ...]:
-        """Nodes that must have run before, each once."""
+        """Nodes that must have ended before, each once."""
         names = [reference.node for references in self.inputs.values() for reference in references]
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys([*names, *(condition.reference.node for condition in self.conditions)]))
+
+    def expanded(self, items: int) -> tuple[Node, ...]:
+        """One node for each item of the list that this node maps over."""
+        if self.over is None:
+            return (self,)
+        whole: Reference = self.arguments[self.over]
+        return tuple(
+            replace(
+                self,
+                name=f"{self.name}[{at}]",
+                arguments={**self.arguments, self.over: Reference(whole.node, (*whole.path, at))},
+                over=None,
+            )
+            for at in range(items)
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +130,14 @@ class Graph:
     output: Any = None
 
     def __getitem__(self, name: str) -> Node:
-        return next(node for node in self.nodes if node.name == name)
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
 
     @property
     def edges(self) -> tuple[tuple[str, str, str], ...]:
@@ -76,14 +150,33 @@ class Graph:
         ]
         return tuple(dict.fromkeys(found))
 
+    def upstream(self, name: str) -> set[str]:
+        """A node and all that it needs."""
+        found, waiting = set(), [name]
+        while waiting:
+            current = waiting.pop()
+            if current not in found:
+                found.add(current)
+                waiting.extend(self[current].parents)
+        return found
+
+    def downstream(self, name: str) -> set[str]:
+        """A node and all that need it. Nodes stand after their parents, so one pass finds them."""
+        found = {name}
+        for node in self.nodes:
+            if not found.isdisjoint(node.parents):
+                found.add(node.name)
+        return found
+
     def to_mermaid(self, states: Mapping[str, str] | None = None) -> str:
         """A Mermaid flowchart: tasks as boxes with their resources, edges labelled by parameter."""
         lines = ["flowchart TD"]
         for node in self.nodes:
-            resources = ", ".join(_resource_name(spec) for spec in node.resources.values())
-            state = f"<br/>{states[node.name]}" if states and node.name in states else ""
-            label = f"{node.name}{f'<br/><i>{resources}</i>' if resources else ''}{state}"
-            lines.append(f'    {_identifier(node.name)}["{label}"]')
+            resources = ", ".join(resource_name(spec) for spec in node.resources.values())
+            label = [node.name, f"<i>{resources}</i>" if resources else "", (states or {}).get(node.name, "")]
+            label += [f"<i>for each {node.over}</i>" if node.over else ""]
+            label += [f"<i>when {_escaped(str(condition))}</i>" for condition in node.conditions]
+            lines.append(f'    {_identifier(node.name)}["{"<br/>".join(filter(None, label))}"]')
         lines += [
             f"    {_identifier(parent)} -->|{parameter}| {_identifier(child)}"
             for parent, child, parameter in self.edges
@@ -95,6 +188,8 @@ def references_in(value: Any) -> Iterator[Reference]:
     """Every reference in an argument: itself, or inside lists, tuples and dicts."""
     if isinstance(value, Reference):
         yield value
+    elif isinstance(value, Either):
+        yield from value.options
     elif isinstance(value, list | tuple):
         for member in value:
             yield from references_in(member)
@@ -105,7 +200,7 @@ def references_in(value: Any) -> Iterator[Reference]:
 
 def fill(value: Any, results: Mapping[str, Any]) -> Any:
     """The argument with every reference replaced by the value it stands for."""
-    if isinstance(value, Reference):
+    if isinstance(value, Reference | Either):
         return value.resolve(results)
     if isinstance(value, list):
         return [fill(member, results) for member in value]
@@ -116,11 +211,16 @@ def fill(value: Any, results: Mapping[str, Any]) -> Any:
     return value
 
 
-def _identifier(name: str) -> str:
-    return name.replace("-", "_")
-
-
-def _resource_name(spec: ResourceSpec) -> str:
+def resource_name(spec: ResourceSpec) -> str:
+    """A recipe as a person says it: `Spark`, `Horovod × 2`."""
     name = type(spec).__name__.removesuffix("Spec")
     ranks = getattr(spec, "ranks", None)
     return f"{name} × {ranks}" if ranks else name
+
+
+def _identifier(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def _escaped(text: str) -> str:
+    return text.replace('"', "'")

@@ -13,9 +13,11 @@ from uuid import UUID, uuid4
 
 import prefect
 from prefect._internal.uuid7 import uuid7
-from prefect.client.schemas.objects import TaskRunResult
+from prefect.client.schemas.objects import State, StateDetails, TaskRun, TaskRunResult
 from prefect.runtime import flow_run, task_run
+from prefect.states import Completed, Pending
 from prefect.task_engine import run_task_async, run_task_sync
+from prefect.utilities.engine import emit_task_run_state_change_event
 
 _node: ContextVar[str | None] = ContextVar("node", default=None)
 
@@ -23,6 +25,11 @@ _node: ContextVar[str | None] = ContextVar("node", default=None)
 def new_run_id() -> UUID:
     """An id for a task run, known before the run is."""
     return uuid7()
+
+
+def current_node() -> str | None:
+    """The node that this thread runs; None outside of a dag."""
+    return _node.get()
 
 
 def task_run_name() -> str:
@@ -67,6 +74,35 @@ def run_node(
         return run_task_sync(task, task_run_id=run_id, parameters=arguments, dependencies=dependencies)
     finally:
         _node.reset(token)
+
+
+def record_node(
+    task: prefect.Task[..., Any],
+    *,
+    name: str,
+    run_id: UUID,
+    parents: Mapping[str, tuple[UUID, ...]],
+    state: str,
+    message: str,
+) -> None:
+    """Show a node that did not run: a task run that ended as `state` (Cached, Skipped) without a body."""
+    ids = {"task_run_id": run_id, "flow_run_id": UUID(flow_run.id)}
+    details = StateDetails(**ids)
+    pending: State[None] = Pending(state_details=details)
+    ended: State[None] = Completed(name=state, message=message, state_details=details)
+    run = TaskRun(
+        id=run_id,
+        name=name,
+        flow_run_id=ids["flow_run_id"],
+        task_key=task.task_key,
+        dynamic_key=str(run_id),
+        task_inputs={p: [TaskRunResult(id=parent) for parent in found] for p, found in parents.items()},
+        state=pending,
+    )
+    before = emit_task_run_state_change_event(run, None, pending)
+    run.state = ended
+    emit_task_run_state_change_event(run, pending, ended, follows=before)
+    _count(flow_run.id)
 
 
 def flush() -> None:

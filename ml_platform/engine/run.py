@@ -1,192 +1,401 @@
-"""The executor: walks a graph with a ready-queue inside one Prefect flow run."""
+"""The executor: walks the plan with a ready-queue inside one Prefect flow run."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib.metadata
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
+from uuid import UUID
 
-from prefect.runtime import flow_run
-
-from ml_platform.engine.check import preflight
-from ml_platform.engine.graph import Graph, Node, fill
-from ml_platform.engine.prefect_door import new_run_id, run_node
-from ml_platform.errors import GraphError
-from ml_platform.resources.leases import Leases, Scope, using
-from ml_platform.resources.placement import load_placement
+from ml_platform.engine.decide import Decision, World, decide, own_digest
+from ml_platform.engine.events import TaskEvent, Watcher
+from ml_platform.engine.graph import SKIPPED, Graph, Node, fill
+from ml_platform.engine.keys import NoIdentityError, task_code
+from ml_platform.engine.outputs import ListOutput, Output, Values, to_json
+from ml_platform.engine.plan import EngineSpec, Planned
+from ml_platform.engine.prefect_door import new_run_id, record_node, run_node
+from ml_platform.errors import GraphError, PlatformError, StoreError
+from ml_platform.resources.leases import Leases, using
 from ml_platform.resources.progress import Progress, listening
-from ml_platform.specs.base import Spec
 from ml_platform.specs.resources import ResourceSpec
+from ml_platform.store.flights import flight
+from ml_platform.store.history import NodeHistory
 from ml_platform.store.records import RunRecord
+from ml_platform.store.results import Result
+from ml_platform.store.stamps import locations, stamp
 
-if TYPE_CHECKING:
-    from ml_platform.engine.dag import Dag
-
-
-class TaskEvent(Spec):
-    """Something that whoever watches a run wants to see."""
-
-    run: str
-    node: str
-    state: Literal["waiting", "running", "done", "failed", "skipped"]
-    seconds: float = 0.0
-    message: str = ""
-    done: float | None = None
-    total: float | None = None
+MAX_THREADS = 32
+SHOWN_CACHED_NODES = 100
+"""Cached nodes are task runs in the UI up to this many; above, the plan's artifact alone shows them."""
+GRACE_S = 2.0
+STOP_S = 18.0
+"""After a stop, tasks get this long to fail by themselves, and then to unwind."""
 
 
-Watcher = Callable[[TaskEvent], None]
-_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
-
-
-@contextmanager
-def watching(watch: Watcher) -> Iterator[None]:
-    """See the events of runs that start inside."""
-    token = _watcher.set(watch)
-    try:
-        yield
-    finally:
-        _watcher.reset(token)
-
-
-def execute(dag: Dag[..., Any], parameters: dict[str, Any]) -> Any:
-    """Declare, check and run a dag inside the present flow run. Returns what its function promised."""
-    graph = dag.graph(**parameters)
-    scope = Scope(
-        name=dag.name,
-        run=flow_run.name or "run",
-        placement=load_placement(),
-        tags={"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url or "")},
-    )
-    leases, record = Leases(scope), RunRecord(scope.folder)
-    execution = Execution(graph, leases, record, _watcher.get() or _log_event)
-    facts = {"run": scope.run, "dag": dag.name, "flow_run_id": str(flow_run.id), "parameters": parameters}
-    ended: BaseException | None = None
-    try:
-        preflight(graph, leases)
-        return fill(graph.output, execution.run())
-    except BaseException as error:
-        ended = error
-        raise
-    finally:
-        try:
-            leases.close(ended)
-        finally:
-            state = "completed" if ended is None else f"failed: {type(ended).__name__}"
-            record.finish(**facts, state=state, placement=scope.placement, budget=str(leases.budget))
+class Interrupted(BaseException):
+    """Raised inside the threads of tasks when a run is stopped."""
 
 
 class Execution:
     """One walk over a graph. Nodes run as soon as their inputs are there and the budget admits them."""
 
-    def __init__(self, graph: Graph, leases: Leases, record: RunRecord, watch: Watcher) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        planned: Planned,
+        world: World,
+        leases: Leases,
+        record: RunRecord,
+        watch: Watcher,
+        engine: EngineSpec,
+    ) -> None:
         self.graph = graph
+        self.plan = planned.plan
+        self.world = world.fresh()
         self.leases = leases
         self.record = record
         self.watch = watch
-        self.results: dict[str, Any] = {}
-        self._ids = {node.name: new_run_id() for node in graph.nodes}
-        self._specs = {node.name: leases.resolve(node.resources) for node in graph.nodes}
-        self._waiting = list(graph.nodes)
-        self._running: dict[Future[Any], Node] = {}
+        self.engine = engine
+        self.outputs: dict[str, Output] = {}
+        self.history: dict[str, NodeHistory] = {}
+        self.states: dict[str, str] = {}
+        self._decided = {decision.name: decision for decision in planned.plan.nodes if decision.result}
+        self._known = planned.outputs
+        self._show_cached = planned.plan.count("cached") <= SHOWN_CACHED_NODES
+        self._ids: dict[str, tuple[UUID, ...]] = {}
+        self._missing = {node.name: len(node.parents) for node in graph.nodes}
+        self._children: dict[str, list[Node]] = {}
+        self._members: dict[str, list[str]] = {}
+        self._owner: dict[str, Node] = {}
+        self._ready: deque[Node] = deque(node for node in graph.nodes if not node.parents)
+        self._admitted: deque[tuple[Node, Decision]] = deque()
+        self._running: dict[Future[Output], Node] = {}
+        self._threads: dict[str, int] = {}
+        self._failure: BaseException | None = None
+        for node in graph.nodes:
+            for parent in node.parents:
+                self._children.setdefault(parent, []).append(node)
 
     def run(self) -> Mapping[str, Any]:
-        """Run every node. The first failure ends the run: what still runs is cancelled."""
+        """Run every node. Returns the values by node.
+
+        Raises:
+            BaseException: The first failure; what still ran was cancelled, or finished, as asked for.
+        """
         self._start_ahead()
-        for node in self._waiting:
-            self._tell(node, "waiting")
-        with ThreadPoolExecutor(
-            max_workers=max(1, min(32, len(self._waiting))), thread_name_prefix="node"
-        ) as pool:
-            try:
-                while self._waiting or self._running:
-                    self._submit_ready(pool)
-                    self._collect()
-            except BaseException:
-                self._stop()
-                raise
-        return self.results
+        for node in self.graph.nodes:
+            self._tell(node.name, "waiting")
+        pool = ThreadPoolExecutor(max(1, min(MAX_THREADS, len(self.graph.nodes))), thread_name_prefix="node")
+        try:
+            while self._ready or self._admitted or self._running:
+                self._advance()
+                self._submit(pool)
+                self._collect()
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            pool.shutdown(wait=not self._running, cancel_futures=True)
+        return Values(self.outputs)
+
+    # ── From ready to ended ──────────────────────────────────────────────────────────────────────
 
     def _start_ahead(self) -> None:
-        """Open what the plan needs now, side by side: it takes longer than the first tasks do."""
-        distinct: dict[str, ResourceSpec] = {
-            repr(spec): spec for specs in self._specs.values() for spec in specs.values()
-        }
+        """Open what surely runs needs, side by side: it takes longer than the first tasks do."""
+        surely = {decision.name for decision in self.plan.nodes if decision.verdict == "run"}
+        needed = [node for node in self.graph.nodes if node.name in surely]
+        distinct = {repr(spec): spec for node in needed for spec in self._specs(node).values()}
         self.leases.start(distinct.values())
 
-    def _submit_ready(self, pool: ThreadPoolExecutor) -> None:
-        ready = [node for node in self._waiting if all(parent in self.results for parent in node.parents)]
-        for node in ready:
-            if self.leases.budget.try_admit(self._needs(node)):
-                self._waiting.remove(node)
-                self._running[pool.submit(copy_context().run, self._run_node, node)] = node
-        if not self._running:
-            raise GraphError(
-                f"no task of {self.graph.name} can start", got=", ".join(n.name for n in self._waiting)
-            )
+    def _advance(self) -> None:
+        """Decide what became ready. What is cached or skipped ends at once, and may make more ready."""
+        while self._ready:
+            node = self._ready.popleft()
+            if node.over is not None:
+                self._expand(node)
+                continue
+            try:
+                decision = self._decided.get(node.name) or decide(node, self.outputs, self.world)
+            except PlatformError as error:
+                self._fail(node, error, 0.0, None)
+                continue
+            if decision.verdict == "cached":
+                self._reuse(node, decision)
+            elif decision.verdict == "skipped":
+                self._skip(node, decision.reason)
+            else:
+                self._admitted.append((node, decision))
+
+    def _expand(self, node: Node) -> None:
+        """Turn a mapped node into one for each item, now that the list is known."""
+        if any(not condition.holds(Values(self.outputs)) for condition in node.conditions):
+            self._skip(node, "its branch was not taken")
+            return
+        items = node.arguments[node.over or ""].resolve(Values(self.outputs)) or ()
+        members = node.expanded(len(items))
+        self._members[node.name] = [member.name for member in members]
+        if not members:
+            self._complete(node, Output([]), ())
+        for member in members:
+            self._owner[member.name] = node
+            self._ready.append(member)
+
+    def _submit(self, pool: ThreadPoolExecutor) -> None:
+        for _ in range(len(self._admitted)):
+            node, decision = self._admitted.popleft()
+            if self._failure is not None and self.engine.on_failure == "stop":
+                self._skip(node, "another task failed")
+            elif self.leases.budget.try_admit(self._needs(node)):
+                self._running[pool.submit(copy_context().run, self._run_node, node, decision)] = node
+            else:
+                self._admitted.append((node, decision))
+        if self._admitted and not self._running:
+            names = ", ".join(node.name for node, _ in self._admitted)
+            raise GraphError(f"no task of {self.graph.name} can start", got=names)
 
     def _collect(self) -> None:
+        if not self._running:
+            return
         ended, _ = wait(self._running, return_when=FIRST_COMPLETED)
         for future in ended:
             node = self._running.pop(future)
             self.leases.budget.release(self._needs(node))
-            self.results[node.name] = future.result()
-        coming = [*self._waiting, *self._running.values()]
-        self.leases.close_unused(spec for node in coming for spec in self._specs[node.name].values())
+            error = future.exception()
+            if error is None:
+                self._complete(node, future.result(), self._ids[node.name])
+            elif isinstance(error, Exception) and self.engine.on_failure == "finish":
+                self._failure = self._failure or error
+                self._give_up_after(node.name)
+            else:
+                raise error
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        coming = [node for node in self.graph.nodes if node.name not in self.states]
+        busy = [*self._running.values(), *(node for node, _ in self._admitted)]
+        self.leases.close_unused(spec for node in (*coming, *busy) for spec in self._specs(node).values())
+
+    def _complete(self, node: Node, output: Output, ids: tuple[UUID, ...], state: str = "done") -> None:
+        self.outputs[node.name] = output
+        self._ids[node.name] = ids
+        self.states.setdefault(node.name, state)
+        for child in self._children.get(node.name, ()):
+            self._missing[child.name] -= 1
+            if not self._missing[child.name]:
+                self._ready.append(child)
+        owner = self._owner.get(node.name)
+        if owner is not None and all(name in self.outputs for name in self._members[owner.name]):
+            names = self._members[owner.name]
+            ids = tuple(run_id for name in names for run_id in self._ids[name])
+            self._complete(owner, ListOutput([self.outputs[name] for name in names]), ids)
+
+    def _reuse(self, node: Node, decision: Decision) -> None:
+        output = self._known.get(node.name) or Output(result=decision.result, type_=node.task.output_type)
+        ids = self._show(node, "Cached", decision.reason) if self._show_cached else ()
+        self._record(
+            node, decision, "cached", 0.0, output=decision.result.output if decision.result else None
+        )
+        self._tell(node.name, "cached", message=decision.reason)
+        self._complete(node, output, ids, "cached")
+
+    def _skip(self, node: Node, reason: str) -> None:
+        self.record.node(node.name, state="skipped", reason=reason, task=node.function)
+        self._tell(node.name, "skipped", message=reason)
+        self._complete(node, Output(SKIPPED), self._show(node, "Skipped", reason), "skipped")
+
+    def _show(self, node: Node, state: str, message: str) -> tuple[UUID, ...]:
+        run_id = new_run_id()
+        record_node(
+            node.task,
+            name=node.name,
+            run_id=run_id,
+            parents=self._parents(node),
+            state=state,
+            message=message,
+        )
+        return (run_id,)
+
+    def _fail(self, node: Node, error: PlatformError, seconds: float, decision: Decision | None) -> None:
+        """A node failed before it could start: its probe did, or the store."""
+        self._record(node, decision, "failed", seconds, error=f"{type(error).__name__}: {error}")
+        self._tell(node.name, "failed", seconds, message=error.what)
+        if self.engine.on_failure == "stop":
+            raise error
+        self._failure = self._failure or error
+        self._give_up_after(node.name)
+
+    def _give_up_after(self, name: str) -> None:
+        """Nothing that needs a failed node runs; the rest goes on."""
+        self.states[name] = "failed"
+        if name in self._owner:
+            name = self._owner[name].name
+        for node in self.graph.nodes:
+            if node.name in self.graph.downstream(name) and node.name not in self.states:
+                self.states[node.name] = "skipped"
+                self.record.node(node.name, state="skipped", reason=f"{name} failed", task=node.function)
+                self._tell(node.name, "skipped", message=f"{name} failed")
 
     def _stop(self) -> None:
+        """End what still runs: resources first, then the threads themselves, all within 20 s."""
         self.leases.cancel()
-        for node in self._waiting:
-            self._tell(node, "skipped")
-
-    def _needs(self, node: Node) -> list[Any]:
-        return self.leases.needs(self._specs[node.name].values())
-
-    def _run_node(self, node: Node) -> Any:
-        began, started = time.monotonic(), datetime.now(UTC).isoformat()
-        facts = {"task": node.function, "started": started, "resources": self._specs[node.name]}
-
-        def hear(progress: Progress) -> None:
-            self._tell(node, "running", time.monotonic() - began, **progress.model_dump())
-
-        self._tell(node, "running")
-        try:
-            with using(self.leases, admitted=True), listening(hear):
-                value = run_node(
-                    node.task,
-                    {**fill(dict(node.arguments), self.results), **self._specs[node.name]},
-                    name=node.name,
-                    run_id=self._ids[node.name],
-                    parents={p: tuple(self._ids[r.node] for r in refs) for p, refs in node.inputs.items()},
+        _, late = wait(self._running, timeout=GRACE_S)
+        for future in late:
+            thread = self._threads.get(self._running[future].name)
+            if thread is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(thread), ctypes.py_object(Interrupted)
                 )
+        _, stuck = wait(late, timeout=STOP_S)
+        self._running = {future: self._running[future] for future in stuck}
+        for node in self.graph.nodes:
+            if node.name not in self.states:
+                self._tell(node.name, "skipped")
+
+    # ── One node, in a thread of its own ─────────────────────────────────────────────────────────
+
+    def _run_node(self, node: Node, decision: Decision) -> Output:
+        self._threads[node.name] = threading.get_ident()
+        began = time.monotonic()
+        self._ids[node.name] = (new_run_id(),)
+        self._tell(node.name, "running", message="")
+        try:
+            output, decision, state = self._run_or_find(node, decision)
         except BaseException as error:
             seconds = time.monotonic() - began
-            self.record.node(
-                node.name, **facts, state="failed", seconds=seconds, error=f"{type(error).__name__}: {error}"
-            )
-            self._tell(
-                node,
-                "failed",
-                seconds,
-                message=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            )
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self._record(node, decision, "failed", seconds, error=f"{type(error).__name__}: {error}")
+            self._tell(node.name, "failed", seconds, message=said)
+            self.states[node.name] = "failed"
             raise
+        finally:
+            self._threads.pop(node.name, None)
         seconds = time.monotonic() - began
-        self.record.node(node.name, **facts, state="completed", seconds=seconds, output=value)
-        self._tell(node, "done", seconds)
-        return value
+        self._record(node, decision, state, seconds, output=output.value)
+        self._tell(node.name, "done" if state == "completed" else "cached", seconds)
+        self.states[node.name] = "done" if state == "completed" else "cached"
+        return output
 
-    def _tell(self, node: Node, state: Any, seconds: float = 0.0, **more: Any) -> None:
-        self.watch(TaskEvent(run=self.leases.scope.run, node=node.name, state=state, seconds=seconds, **more))
+    def _run_or_find(self, node: Node, decision: Decision) -> tuple[Output, Decision, str]:
+        """Run it, unless somebody else is at it: then wait, and take the result."""
+        if not (decision.own and decision.inputs) or decision.uncacheable or not node.task.cache:
+            return self._executed(node, decision), decision, "completed"
+
+        def say() -> None:
+            self._tell(node.name, "running", message="another run does the same; waiting for its result")
+
+        with flight(decision.own, decision.inputs, on_wait=say) as waited:
+            if waited and node.name not in self.world.forced:
+                again = decide(node, self.outputs, self.world.fresh())
+                if again.result is not None:
+                    self._show_as(node, again)
+                    return Output(result=again.result, type_=node.task.output_type), again, "cached"
+            return self._executed(node, decision), decision, "completed"
+
+    def _show_as(self, node: Node, decision: Decision) -> None:
+        self._ids[node.name] = self._show(node, "Cached", decision.reason)
+
+    def _executed(self, node: Node, decision: Decision) -> Output:
+        began = time.monotonic()
+
+        def hear(progress: Progress) -> None:
+            self._tell(node.name, "running", time.monotonic() - began, **progress.model_dump())
+
+        specs = self._specs(node)
+        with using(self.leases, admitted=True), listening(hear):
+            value = run_node(
+                node.task,
+                {**fill(dict(node.arguments), Values(self.outputs)), **specs},
+                name=node.name,
+                run_id=self._ids[node.name][0],
+                parents=self._parents(node),
+            )
+        output = Output(value)
+        self._store(node, decision, output, time.monotonic() - began)
+        return output
+
+    def _store(self, node: Node, decision: Decision, output: Output, seconds: float) -> None:
+        """Keep the result for later runs. A run goes on without: it only cannot be reused."""
+        if (
+            not (decision.own and decision.inputs)
+            or decision.uncacheable
+            or "" in decision.input_parts.values()
+        ):
+            return
+        task = node.task
+        try:
+            if (task.probe or task.reads) and own_digest(node, self.outputs, self.world) != decision.own:
+                raise NoIdentityError("what it reads was changed while it ran")
+            content = to_json(output.value, task.output_type)
+            result = Result(
+                own=decision.own,
+                inputs=decision.inputs,
+                dag=self.graph.name,
+                node=node.name,
+                task=node.function,
+                run=self.leases.scope.run,
+                output=content,
+                identity=output.identity() or "",
+                stamps={uri: stamp(uri) or "" for uri in locations(output.value)},
+                parts=decision.parts,
+                code=self.world.keep_code(task_code(node.task.function)),
+                seconds=seconds,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                writers=_WRITERS,
+            )
+            self.world.results.put(result)
+        except (NoIdentityError, StoreError) as error:
+            self._tell(node.name, "running", message=f"its result is not kept: {str(error).splitlines()[0]}")
+
+    # ── Small things ─────────────────────────────────────────────────────────────────────────────
+
+    def _record(self, node: Node, decision: Decision | None, state: str, seconds: float, **more: Any) -> None:
+        facts: dict[str, Any] = {"state": state, "task": node.function, "seconds": seconds, **more}
+        facts["ended"] = datetime.now(UTC).isoformat()
+        facts["resources"] = self._specs(node)
+        if decision is not None:
+            code = self.world.keep_code(task_code(node.task.function)) if decision.own else ""
+            facts |= {"reason": decision.reason, "own": decision.own, "inputs": decision.inputs, "code": code}
+            facts |= {"parts": decision.parts, "input_parts": decision.input_parts}
+            if state in ("completed", "cached") and decision.own:
+                self.history[node.name] = NodeHistory(
+                    run=self.leases.scope.run,
+                    own=decision.parts,
+                    inputs=decision.input_parts,
+                    code=code,
+                    seconds=(seconds,) if state == "completed" else (),
+                )
+        self.record.node(node.name, **facts)
+
+    def _parents(self, node: Node) -> dict[str, tuple[UUID, ...]]:
+        return {
+            parameter: tuple(run_id for r in references for run_id in self._ids.get(r.node, ()))
+            for parameter, references in node.inputs.items()
+        }
+
+    def _specs(self, node: Node) -> dict[str, ResourceSpec]:
+        return self.leases.resolve(node.resources) if node.resources else {}
+
+    def _needs(self, node: Node) -> list[Any]:
+        return self.leases.needs(self._specs(node).values())
+
+    def _tell(self, name: str, state: Any, seconds: float = 0.0, **more: Any) -> None:
+        self.watch(TaskEvent(run=self.leases.scope.run, node=name, state=state, seconds=seconds, **more))
 
 
-def _log_event(event: TaskEvent) -> None:
-    """Without a terminal, a deployed run say, events are lines of the flow run's log."""
-    from prefect.logging import get_run_logger
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "from source"
 
-    if event.state in ("running", "failed") and event.message:
-        get_run_logger().info("%s %s", event.node, event.message)
+
+_WRITERS = {"ml-platform": _version("ml-platform")}

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings, temporary_settings
 
@@ -54,6 +53,7 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
     server = TemporaryServer()
     try:
         meanwhile()
+        # Prefect's home below ours also tells that the server is a temporary one: see `how_to_open`.
         with temporary_settings(updates={PREFECT_API_URL: server.url(), PREFECT_HOME: home() / "prefect"}):
             recording_s = RECORDING_AFTER_A_FAILURE_S
             try:
@@ -69,8 +69,6 @@ class TemporaryServer:
     """A Prefect server of this process alone, on a free loopback port. It starts at once, in the
     background; `url()` waits for it. It ends with this process, also after kill -9."""
 
-    running: ClassVar[int] = 0
-
     def __init__(self, *, timeout_s: float = 180) -> None:
         self._timeout_s = timeout_s
         self._port = _free_port()
@@ -78,7 +76,6 @@ class TemporaryServer:
         # The server dies with the thread that started it (PDEATHSIG), so that thread is kept.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefect-server")
         self._process = self._thread.submit(self._start).result()
-        TemporaryServer.running += 1
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {
@@ -132,7 +129,6 @@ class TemporaryServer:
             self._process.kill()
             self._process.wait()
         self._thread.shutdown()
-        TemporaryServer.running -= 1
 
 
 def _die_with_parent() -> None:
@@ -163,6 +159,6 @@ def how_to_open(flow_run_id: str) -> str:
     from prefect.settings import PREFECT_UI_URL
 
     page = f"/runs/flow-run/{flow_run_id}"
-    if TemporaryServer.running:
+    if PREFECT_HOME.value() == home() / "prefect":
         return f"make up, then http://127.0.0.1:4200{page}"
     return f"{PREFECT_UI_URL.value() or ''}{page}"

@@ -4,30 +4,61 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 import prefect
 from prefect.cache_policies import NO_CACHE
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from prefect.client.schemas.objects import State
+from pydantic import ValidationError
 
-from ml_platform.engine.prefect_door import task_run_name
+from ml_platform.engine.outputs import adapter
+from ml_platform.engine.prefect_door import current_node, task_run_name
 from ml_platform.engine.trace import current_trace
-from ml_platform.engine.types import type_name
-from ml_platform.errors import GraphError
+from ml_platform.engine.types import contract_of, type_name
+from ml_platform.errors import (
+    DataError,
+    DesyncError,
+    GraphError,
+    InfrastructureError,
+    PlatformError,
+    TaskTimeoutError,
+)
 from ml_platform.resources.leases import current_leases
+from ml_platform.resources.planning import refuse_while_planning
+from ml_platform.specs.contracts import Contract, missing
 from ml_platform.specs.resources import ResourceSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_OWN_OPTIONS = ("preflight", "probe", "verify", "cache", "reads", "environment", "placement_free")
+
+
+def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
+    """Whether the same again may help: never after wrong data or a wrong request.
+
+    A rank or an executor that was lost is tried again unasked; other errors only where `retries` asks.
+    """
+    error = state.data
+    if isinstance(error, PlatformError):
+        return isinstance(error, InfrastructureError) and not isinstance(error, DesyncError)
+    return "retries" in task.options and isinstance(error, Exception)
+
+
 _DEFAULTS: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
     "task_run_name": task_run_name,
+    "retries": 1,
+    "retry_condition_fn": worth_retrying,
 }
+
+
+Verify = Callable[..., str | None]
 
 
 class Task(prefect.Task[P, R], Generic[P, R]):
@@ -36,19 +67,46 @@ class Task(prefect.Task[P, R], Generic[P, R]):
     Under `@dag` a call declares a node. Anywhere else, in a plain `@prefect.flow`, a test or a REPL,
     it runs at once. Everything a `prefect.Task` takes works here too.
 
+    `preflight`, `probe` and `verify` are called with those arguments of the task that they name, as far
+    as they are known by then. They must only read.
+
     Args:
         function: The user's function. Every parameter and the return value need an annotation.
-        preflight: Called before anything of a run starts, with those arguments of the task that are
-            known by then, by name; it asks only for the ones it wants. Must only read. Raises a
-            `PlatformError` when the task could not work.
-        options: Options of `prefect.Task`.
+        preflight: Called before anything of a run starts. Raises a `PlatformError` when the task could
+            not work.
+        probe: Returns what the task will see of the world besides its arguments: the identity of a file,
+            the version that serves. It enters the key: when it moved, the task runs again.
+        verify: Called with `output` too before a stored result is used again. Returns why it no longer
+            holds, or None: for tasks whose effect lies outside, a registered model or a file.
+        cache: Whether a stored result may be used at all.
+        reads: Files that the task reads by name, as patterns below the working folder.
+        environment: Variables that the task reads.
+        placement_free: The result is the same for any number of ranks and any Spark settings.
+        options: Options of `prefect.Task`. By default a task is tried again once, and only after a
+            failure of the infrastructure; with `retries` also after errors that are none of ours.
     """
 
     def __init__(
-        self, function: Callable[P, R], *, preflight: Callable[..., None] | None = None, **options: Any
+        self,
+        function: Callable[P, R],
+        *,
+        preflight: Callable[..., None] | None = None,
+        probe: Callable[..., Any] | None = None,
+        verify: Verify | None = None,
+        cache: bool = True,
+        reads: Sequence[str] = (),
+        environment: Sequence[str] = (),
+        placement_free: bool = False,
+        **options: Any,
     ) -> None:
         self.function = function
         self.preflight = preflight
+        self.probe = probe
+        self.verify = verify
+        self.cache = cache
+        self.reads = tuple(reads)
+        self.environment = tuple(environment)
+        self.placement_free = placement_free
         self.options = options
         self.signature = inspect.signature(function)
         self.recipes = _recipes(self.signature)
@@ -76,7 +134,8 @@ class Task(prefect.Task[P, R], Generic[P, R]):
 
     def with_options(self, **options: Any) -> Task[P, R]:
         """This task with other options. Stays a task of this kind."""
-        return type(self)(self.function, **{"preflight": self.preflight, **self.options, **options})
+        own = {name: getattr(self, name) for name in _OWN_OPTIONS}
+        return type(self)(self.function, **{**own, **self.options, **options})
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """As in Prefect; under `@dag` a plain call declares the node."""
@@ -98,7 +157,15 @@ class Task(prefect.Task[P, R], Generic[P, R]):
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def task(
-    *, preflight: Callable[..., None] | None = None, **options: Any
+    *,
+    preflight: Callable[..., None] | None = None,
+    probe: Callable[..., Any] | None = None,
+    verify: Verify | None = None,
+    cache: bool = True,
+    reads: Sequence[str] = (),
+    environment: Sequence[str] = (),
+    placement_free: bool = False,
+    **options: Any,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a task. Options are those of `Task` and of `prefect.Task`.
@@ -166,26 +233,74 @@ def _with_resources(task: Task[..., Any]) -> Callable[..., Any]:
             with _opened(task, args, kwargs) as arguments:
                 return _checked(task, await function(**arguments))
 
-        return run_async
+        return _without_a_way_around(run_async, task)
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         with _opened(task, args, kwargs) as arguments:
             return _checked(task, function(**arguments))
 
+    return _without_a_way_around(run, task)
+
+
+def _without_a_way_around(run: Callable[..., Any], task: Task[..., Any]) -> Callable[..., Any]:
+    """`__wrapped__` would lead past the guard."""
+    vars(run).pop("__wrapped__")
+    vars(run)["__signature__"] = task.signature
     return run
 
 
 @contextmanager
 def _opened(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    refuse_while_planning(f"task {task.name} ran")
     arguments, recipes = task.bind(*args, **kwargs)
-    with current_leases().open(recipes, task=task.name) as resources:
+    for name, value in arguments.items():
+        _check_contract(task, f"parameter {name}", task.types[name], value)
+    with _deadline(task), current_leases().open(recipes, task=current_node() or task.name) as resources:
         yield {**arguments, **resources}
 
 
-def _checked(task: Task[..., Any], output: Any) -> Any:
+@contextmanager
+def _deadline(task: Task[..., Any]) -> Iterator[None]:
+    """Prefect ends Python code when `timeout_seconds` are over; Spark jobs and ranks are ended here."""
+    if task.timeout_seconds is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def end() -> None:
+        ended.set()
+        current.cancel(task=name)
+
+    current, name = current_leases(), current_node() or task.name
+    timer = threading.Timer(task.timeout_seconds, end)
+    timer.daemon = True
+    timer.start()
     try:
-        return _adapter(task.output_type).validate_python(output, strict=True)
+        yield
+    except BaseException as error:
+        # Prefect would make a TimeoutError the state of the whole flow.
+        if ended.is_set() or isinstance(error, TimeoutError):
+            raise TaskTimeoutError(
+                f"task {name} took too long", wanted=f"at most {task.timeout_seconds:g} s", got=error
+            ) from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _check_contract(task: Task[..., Any], what: str, annotation: Any, value: Any) -> None:
+    """What the plan could not see: the columns of a data set against the contract that a task declares."""
+    needed = contract_of(annotation)
+    produced = getattr(value, "contract", None)
+    if needed is not None and isinstance(produced, Contract) and (reasons := missing(needed, produced)):
+        raise DataError(f"task {task.name}: {what} breaks its contract", evidence="\n".join(reasons))
+
+
+def _checked(task: Task[..., Any], output: Any) -> Any:
+    _check_contract(task, "its output", task.output_type, output)
+    try:
+        return adapter(task.output_type).validate_python(output, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise GraphError(
@@ -193,17 +308,3 @@ def _checked(task: Task[..., Any], output: Any) -> Any:
             wanted=type_name(task.output_type),
             got=f"{type_name(type(output))}: {first['msg']} ({'.'.join(map(str, first['loc'])) or 'whole'})",
         ) from error
-
-
-@functools.lru_cache(maxsize=512)
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    from pydantic import ConfigDict
-
-    try:
-        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticSchemaGenerationError:
-        return TypeAdapter(Any)
-    except Exception as error:
-        if getattr(error, "code", "") == "type-adapter-config-unused":
-            return TypeAdapter(annotation)
-        raise

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ml_platform.engine.graph import Graph, Node, Reference
-from ml_platform.engine.types import field_type, type_name
+from ml_platform.engine.graph import Condition, Either, Graph, Node, Reference
+from ml_platform.engine.types import field_type, item_types, list_of, type_name
 from ml_platform.errors import GraphError
 from ml_platform.specs.resources import ResourceSpec
 
@@ -21,24 +22,46 @@ _ENGINE = str(Path(__file__).parent)
 
 
 class Promise:
-    """What a task will return. It can be handed to other tasks, and its declared fields can be named."""
+    """What a task will return. It can be handed to other tasks, and its declared fields can be named.
+
+    A promise of a tuple of fixed length can be unpacked: `train, rest = cut(table)`.
+    """
 
     __slots__ = ("_reference", "_type")
 
-    def __init__(self, reference: Reference, type_: Any) -> None:
+    def __init__(self, reference: Reference | Either, type_: Any) -> None:
         self._reference = reference
         self._type = type_
 
     def __getattr__(self, name: str) -> Promise:
         if name.startswith("_"):
             raise AttributeError(name)
-        path = (*self._reference.path, name)
         try:
-            return Promise(Reference(self._reference.node, path), field_type(self._type, name))
+            return self._inside(name, field_type(self._type, name))
         except AttributeError as error:
             raise GraphError(
                 f"promise of {self._reference} has no {name!r} ({user_line()})", got=error
             ) from error
+
+    def __iter__(self) -> Iterator[Promise]:
+        members = item_types(self._type)
+        if members is None:
+            self._refuse()
+        return iter([self._inside(at, member) for at, member in enumerate(members)])
+
+    def __getitem__(self, at: int) -> Promise:
+        members = item_types(self._type)
+        if members is None or not -len(members) <= at < len(members):
+            self._refuse()
+        return self._inside(at % len(members), members[at])
+
+    def _inside(self, at: str | int, type_: Any) -> Promise:
+        if isinstance(self._reference, Either):
+            raise GraphError(
+                f"part {at!r} of either(…) ({user_line()})",
+                hint="hand it to a task whole, and take its part there",
+            )
+        return Promise(Reference(self._reference.node, (*self._reference.path, at)), type_)
 
     def __repr__(self) -> str:
         return f"<promise of {self._reference}: {type_name(self._type)}>"
@@ -48,10 +71,11 @@ class Promise:
             f"a promise was used as a value in a dag ({user_line()})",
             wanted="promises handed to tasks, whole or by a declared field",
             got=f"{self!r} in an expression",
-            hint="do it inside a task: a dag declares what runs, its function never sees results",
+            hint="do it inside a task: a dag declares what runs, its function never sees results; "
+            "`when(promise)` branches, `map_over(task, promise)` fans out",
         )
 
-    __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __call__ = _refuse
+    __bool__ = __len__ = __contains__ = __call__ = _refuse
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __str__ = __format__ = __int__ = __float__ = __index__ = _refuse
@@ -63,12 +87,21 @@ class Trace:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
+        self.conditions: tuple[Condition, ...] = ()
+        self._prefix = ""
+        self._taken: set[str] = set()
+        self._asked: Counter[str] = Counter()
 
     def add(
-        self, task: Task[..., Any], arguments: Mapping[str, Any], resources: Mapping[str, ResourceSpec]
+        self,
+        task: Task[..., Any],
+        arguments: Mapping[str, Any],
+        resources: Mapping[str, ResourceSpec],
+        *,
+        over: str | None = None,
     ) -> Promise:
         """Declare one node. Returns the promise of its output."""
-        name = self._unique(task.name)
+        name = self._unique(self._prefix + task.name)
         self.nodes.append(
             Node(
                 name=name,
@@ -77,14 +110,39 @@ class Trace:
                 arguments={key: to_references(value) for key, value in arguments.items()},
                 resources=dict(resources),
                 where=user_line(),
+                conditions=self.conditions,
+                over=over,
             )
         )
-        return Promise(Reference(name), task.output_type)
+        return Promise(Reference(name), task.output_type if over is None else list_of(task.output_type))
+
+    @contextmanager
+    def inside(self, dag: str) -> Iterator[None]:
+        """Nodes declared inside belong to this dag, which another one calls."""
+        before = self._prefix
+        self._prefix = self._unique(before + dag) + "."
+        try:
+            yield
+        finally:
+            self._prefix = before
+
+    @contextmanager
+    def under(self, condition: Condition) -> Iterator[None]:
+        """Nodes declared inside run only if the condition holds."""
+        before = self.conditions
+        self.conditions = (*before, condition)
+        try:
+            yield
+        finally:
+            self.conditions = before
 
     def _unique(self, name: str) -> str:
-        taken = {node.name for node in self.nodes}
-        candidates = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
-        return next(candidate for candidate in candidates if candidate not in taken)
+        candidate = name
+        while candidate in self._taken:
+            self._asked[name] += 1
+            candidate = f"{name}-{self._asked[name] + 1}"
+        self._taken.add(candidate)
+        return candidate
 
 
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)

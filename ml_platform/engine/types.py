@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from ml_platform.specs.contracts import Contract
 
 _UNIONS = (Union, types.UnionType)
 
@@ -82,6 +85,51 @@ def type_name(annotation: Any) -> str:
     arguments = ", ".join("..." if a is Ellipsis else type_name(a) for a in get_args(annotation))
     name = getattr(get_origin(annotation) or annotation, "__name__", str(annotation))
     return f"{name}[{arguments}]" if arguments else name
+
+
+def union(members: Sequence[Any]) -> Any:
+    """The type of a value that has one of these types."""
+    found = members[0]
+    for member in members[1:]:
+        found = found | member
+    return found
+
+
+def optional(annotation: Any) -> Any:
+    """The type of a value that may also be None."""
+    return union([_plain(annotation), type(None)])
+
+
+def item_types(annotation: Any) -> tuple[Any, ...] | None:
+    """Types of the items of a tuple of fixed length or a named tuple; None for anything else."""
+    plain = _plain(annotation)
+    if isinstance(plain, type) and hasattr(plain, "_fields"):
+        return tuple(_fields(plain).values())
+    arguments = get_args(plain)
+    if get_origin(plain) is not tuple or Ellipsis in arguments:
+        return None
+    return arguments
+
+
+def list_item(annotation: Any) -> Any:
+    """Type of the items of a list, or of a tuple of any length; None for anything else."""
+    plain = _plain(annotation)
+    arguments = get_args(plain)
+    if get_origin(plain) is list and arguments:
+        return arguments[0]
+    return arguments[0] if get_origin(plain) is tuple and Ellipsis in arguments else None
+
+
+def list_of(annotation: Any) -> Any:
+    """The type of a list of such values."""
+    return list[annotation]
+
+
+def contract_of(annotation: Any) -> Contract | None:
+    """The contract in `Annotated[Dataset, Contract(…)]`."""
+    if get_origin(annotation) is not Annotated:
+        return None
+    return next((extra for extra in annotation.__metadata__ if isinstance(extra, Contract)), None)
 
 
 def field_type(annotation: Any, name: str) -> Any:

@@ -148,7 +148,8 @@ def _keyed(frame: DataFrame) -> DataFrame:
 def _keep(rows: pa.Table, name: str) -> str:
     import pyarrow.parquet as pq
 
-    path = home() / "evaluations" / f"{name}.parquet"
+    # A name of its own each time: an earlier evaluation that was stored must stay what it was.
+    path = home() / "evaluations" / f"{name}-{uuid.uuid4().hex[:8]}.parquet"
     building = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)

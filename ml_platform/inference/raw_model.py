@@ -13,7 +13,6 @@ is a pickle, and a folder that holds anything its manifest does not list is refu
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from ml_platform.errors import DataError, InfrastructureError, SpecError, StoreE
 from ml_platform.specs.base import Spec
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.references import Family
+from ml_platform.specs.registry import load_named
 from ml_platform.specs.tables import FeatureState, SplitSpec
 from ml_platform.store.digests import digest, file_digest
 
@@ -275,9 +275,8 @@ def _family(name: str) -> FamilyEntry:
 
 
 def _opener(entry: FamilyEntry) -> Callable[[Path, FeatureState], Estimator]:
-    module, _, function = entry.opener.partition(":")
     try:
-        opener = getattr(importlib.import_module(module), function)
+        opener = load_named(entry.opener)
     except ImportError as error:
         raise InfrastructureError(f"what opens {entry.file} is not installed here", got=error) from error
     return cast("Callable[[Path, FeatureState], Estimator]", opener)

@@ -27,6 +27,7 @@ class GangLease:
         self._scope = scope
         self._stack = ExitStack()
         self._job: HorovodJob | None = None
+        self._user: str | None = None
         self._opening = threading.Lock()
         self._working = threading.Lock()
 
@@ -77,10 +78,14 @@ class GangLease:
     @contextmanager
     def use(self, spec: HorovodSpec, *, task: str) -> Iterator[HorovodJob]:
         with self._working:
-            yield self._opened()
+            self._user = task
+            try:
+                yield self._opened()
+            finally:
+                self._user = None
 
-    def cancel(self) -> None:
-        if self._job is not None:
+    def cancel(self, task: str | None = None) -> None:
+        if self._job is not None and task in (None, self._user):
             self._job.cancel()
 
     def close(self, error: BaseException | None = None) -> None:

@@ -7,7 +7,6 @@ type of its recipe and it is imported on first use.
 from __future__ import annotations
 
 import atexit
-import importlib
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -19,7 +18,9 @@ from typing import Any, ClassVar, Protocol
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.budget import Budget, Need
 from ml_platform.resources.placement import load_placement
+from ml_platform.resources.planning import refuse_while_planning
 from ml_platform.specs.placements import Placement
+from ml_platform.specs.registry import load_named
 from ml_platform.specs.resources import ResourceSpec
 from ml_platform.store.location import runs_folder
 
@@ -75,8 +76,8 @@ class Lease(Protocol):
     def use(self, spec: Any, *, task: str) -> AbstractContextManager[Any]:
         """What a task gets, for as long as the task runs."""
 
-    def cancel(self) -> None:
-        """Make whoever uses it fail soon. From any thread."""
+    def cancel(self, task: str | None = None) -> None:
+        """Make whoever uses it fail soon, or only this task. From any thread."""
 
     def close(self, error: BaseException | None = None) -> None:
         """End it; `error` is what ended the run, if anything did. Twice is harmless."""
@@ -85,12 +86,12 @@ class Lease(Protocol):
 def kind_of(spec: ResourceSpec) -> type[Lease]:
     """The class that holds this recipe open."""
     try:
-        module, name = KINDS[type(spec).__name__].split(":")
+        target = KINDS[type(spec).__name__]
     except KeyError as error:
         raise ResourceStartError(
             f"no lease for recipe {type(spec).__name__}", wanted=", ".join(KINDS)
         ) from error
-    kind: type[Lease] = getattr(importlib.import_module(module), name)
+    kind: type[Lease] = load_named(target)
     return kind
 
 
@@ -121,12 +122,15 @@ class Leases:
 
     def start(self, specs: Iterable[ResourceSpec]) -> None:
         """Begin to open these ahead of their first use."""
+        refuse_while_planning("resources were opened")
         for spec in specs:
             self._lease(spec).start()
 
     @contextmanager
     def open(self, specs: Mapping[str, ResourceSpec], *, task: str) -> Iterator[dict[str, Any]]:
         """Open (or share) what the recipes name, by parameter, for the duration of one task."""
+        if specs:
+            refuse_while_planning(f"a resource of {task} was opened")
         resolved = self.resolve(specs)
         with ExitStack() as stack:
             if not _admitted.get():
@@ -154,13 +158,13 @@ class Leases:
             gone = [self._open.pop(key) for key in unused]
         _close(reversed(gone))
 
-    def cancel(self) -> None:
-        """Make every user of every resource fail soon, and open nothing any more."""
+    def cancel(self, task: str | None = None) -> None:
+        """Make every user of every resource fail soon, and open nothing any more; or only this task."""
         with self._lock:
-            self._cancelled = True
+            self._cancelled = self._cancelled or task is None
             held = list(self._open.values())
         for lease in held:
-            lease.cancel()
+            lease.cancel(task)
 
     def close(self, error: BaseException | None = None) -> None:
         """Close everything, last opened first. Every resource is closed even if one of them fails to."""

@@ -60,7 +60,7 @@ class SparkLease:
 
     @contextmanager
     def use(self, spec: SparkSpec, *, task: str) -> Iterator[SparkSession]:
-        root, group = self._started().result(), f"{self._scope.run}/{task}"
+        root, group = self._started().result(), self._group(task)
         self._groups.add(group)
         try:
             with task_session(root, spec, group=group) as session:
@@ -68,10 +68,14 @@ class SparkLease:
         finally:
             self._groups.discard(group)
 
-    def cancel(self) -> None:
+    def cancel(self, task: str | None = None) -> None:
         if self._root is not None and self._root.done() and self._root.exception() is None:
             for group in list(self._groups):
-                cancel_group(self._root.result(), group)
+                if task is None or group == self._group(task):
+                    cancel_group(self._root.result(), group)
+
+    def _group(self, task: str) -> str:
+        return f"{self._scope.run}/{task}"
 
     def close(self, error: BaseException | None = None) -> None:
         self._pool.shutdown(wait=True)

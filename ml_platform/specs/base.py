@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
+
+
+class NotIdentity:
+    """Marks a field that says where something is, or how it came about, and not what it is."""
+
+
+class AtUri(NotIdentity):
+    """Marks the field that holds the URI of what the value stands for."""
+
+
+Location = Annotated[str, AtUri()]
+"""A URI. No part of a value's identity; a stored value counts only while what lies there is unchanged."""
 
 
 class Spec(BaseModel):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ml_platform.specs.base import Spec
+from ml_platform.specs.base import Location, NotIdentity, Spec
 from ml_platform.specs.contracts import Contract
 
 Family = Literal["keras", "xgboost"]
@@ -15,10 +15,10 @@ Family = Literal["keras", "xgboost"]
 class Dataset(Spec):
     """An immutable table in the store. Open it with `ml_platform.store.open_dataset`."""
 
-    uri: str = Field(description="Folder of the data set; its manifest lies beside the files.")
+    uri: Location = Field(description="Folder of the data set; its manifest lies beside the files.")
     contract: Contract
     rows: int = Field(ge=0)
-    bytes: int = Field(ge=0, description="Size of the data files.")
+    bytes: Annotated[int, NotIdentity()] = Field(ge=0, description="Size of the data files.")
     fingerprint: str = Field(description="Digest of the content; independent of row order and files.")
 
 
@@ -28,7 +28,7 @@ class Table(Spec):
     data: Dataset
     quarantined: int = Field(0, ge=0, description="Rows set aside, with a reason beside each.")
     quarantine: Dataset | None = None
-    source: str = Field(description="What was read, as the user named it.")
+    source: Annotated[str, NotIdentity()] = Field(description="What was read, as the user named it.")
 
 
 class Parts(Spec):
@@ -53,7 +53,7 @@ class Metric(Spec):
 class Model(Spec):
     """A model that MLflow has logged. It takes raw rows: features and classes travel inside it."""
 
-    uri: str = Field(description="models:/<model id>; opens with mlflow.pyfunc.load_model.")
+    uri: Location = Field(description="models:/<model id>; opens with mlflow.pyfunc.load_model.")
     family: Family
     run_id: str = Field(description="The MLflow run that logged it.")
     digest: str = Field(description="sha256 over the model's files.")
@@ -82,7 +82,7 @@ class Evaluation(Spec):
     data_fingerprint: str = Field(description="Fingerprint of the rows that were scored.")
     rows: int
     metrics: dict[str, Metric]
-    rows_uri: str = Field(description="Parquet file: row key, label, predicted class, log loss.")
+    rows_uri: Location = Field(description="Parquet file: row key, label, predicted class, log loss.")
 
 
 class Verdict(Spec):
@@ -100,7 +100,7 @@ class Verdict(Spec):
 class Predictions(Spec):
     """A scored table."""
 
-    uri: str
+    uri: Location
     rows: int
     failed_rows: int = Field(0, description="Rows with an error instead of a prediction.")
     model_uri: str

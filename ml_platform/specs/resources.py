@@ -7,17 +7,17 @@ Spark()` satisfies a type checker, as `Depends` does in FastAPI.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ml_platform.specs.base import Spec
+from ml_platform.specs.base import NotIdentity, Spec
 
 Backend = Literal["in_process", "processes"]
 
 
 class ResourceSpec(Spec):
-    """Base of all recipes."""
+    """Base of all recipes. Fields marked `NotIdentity` change where or how long, not what a task computes."""
 
 
 class SparkSpec(ResourceSpec):
@@ -30,15 +30,23 @@ class HorovodSpec(ResourceSpec):
     """A gang of ranks that train together."""
 
     ranks: int | None = Field(None, ge=1, description="Ranks. Empty: as the placement says.")
-    backend: Backend | None = Field(None, description="Where ranks run. Empty: as the placement says.")
-    start_timeout_s: float = Field(120, gt=0, description="Seconds until every rank must have registered.")
-    heartbeat_timeout_s: float = Field(30, gt=0, description="Seconds of silence that make a rank hung.")
+    backend: Annotated[Backend | None, NotIdentity()] = Field(
+        None, description="Where ranks run. Empty: as the placement says."
+    )
+    start_timeout_s: Annotated[float, NotIdentity()] = Field(
+        120, gt=0, description="Seconds until every rank must have registered."
+    )
+    heartbeat_timeout_s: Annotated[float, NotIdentity()] = Field(
+        30, gt=0, description="Seconds of silence that make a rank hung."
+    )
 
 
 class TrackingSpec(ResourceSpec):
     """The MLflow run of this flow run, or a run of the task's own nested in it."""
 
-    nested: bool = Field(False, description="A run of its own, named after the task, inside the flow's run.")
+    nested: Annotated[bool, NotIdentity()] = Field(
+        False, description="A run of its own, named after the task, inside the flow's run."
+    )
 
 
 def Spark(**settings: Any) -> Any:  # noqa: N802  (reads like the type it injects)

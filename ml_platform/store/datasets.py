@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.errors import DataError, StoreError, nearest
 from ml_platform.specs.contracts import Column, ColumnType, Contract
 from ml_platform.specs.references import Dataset
-from ml_platform.store.folders import open_folder, spark_path
+from ml_platform.store.folders import open_folder
 from ml_platform.store.location import data_uri
 from ml_platform.store.manifest import (
     MANIFEST,
@@ -91,9 +91,10 @@ def write_dataset(
         with folder.staged() as staged:
             observed, parts = _run_job(frame, name, staged, schema)
             _check_count(name, observed["rows"], staged, parts)
-            folder.publish(staged, {part.file: _final_name(part) for part in parts})
+            names = folder.publish(staged, {part.file: _final_name(part) for part in parts})
             contract = _contract(frame.schema, observed, label, packed)
-            manifest = _manifest(contract, frame.schema, schema, observed, parts)
+            files = tuple(_entry(part, names[part.file]) for part in parts)
+            manifest = _manifest(contract, frame.schema, schema, observed, files)
             folder.write_last(MANIFEST, manifest.model_dump_json(indent=1).encode())
     except OSError as error:
         raise StoreError(
@@ -112,11 +113,10 @@ def spark_frame(spark: SparkSession, dataset: Dataset) -> DataFrame:
     """
     from pyspark.sql.types import StructType
 
+    from ml_platform.store.spark_files import frame_of
+
     manifest = manifest_of(dataset)
-    schema = StructType.fromJson(manifest.spark_schema)
-    if not manifest.files:
-        return spark.createDataFrame([], schema)
-    return spark.read.schema(schema).parquet(*[spark_path(file.uri) for file in dataset_files(dataset)])
+    return frame_of(spark, dataset_files(dataset), StructType.fromJson(manifest.spark_schema))
 
 
 def remove_dataset(dataset: Dataset) -> None:
@@ -199,7 +199,7 @@ class _PartWriter:
         assert context is not None
         file = f"attempt-{context.taskAttemptId()}.parquet"
         schema = pa.ipc.read_schema(pa.py_buffer(self._schema))
-        part = write_part(batches, f"{self._staged}/{file}", schema)
+        part = write_part(batches, f"{self._staged}{file}", schema)
         if part is not None:
             values = (context.partitionId(), file, part.rows, part.bytes, part.checksum)
             types = (pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string())
@@ -209,7 +209,7 @@ class _PartWriter:
 
 def _check_count(name: str, observed: int, staged: str, parts: list[Row]) -> None:
     """A lost executor makes rows count twice: then the fingerprint is wrong and nothing may be committed."""
-    written = sum(footer_rows(f"{staged}/{part.file}") for part in parts)
+    written = sum(footer_rows(f"{staged}{part.file}") for part in parts)
     if written != observed:
         raise StoreError(
             f"data set {name!r} was not committed: its fingerprint does not cover the rows that were written",
@@ -223,23 +223,23 @@ def _final_name(part: Row) -> str:
     return f"part-{part.partition:05d}.parquet"
 
 
+def _entry(part: Row, name: str) -> FileEntry:
+    return FileEntry(name=name, rows=part.rows, bytes=part.bytes, checksum=part.checksum)
+
+
 def _manifest(
     contract: Contract,
     spark_schema: StructType,
     file_schema: pa.Schema,
     observed: Mapping[str, Any],
-    parts: list[Row],
+    files: tuple[FileEntry, ...],
 ) -> Manifest:
     from ml_platform.store.fingerprint import digest
 
-    files = (
-        FileEntry(name=_final_name(part), rows=part.rows, bytes=part.bytes, checksum=part.checksum)
-        for part in parts
-    )
     manifest = Manifest(
         contract=contract,
         rows=observed["rows"],
-        files=tuple(files),
+        files=files,
         fingerprint=digest(spark_schema, observed),
         spark_schema=spark_schema.jsonValue(),
         arrow_schema=base64.b64encode(file_schema.serialize().to_pybytes()).decode(),

@@ -1,26 +1,36 @@
 """Where a data set's files lie: one class per kind of storage, named by the scheme of its URI.
 
 A folder is written once: files are staged, published, and then made a data set by its manifest, the
-object written last.
+object written last. Whatever fails on the way raises OSError.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
+import io
 import re
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ml_platform.errors import StoreError
-from ml_platform.store.atomic import sync_folder, write_atomically
+from ml_platform.specs.registry import load_named
 
-FOLDERS: Mapping[str, str] = {"file": "ml_platform.store.folders:LocalFolder"}
+FOLDERS: Mapping[str, str] = {
+    "file": "ml_platform.store.local_folder:LocalFolder",
+    "s3": "ml_platform.store.s3_folder:S3Folder",
+}
 """Kinds of storage by URI scheme. Imported on first use."""
+
+Source = str | io.IOBase
+"""What pyarrow opens: a local path, or a file that can be read anywhere in it."""
+
+
+class Sink(Protocol):
+    """A file that is being written."""
+
+    def write(self, content: Any, /) -> int: ...
 
 
 class Folder(Protocol):
@@ -30,20 +40,38 @@ class Folder(Protocol):
 
     def __init__(self, uri: str) -> None: ...
 
-    def staged(self) -> contextlib.AbstractContextManager[str]:
-        """A place for files that are no data set yet, removed at the end of the block."""
+    @staticmethod
+    def open_sink(uri: str) -> AbstractContextManager[Sink]:
+        """A new file; it is there, and safe, when the block ends, and not there when the block fails."""
 
-    def publish(self, staged: str, names: Mapping[str, str]) -> None:
-        """Give the staged files their final names in this folder; other staged files are dropped."""
+    @staticmethod
+    def open_source(uri: str) -> Source:
+        """A file, for reading anywhere in it."""
+
+    def staged(self) -> AbstractContextManager[str]:
+        """What the URIs of files begin with that are no data set yet.
+
+        A name is put behind it as it is. When the block fails, all that this writer wrote is removed;
+        what another writer has put into the folder stays.
+        """
+
+    def publish(self, staged: str, names: Mapping[str, str]) -> Mapping[str, str]:
+        """Make the staged files part of this folder; other staged files are dropped.
+
+        Args:
+            names: By the names of staged files, those that they should have.
+        Returns:
+            The names that they have. Storage that cannot rename keeps its own.
+        """
 
     def write_last(self, name: str, content: bytes) -> None:
-        """Write one object, whole or not at all."""
+        """Write one object, whole or not at all. FileExistsError where another writer was first."""
 
     def read(self, name: str) -> bytes:
         """One object's content. FileNotFoundError when it is not there."""
 
-    def size(self, name: str) -> int | None:
-        """Bytes of an object; None when it is not there."""
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each object in the folder, by its name. Empty when there is no folder."""
 
     def file_uri(self, name: str) -> str:
         """URI of one of its files."""
@@ -58,22 +86,28 @@ def open_folder(uri: str) -> Folder:
     Raises:
         StoreError: No kind of storage serves this scheme.
     """
-    scheme = urlsplit(uri).scheme
-    if scheme not in FOLDERS:
-        raise StoreError(
-            f"the store cannot use {uri!r}",
-            wanted=" or ".join(f"{known}://…" for known in FOLDERS),
-            got=f"{scheme}://" if scheme else "no scheme",
-            hint="set ML_PLATFORM_STORE to a folder of this machine",
-        )
-    module, _, name = FOLDERS[scheme].partition(":")
-    kind: type[Folder] = getattr(importlib.import_module(module), name)
-    return kind(uri)
+    return _kind(uri)(uri)
 
 
-def open_sink(uri: str) -> IO[bytes]:
-    """A new file at `uri`, open for writing; executors write data files through it."""
-    return local_path(uri).open("xb")
+def open_sink(uri: str) -> AbstractContextManager[Sink]:
+    """A new file at `uri`; executors write data files through it. Raises as `open_folder` does."""
+    return _kind(uri).open_sink(uri)
+
+
+def open_source(uri: str) -> Source:
+    """The file at `uri`; driver, executors and ranks read data files through it.
+
+    Raises:
+        StoreError: No kind of storage serves this scheme.
+        OSError: It is not there. Local files are looked for only when they are read.
+    """
+    return _kind(uri).open_source(uri)
+
+
+def scheme_of(uri: str) -> str:
+    """`s3` of s3://bucket/key, `models` of models:/m-1; empty for a plain path."""
+    scheme, colon, rest = uri.partition(":")
+    return scheme if colon and rest.startswith("/") and scheme.isalnum() else ""
 
 
 def local_path(uri: str) -> Path:
@@ -86,60 +120,14 @@ def spark_path(uri: str) -> str:
     return "file://" + re.sub(r"([\\\[\]{}*?])", r"\\\1", str(local_path(uri)))
 
 
-class LocalFolder:
-    """A folder of a file system that driver and executors share."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        self.path = local_path(uri)
-
-    @contextlib.contextmanager
-    def staged(self) -> Iterator[str]:
-        staging = self.path.with_name(f"{self.path.name}.tmp-{uuid.uuid4().hex[:8]}")
-        staging.mkdir(parents=True)
-        try:
-            yield staging.as_uri()
-        except BaseException:
-            self.remove()
-            raise
-        finally:
-            _remove(staging)
-
-    def publish(self, staged: str, names: Mapping[str, str]) -> None:
-        staging = local_path(staged)
-        for path in staging.iterdir():
-            if path.name not in names:
-                path.unlink()
-        for attempt, name in names.items():
-            (staging / attempt).rename(staging / name)
-        sync_folder(staging)
-        staging.rename(self.path)
-        sync_folder(self.path.parent)
-
-    def write_last(self, name: str, content: bytes) -> None:
-        write_atomically(self.path / name, content)
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-    def size(self, name: str) -> int | None:
-        try:
-            return (self.path / name).stat().st_size
-        except FileNotFoundError:
-            return None
-
-    def file_uri(self, name: str) -> str:
-        return (self.path / name).as_uri()
-
-    def remove(self) -> None:
-        _remove(self.path)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder that a straggler may still be writing to: it no longer finds it by its name."""
-    aside = folder.with_name(f"{folder.name}.gone-{uuid.uuid4().hex[:8]}")
-    try:
-        folder.rename(aside)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(aside, ignore_errors=True)
+def _kind(uri: str) -> type[Folder]:
+    scheme = scheme_of(uri)
+    if scheme not in FOLDERS:
+        raise StoreError(
+            f"the store cannot use {uri!r}",
+            wanted=" or ".join(f"{known}://…" for known in FOLDERS),
+            got=f"{scheme}://" if scheme else "no scheme",
+            hint="set ML_PLATFORM_STORE to a folder of this machine, or to s3://bucket/folder",
+        )
+    kind: type[Folder] = load_named(FOLDERS[scheme])
+    return kind

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -20,7 +21,8 @@ from ml_platform.errors import DataError, StoreError, nearest
 from ml_platform.specs.base import Spec
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.references import Dataset
-from ml_platform.store.folders import local_path, open_folder
+from ml_platform.store.folders import Folder, open_folder
+from ml_platform.store.parquet_files import open_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,11 +144,19 @@ def read_manifest(uri: str) -> Manifest:
         raise _altered(uri, "not a manifest of format 1", evidence=str(error)) from error
     if not manifest.is_unaltered():
         raise _altered(uri, "its digest does not match its content")
+    sizes = _sizes(folder) if manifest.files else {}
     for entry in manifest.files:
-        if (size := folder.size(entry.name)) != entry.bytes:
+        if (size := sizes.get(entry.name)) != entry.bytes:
             found = "no file" if size is None else f"{size} bytes"
             raise _altered(f"{uri}/{entry.name}", found, wanted=f"{entry.bytes} bytes")
     return manifest
+
+
+def _sizes(folder: Folder) -> Mapping[str, int]:
+    try:
+        return folder.sizes()
+    except OSError as error:
+        raise StoreError(f"{folder.uri} cannot be listed", got=error) from error
 
 
 def read_table(dataset: Dataset, columns: list[str] | None = None) -> pa.Table:
@@ -177,25 +187,24 @@ def footer_rows(uri: str) -> int:
         StoreError: It cannot be read from here.
     """
     import pyarrow as pa
-    from pyarrow import parquet
 
     try:
-        return int(parquet.read_metadata(local_path(uri)).num_rows)
+        with open_parquet(uri) as opened:
+            return int(opened.metadata.num_rows)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"{uri} cannot be read by the driver",
             got=error,
-            hint="driver and executors must share the file system that ML_PLATFORM_STORE names",
+            hint="driver and executors must share the storage that ML_PLATFORM_STORE names",
         ) from error
 
 
 def _read_file(file: DataFile, schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
-    from pyarrow import parquet
 
     try:
         # Not `parquet.read_table`: it would read keys and values into folder names such as a=1.
-        with parquet.ParquetFile(local_path(file.uri), page_checksum_verification=True) as opened:
+        with open_parquet(file.uri, verified=True) as opened:
             table: pa.Table = opened.read(columns=schema.names, use_threads=True)
     except (OSError, pa.ArrowException) as error:
         wanted = "the file as it was written"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
 from ml_platform.errors import DataError, StoreError
-from ml_platform.store.folders import open_sink
+from ml_platform.store.folders import Sink, open_sink
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 256 << 20
@@ -31,7 +30,7 @@ class WrittenPart:
 
 
 def write_part(batches: Iterable[pa.RecordBatch], uri: str, schema: pa.Schema) -> WrittenPart | None:
-    """Write all rows to one new file and sync it. Without rows no file is made.
+    """Write all rows to one new file: there, and safe, or not there. Without rows no file is made.
 
     Args:
         schema: Of the file. Batches are cast to it column by column, whatever their names; a fixed-size
@@ -45,7 +44,7 @@ def write_part(batches: Iterable[pa.RecordBatch], uri: str, schema: pa.Schema) -
     if first is None:
         return None
     try:
-        with _HashedFile(open_sink(uri)) as file:
+        with open_sink(uri) as sink, _HashedFile(sink) as file:
             rows = _write(file, first, tables, schema)
     except OSError as error:
         got = f"{type(error).__name__}: {error.strerror or error}"
@@ -96,10 +95,10 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 
 class _HashedFile(io.RawIOBase):
-    """Counts and hashes what is written, and syncs it before it closes."""
+    """Counts and hashes what is written."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
         self._state = hashlib.sha256()
         self.written = 0
 
@@ -112,20 +111,10 @@ class _HashedFile(io.RawIOBase):
 
     def write(self, content: Any) -> int:
         view = memoryview(content)
-        self._file.write(view)
+        self._sink.write(view)
         self._state.update(view)
         self.written += view.nbytes
         return view.nbytes
 
     def tell(self) -> int:
         return self.written
-
-    def close(self) -> None:
-        if self.closed:
-            return
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
-            super().close()

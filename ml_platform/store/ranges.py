@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ml_platform.specs.references import Dataset
-from ml_platform.store.folders import local_path
 from ml_platform.store.manifest import dataset_files
+from ml_platform.store.parquet_files import open_parquet
 
 if TYPE_CHECKING:
     from pyarrow import parquet
@@ -34,9 +34,8 @@ def smallest_values(dataset: Dataset, names: Sequence[str]) -> dict[str, float]:
 
 
 def _row_groups(uri: str) -> Iterable[parquet.RowGroupMetaData]:
-    from pyarrow import parquet
-
-    footer = parquet.read_metadata(local_path(uri))
+    with open_parquet(uri) as opened:
+        footer = opened.metadata
     return (footer.row_group(at) for at in range(footer.num_row_groups))
 
 

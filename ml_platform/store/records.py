@@ -1,41 +1,119 @@
-"""Run records: what one run did, one small file per node, folded into one JSON at its end."""
+"""Run records: what one run did.
+
+```
+runs/<run>/run.json       written when the run began, and again, with its nodes, when it ended
+runs/<run>/nodes.jsonl    one line per node that ended, as it ended: all that is left of a killed run
+```
+"""
 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from ml_platform.errors import StoreError
+from ml_platform.errors import SpecError, StoreError, nearest
 from ml_platform.store.atomic import write_atomically
+from ml_platform.store.location import home, runs_folder
 
+RUN = "run.json"
+NODES = "nodes.jsonl"
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class RunRecord:
-    """Files under `<folder>/nodes`, then `<folder>/run.json`."""
+    """The record of a run under way. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = threading.Lock()
+
+    def begin(self, **facts: Any) -> None:
+        """Say what is going to run."""
+        self._make_folder()
+        self._write_run({**facts, "state": "running"})
 
     def node(self, name: str, **facts: Any) -> None:
-        """Write (or replace) the record of one node."""
-        self._write(Path("nodes") / f"{name}.json", {"node": name, **facts})
+        """Append what became of one node. A line that a crash cuts short is left out when read."""
+        line = _ANY.dump_json({"node": name, **facts}, fallback=repr) + b"\n"
+        with self._lock:
+            self._make_folder()
+            try:
+                with (self.folder / NODES).open("ab", buffering=0) as file:
+                    file.write(line)
+            except OSError as error:
+                raise _unwritable(self.folder / NODES, error) from error
 
     def finish(self, **facts: Any) -> Path:
-        """Fold the nodes' records and these facts into run.json. Returns its path."""
-        nodes = [json.loads(path.read_text()) for path in sorted((self.folder / "nodes").glob("*.json"))]
-        nodes.sort(key=lambda node: node.get("started", ""))
-        return self._write(Path("run.json"), {**facts, "nodes": nodes})
+        """Fold the nodes and these facts into run.json. Returns its path."""
+        self._make_folder()
+        nodes = {node["node"]: node for node in _nodes(self.folder)}
+        return self._write_run({**facts, "nodes": list(nodes.values())})
 
-    def _write(self, name: Path, content: dict[str, Any]) -> Path:
-        path = self.folder / name
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    def _write_run(self, content: dict[str, Any]) -> Path:
+        path = self.folder / RUN
         text = json.dumps(_ANY.dump_python(content, mode="json", fallback=repr), indent=1)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text.encode())
         except OSError as error:
-            raise StoreError(f"cannot write the run record {path}", got=error) from error
+            raise _unwritable(path, error) from error
         return path
+
+
+def read_run(run: str) -> dict[str, Any]:
+    """What a run did, or had done when it was killed.
+
+    Raises:
+        SpecError: There is no such run.
+        StoreError: Its record was damaged.
+    """
+    folder = runs_folder(run)
+    try:
+        record: dict[str, Any] = json.loads((folder / RUN).read_bytes())
+    except FileNotFoundError as error:
+        raise SpecError(f"there is no run {run!r}", hint=nearest(run, run_names())) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"the record of run {run!r} cannot be read",
+            got=error,
+            hint=f"remove {folder} if nothing needs it",
+        ) from error
+    if "nodes" not in record:
+        record["nodes"] = list({node["node"]: node for node in _nodes(folder)}.values())
+    return record
+
+
+def run_names() -> list[str]:
+    """Names of all runs that have a record, newest first."""
+    folder = home() / "runs"
+    found = list(folder.glob(f"*/{RUN}")) if folder.is_dir() else []
+    return [path.parent.name for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def _nodes(folder: Path) -> Iterator[dict[str, Any]]:
+    """Lines of nodes.jsonl that are whole."""
+    try:
+        lines = (folder / NODES).read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            node = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(node, dict) and "node" in node:
+            yield node
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot write the run record {path}", got=error)

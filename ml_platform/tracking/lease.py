@@ -68,7 +68,7 @@ class TrackingLease:
         with run.nested(task) as own:
             yield own
 
-    def cancel(self) -> None:
+    def cancel(self, task: str | None = None) -> None:
         """Nothing waits for MLflow: what was logged stays."""
 
     def close(self, error: BaseException | None = None) -> None:

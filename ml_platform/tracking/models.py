@@ -15,8 +15,10 @@ import ml_platform
 from ml_platform.errors import DataError, SpecError, TrackingError
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.references import Dataset, Family, Model
+from ml_platform.store import stamps
 from ml_platform.store.digests import digest
-from ml_platform.tracking.server import absent, ask
+from ml_platform.store.folders import scheme_of
+from ml_platform.tracking.server import absent, ask, client
 from ml_platform.tracking.signatures import example_frame, signature
 from ml_platform.tracking.uris import tracking_uri
 
@@ -130,6 +132,28 @@ def logged_model(mlflow: MlflowClient, uri: str) -> LoggedModel:
             hint="a model is code: only those that a run of this platform logged are opened",
         )
     return found
+
+
+def stamp(uri: str) -> str | None:
+    """Evidence that a logged model is the one that was logged; see `ml_platform.store.stamps`.
+
+    Returns:
+        None when MLflow has no such model, when it is not ours or not whole, or when its files are gone
+        from a folder that this machine sees.
+    Raises:
+        TrackingError: MLflow could not be asked.
+    """
+    try:
+        logged = logged_model(client(), uri)
+    except (SpecError, DataError):
+        return None
+    if str(logged.status) != "READY":
+        return None
+    parts = [logged.tags[DIGEST_TAG], logged.tags[FILES_TAG]]
+    if scheme_of(logged.artifact_location) in {"", "file"}:
+        # Not the code beside it: whoever runs it leaves compiled files there.
+        parts.append(stamps.stamp(f"{logged.artifact_location}/data") or "")
+    return f"model {' '.join(parts)}" if all(parts) else None
 
 
 def reference(mlflow: MlflowClient, uri: str) -> Model:

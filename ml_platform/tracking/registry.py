@@ -123,6 +123,12 @@ def promote(version: Version, expected: Version | None) -> Version:
     return version
 
 
+def still_champion(output: Version | None, name: str) -> str | None:
+    """Why a promotion no longer stands; None while the champion is the one that it left."""
+    now = champion(name)
+    return None if now == output else f"the champion is now {_shown(name, now.version if now else None)}"
+
+
 def holdout_uses(name: str, holdout: str) -> int:
     """How many registered versions of `name` were decided on these holdout rows.
 

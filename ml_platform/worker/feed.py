@@ -193,12 +193,11 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 def _open(uri: str) -> Any:
     import pyarrow as pa
-    import pyarrow.parquet as pq
-    from pyarrow.fs import FileSystem
+
+    from ml_platform.store.parquet_files import open_parquet
 
     try:
-        filesystem, path = FileSystem.from_uri(uri)
-        return pq.ParquetFile(path, filesystem=filesystem, memory_map=True)
+        return open_parquet(uri, memory_map=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{uri} cannot be read as Parquet", got=error) from error
 

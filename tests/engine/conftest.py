@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
@@ -19,6 +20,12 @@ def server() -> Iterator[str]:
         yield running.url()
     finally:
         running.stop()
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds the results of another."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture

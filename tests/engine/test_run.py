@@ -158,7 +158,7 @@ def test_a_resource_is_closed_after_its_last_user(happened: list[str]) -> None:
     def chain() -> list[str]:
         return looks(uses(uses(1)))
 
-    assert chain() == ["opened a", "uses uses a", "uses uses a", "closed a"]
+    assert chain() == ["opened a", "uses uses a", "uses-2 uses a", "closed a"]
 
 
 def test_resources_close_in_reverse_order(happened: list[str]) -> None:

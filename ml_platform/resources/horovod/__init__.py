@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from ml_platform.errors import SpecError, nearest
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.horovod.plan import LaunchPlan, plan_launch
 from ml_platform.specs.placements import HorovodPlacement
+from ml_platform.specs.registry import load_named
 from ml_platform.specs.resources import HorovodSpec
 
 __all__ = ["BACKENDS", "HorovodJob", "LaunchPlan", "open_job", "plan_launch"]
@@ -46,6 +46,5 @@ def open_job(
 def _backend(name: str) -> Callable[[LaunchPlan], HorovodJob]:
     if name not in BACKENDS:
         raise SpecError(f"no Horovod backend {name!r}", hint=nearest(name, BACKENDS))
-    module, function = BACKENDS[name].split(":")
-    start: Callable[[LaunchPlan], HorovodJob] = getattr(importlib.import_module(module), function)
+    start: Callable[[LaunchPlan], HorovodJob] = load_named(BACKENDS[name])
     return start

@@ -1,0 +1,143 @@
+"""Classes of the project: bases, methods, attributes, and what pydantic, dataclasses and enums made of them."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ml_platform.engine.code.origin import origin
+
+if TYPE_CHECKING:
+    from ml_platform.engine.code.walk import Part, Walk
+
+_DERIVED = {
+    "_abc_impl", "_is_protocol", "_is_runtime_protocol", "model_fields", "model_computed_fields", "model_config",
+    "_member_map_", "_member_names_", "_value2member_map_", "_generate_next_value_", "_unhashable_values_",
+    "_member_type_", "_value_repr_", "_use_args_", "_new_member_", "_hashable_values_", "_sort_order_", "_flag_mask_",
+    "_singles_mask_", "_all_bits_", "_boundary_", "_inverted_", "_field_defaults", "_fields",
+}  # fmt: skip
+"""Attributes that Python or a library derives from the rest."""
+_TOLD = {"__slots__", "__match_args__", "__orig_bases__", "__hash__", "__total__", "__required_keys__"}
+"""Double-underscore attributes that are told although they are no methods."""
+_FIELD_TEXT = {"title", "description", "examples", "json_schema_extra", "deprecated", "repr"}
+"""What a pydantic field says to a reader."""
+
+
+def class_part(cls: type, walk: Walk) -> Part:
+    """A class of the project."""
+    key = ("class", walk.hold(cls))
+    return walk.part(
+        key, walk.module_name(cls.__module__), cls.__qualname__, "class", lambda p: _told(cls, p, walk)
+    )
+
+
+def _told(cls: type, part: Part, walk: Walk) -> Iterator[str]:
+    kinds = [*cls.__bases__] + ([type(cls)] if type(cls) is not type else [])
+    yield ",".join(walk.value(kind, part, part.name) for kind in kinds)
+    for name, value in sorted(vars(cls).items(), key=lambda item: item[0]):
+        if _counts(cls, name, value):
+            yield f"{name}={walk.value(value, part, f'{part.name}.{name}')}"
+    yield from _fields(cls, part, walk)
+    annotations = vars(cls).get("__annotations__", {})
+    names = walk.globals_of(cls.__module__)
+    yield from walk.annotations(annotations, names, part, written_counts=True)
+    yield from _registered(cls, part, walk)
+
+
+def _counts(cls: type, name: str, value: Any) -> bool:
+    if name in _DERIVED or name.startswith("__pydantic"):
+        return False
+    if isinstance(value, types.FunctionType) and _is_generated(value, cls):
+        return False
+    if issubclass(cls, enum.Enum) and name in cls.__members__:
+        return False
+    if isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType):
+        return False
+    if type(value).__name__ == "_tuplegetter":
+        return False
+    if name.startswith("__") and name.endswith("__") and name not in _TOLD:
+        return isinstance(
+            value, types.FunctionType | classmethod | staticmethod | property | types.MethodType
+        )
+    return not (issubclass(cls, BaseModel) and name in cls.__private_attributes__)
+
+
+def _is_generated(function: types.FunctionType, cls: type) -> bool:
+    """Whether a library has written this method from the fields, which are told apart."""
+    file = function.__code__.co_filename
+    generated = file == "<string>" and dataclasses.is_dataclass(cls)
+    foreign = (
+        origin(str(function.__globals__.get("__name__", ""))) != "project" and function.__name__ == "__init__"
+    )
+    protocol = foreign and getattr(cls, "_is_protocol", False)
+    wrapped_repr = file == "<string>" or function.__qualname__.startswith("__create_fn__")
+    return (
+        generated
+        or protocol
+        or file.startswith("<namedtuple")
+        or (wrapped_repr and dataclasses.is_dataclass(cls))
+        or (function.__name__ == "__repr__" and dataclasses.is_dataclass(cls) and file.endswith("reprlib.py"))
+        or (file.endswith("dataclasses.py"))
+    )
+
+
+def _fields(cls: type, part: Part, walk: Walk) -> Iterator[str]:
+    if issubclass(cls, enum.Enum):
+        for member_name, member in cls.__members__.items():
+            yield f"{member_name}={walk.value(member.value, part, f'{part.name}.{member_name}')}"
+    elif issubclass(cls, BaseModel):
+        yield from _model_fields(cls, part, walk)
+    elif "__dataclass_fields__" in vars(cls):
+        for field in dataclasses.fields(cls):
+            default = walk.value(_default(field), part, f"{part.name}.{field.name}")
+            metadata = walk.value(field.metadata, part, f"{part.name}.{field.name}")
+            flags = field.init, field.repr, field.hash, field.compare, field.kw_only
+            yield f"{field.name}={default} {metadata} {flags}"
+        yield repr(vars(cls)["__dataclass_params__"])
+    elif issubclass(cls, tuple) and hasattr(cls, "_field_defaults"):
+        yield f"{cls._fields} {walk.value(cls._field_defaults, part, part.name)}"
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    given = field.default_factory if field.default is dataclasses.MISSING else field.default
+    return "no default" if given is dataclasses.MISSING else [given]
+
+
+def _model_fields(cls: type[BaseModel], part: Part, walk: Walk) -> Iterator[str]:
+    for name, field in cls.model_fields.items():
+        yield f"{name}={_field(field, part, walk, f'{part.name}.{name}')}"
+    for name, private in sorted(cls.__private_attributes__.items()):
+        yield f"{name}={walk.value([private.default, private.default_factory], part, f'{part.name}.{name}')}"
+    config = {name: value for name, value in cls.model_config.items() if name not in _FIELD_TEXT}
+    yield walk.value(dict(sorted(config.items())), part, f"{part.name}.model_config")
+    decorators = cls.__pydantic_decorators__
+    for kind in dataclasses.fields(decorators):
+        for name, decorator in getattr(decorators, kind.name).items():
+            if kind.name != "build_metadata":
+                yield f"{kind.name} {name} {walk.value(decorator.info, part, f'{part.name}.{name}')}"
+
+
+def _field(field: FieldInfo, part: Part, walk: Walk, path: str) -> str:
+    told = {
+        name: value
+        for name in FieldInfo.__slots__
+        if not name.startswith("_") and name not in _FIELD_TEXT
+        for value in [getattr(field, name, None)]
+    }
+    return walk.value(told, part, path)
+
+
+def _registered(cls: type, part: Part, walk: Walk) -> Iterator[str]:
+    """Classes that were registered with an abstract one."""
+    if isinstance(cls, abc.ABCMeta):
+        from _abc import _get_dump  # type: ignore[import-not-found, unused-ignore]
+
+        for one in sorted(filter(None, (ref() for ref in _get_dump(cls)[0])), key=lambda c: c.__qualname__):
+            yield f"registered {walk.value(one, part, part.name)}"

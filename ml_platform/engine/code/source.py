@@ -1,0 +1,189 @@
+"""Modules that are not imported yet, read from their files: importing them may take seconds.
+
+An import inside a function and a "module:attribute" string lead here. What they lead to is hashed from
+source, statement by statement, so that it makes no difference whether the module happens to be loaded.
+"""
+
+from __future__ import annotations
+
+import __future__
+import ast
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType
+from typing import Literal
+
+from ml_platform.engine.code.origin import module_file
+
+Kind = Literal["function", "class", "global"]
+BODY = "<module>"
+"""Name of the statements of a module that define no name of their own."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What an import at the top of a module binds: a module, or a name of it."""
+
+    module: str
+    name: str = ""
+
+
+@dataclass
+class Source:
+    """One module as its file says it is."""
+
+    module: str
+    file: Path | None
+    statements: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    bindings: dict[str, Binding] = field(default_factory=dict)
+    for_types: dict[str, Binding] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
+    codes: dict[str, tuple[CodeType, ...]] = field(default_factory=dict)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether it has a file, but none that can be read as Python."""
+        return self.file is not None and self.file.suffix != ".py"
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether a function of its own answers for names that it does not define."""
+        return "__getattr__" in self.statements
+
+    def kind(self, name: str) -> Kind:
+        """What the statements that define a name make it."""
+        kinds = {type(statement) for statement in self.statements[name]}
+        if kinds <= {ast.FunctionDef, ast.AsyncFunctionDef}:
+            return "function"
+        return "class" if kinds == {ast.ClassDef} else "global"
+
+    def code(self, name: str) -> tuple[CodeType, ...]:
+        """Compiled statements that define a name. They are never run."""
+        if name not in self.codes:
+            self.codes[name] = tuple(_compiled([statement]) for statement in self.statements[name])
+        return self.codes[name]
+
+    def annotations(self, name: str) -> Iterator[CodeType]:
+        """Annotations in the statements that define a name, each compiled as an expression."""
+        for statement in self.statements[name]:
+            for node in ast.walk(statement):
+                written = getattr(node, "annotation", None) or getattr(node, "returns", None)
+                if isinstance(written, ast.expr):
+                    yield from annotation_code(ast.unparse(written))
+
+    def absolute(self, module: str, level: int) -> str:
+        """Full name of a module that is imported here."""
+        is_package = self.file is not None and self.file.name == "__init__.py"
+        return absolute(module, level, self.module if is_package else self.module.rpartition(".")[0])
+
+
+def absolute(module: str, level: int, package: str) -> str:
+    """Full name of a module that is imported, perhaps relatively, from a module of `package`."""
+    if not level:
+        return module
+    base = package.split(".")[: len(package.split(".")) - level + 1]
+    return ".".join([*base, module] if module else base)
+
+
+@functools.lru_cache(maxsize=None)
+def source_of(module: str) -> Source:
+    """Read a module's file, once per process."""
+    file = module_file(module)
+    found = Source(module, file)
+    if file is not None and not found.is_binary:
+        _collect(ast.parse(file.read_bytes()).body, found)
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def annotation_code(written: str) -> tuple[CodeType, ...]:
+    """An annotation compiled as an expression; a quoted one counts as what is in the quotes."""
+    try:
+        node = ast.parse(written.strip(), mode="eval")
+        if isinstance(node.body, ast.Constant) and isinstance(node.body.value, str):
+            node = ast.parse(node.body.value.strip(), mode="eval")
+    except SyntaxError:
+        return ()
+    return (compile(node, "", "eval"),)
+
+
+@functools.lru_cache(maxsize=None)
+def file_code(file: Path) -> CodeType:
+    """A whole file, compiled."""
+    return _compiled(ast.parse(file.read_bytes()).body)
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Full names of modules that a file imports anywhere, without those of relative imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module)
+    return found
+
+
+def _compiled(statements: list[ast.stmt]) -> CodeType:
+    # Annotations stay text, as in a module that imports them from __future__: they are not what runs.
+    flags = __future__.annotations.compiler_flag
+    return compile(ast.Module(statements, []), "", "exec", flags=flags, dont_inherit=True)
+
+
+def _collect(statements: Iterable[ast.stmt], found: Source) -> None:
+    for statement in statements:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            _bind(statement, found, found.bindings)
+        elif _is_for_types(statement):
+            for inner in ast.walk(statement):
+                if isinstance(inner, ast.Import | ast.ImportFrom):
+                    _bind(inner, found, found.for_types)
+        elif not _is_docstring(statement):
+            for name in _defined(statement):
+                found.statements.setdefault(name, []).append(statement)
+            _collect_nested(statement, found)
+
+
+def _collect_nested(statement: ast.stmt, found: Source) -> None:
+    """Imports under `try` and `if` at the top of the module bind names too."""
+    if isinstance(statement, ast.If | ast.Try | ast.With):
+        for inner in ast.walk(statement):
+            if isinstance(inner, ast.Import | ast.ImportFrom):
+                _bind(inner, found, found.bindings)
+
+
+def _defined(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.Assign) and all(isinstance(t, ast.Name) for t in statement.targets):
+        yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        yield statement.target.id
+    else:
+        yield BODY
+
+
+def _is_for_types(statement: ast.stmt) -> bool:
+    test = statement.test if isinstance(statement, ast.If) else None
+    name = test.id if isinstance(test, ast.Name) else test.attr if isinstance(test, ast.Attribute) else ""
+    return name == "TYPE_CHECKING"
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _bind(node: ast.Import | ast.ImportFrom, found: Source, into: dict[str, Binding]) -> None:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            name = alias.asname or alias.name.partition(".")[0]
+            into[name] = Binding(alias.name if alias.asname else name)
+        return
+    module = found.absolute(node.module or "", node.level)
+    for alias in node.names:
+        if alias.name == "*":
+            found.stars.append(module)
+        else:
+            into[alias.asname or alias.name] = Binding(module, alias.name)

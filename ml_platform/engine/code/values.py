@@ -1,0 +1,383 @@
+"""Values as text: equal for equal values in every process, and refused where there is no value to speak of."""
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import functools
+import ipaddress
+import logging
+import operator
+import re
+import string
+import struct
+import sys
+import types
+import typing
+import uuid
+import zoneinfo
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from ml_platform.engine.code.classes import class_part
+from ml_platform.engine.code.origin import origin
+from ml_platform.engine.code.project import without_root
+from ml_platform.engine.code.scan import sha
+from ml_platform.engine.code.source import source_of
+
+if TYPE_CHECKING:
+    from ml_platform.engine.code.walk import Part, Walk
+
+Text = Callable[[Any, "Part", str, "Walk"], str]
+
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    bytes,
+    bytearray,
+    range,
+    slice,
+    type(...),
+    type(NotImplemented),
+)
+_REDUCED = (
+    datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, decimal.Decimal, fractions.Fraction,
+    uuid.UUID, zoneinfo.ZoneInfo, operator.attrgetter, operator.itemgetter, operator.methodcaller, string.Template,
+    ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network,
+    types.SimpleNamespace, BaseException,
+)  # fmt: skip
+"""Types of the standard library that say all they are to pickle."""
+_REDUCED_IN = {"pyarrow.lib", "pyspark.sql.types"}
+"""Modules of packages whose instances do so too."""
+
+
+def has_own_part(value: Any) -> bool:
+    """Whether a value is known by a name of its own, whatever it is called where it is used."""
+    kinds = types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType
+    return isinstance(value, kinds) or bool(_task_function(value))
+
+
+def text_of(value: Any, part: Part, path: str, walk: Walk) -> str:
+    """A value as text. What the project defines becomes a part; what cannot be told is noted as uncacheable."""
+    if id(value) in walk.inside:
+        return "itself"
+    walk.inside.add(id(value))
+    try:
+        return _text(value, part, path, walk)
+    finally:
+        walk.inside.discard(id(value))
+
+
+def _text(value: Any, part: Part, path: str, walk: Walk) -> str:
+    if isinstance(value, str) and type(value) is str:
+        target = walk.named(value, part)
+        return f"{without_root(value, part.module)!r}{target}"
+    if type(value) in _PLAIN:
+        return f"{type(value).__name__} {value!r}"
+    for kind, handler in _HANDLERS:
+        if isinstance(value, kind):
+            return handler(value, part, path, walk)
+    return _other(value, part, path, walk)
+
+
+def _members(values: Iterable[Any], part: Part, path: str, walk: Walk) -> str:
+    return ",".join(text_of(value, part, f"{path}[{i}]", walk) for i, value in enumerate(values))
+
+
+def _sequence(value: Any, part: Part, path: str, walk: Walk) -> str:
+    kind = text_of(type(value), part, path, walk)
+    return f"{kind}[{_members(value, part, path, walk)}]{_own_state(value, part, path, walk)}"
+
+
+def _set(value: Any, part: Part, path: str, walk: Walk) -> str:
+    members = sorted(value, key=lambda member: (type(member).__qualname__, _sortable(member)))
+    return f"{type(value).__name__}{{{_members(members, part, path, walk)}}}"
+
+
+def _sortable(member: Any) -> str:
+    if isinstance(member, types.FunctionType | type):
+        return f"{member.__qualname__} {member.__module__}"
+    return repr(sorted(map(_sortable, member))) if isinstance(member, frozenset) else repr(member)
+
+
+def _mapping(value: Any, part: Part, path: str, walk: Walk) -> str:
+    kind = "dict" if isinstance(value, types.MappingProxyType) else text_of(type(value), part, path, walk)
+    factory = getattr(value, "default_factory", None)
+    pairs = [
+        f"{text_of(key, part, path, walk)}:{text_of(member, part, f'{path}[{key!r}]', walk)}"
+        for key, member in value.items()
+    ]
+    made_by = f"|{text_of(factory, part, path, walk)}" if factory else ""
+    return f"{kind}{{{','.join(pairs)}{made_by}}}{_own_state(value, part, path, walk)}"
+
+
+def _own_state(value: Any, part: Part, path: str, walk: Walk) -> str:
+    own = (
+        getattr(value, "__dict__", None)
+        if type(value).__module__ not in {"builtins", "collections"}
+        else None
+    )
+    return _state(own, part, path, walk) if own else ""
+
+
+def _state(state: Mapping[str, Any], part: Part, path: str, walk: Walk) -> str:
+    pairs = (f"{name}={text_of(state[name], part, f'{path}.{name}', walk)}" for name in sorted(state))
+    return f"({','.join(pairs)})"
+
+
+def _enum(value: enum.Enum, part: Part, path: str, walk: Walk) -> str:
+    return f"{text_of(type(value), part, path, walk)}.{value.name or value.value!r}"
+
+
+def _path(value: PurePath, part: Part, path: str, walk: Walk) -> str:
+    return f"path {without_root(value.as_posix(), part.module)!r}"
+
+
+def _pattern(value: re.Pattern[Any], part: Part, path: str, walk: Walk) -> str:
+    return f"pattern {value.pattern!r} {value.flags}"
+
+
+def _struct(value: struct.Struct, part: Part, path: str, walk: Walk) -> str:
+    return f"struct {value.format!r}"
+
+
+def _nothing(value: Any, part: Part, path: str, walk: Walk) -> str:
+    return type(value).__name__
+
+
+def _context_variable(value: contextvars.ContextVar[Any], part: Part, path: str, walk: Walk) -> str:
+    default = contextvars.Context().run(value.get, None)
+    return f"context {value.name} {text_of(default, part, path, walk)}"
+
+
+def _function(value: types.FunctionType, part: Part, path: str, walk: Walk) -> str:
+    module = value.__globals__.get("__name__") or value.__module__
+    if origin(module) == "project":
+        return part.use(walk.function(value))
+    if is_importable(value):
+        return walk.foreign(value.__module__, (value.__qualname__,), part)
+    # Made by a package around a function of the project: what it holds is what it does.
+    made = walk.foreign(module, (value.__code__.co_qualname,), part)
+    return f"{made} {part.use(walk.wrapper(value, part.module))}"
+
+
+def _method(value: types.MethodType, part: Part, path: str, walk: Walk) -> str:
+    if is_importable(value):
+        return walk.foreign(_module_of(value), (value.__name__,), part)
+    function = text_of(value.__func__, part, path, walk)
+    return f"{function} of {text_of(value.__self__, part, path, walk)}"
+
+
+def _builtin(value: Any, part: Part, path: str, walk: Walk) -> str:
+    owner = value.__self__
+    if isinstance(owner, types.ModuleType) or owner is None or is_importable(value):
+        module = _module_of(value)
+        if origin(module) == "project":
+            return part.use(walk.module(module, part))
+        return walk.foreign(module, (value.__name__,), part)
+    return f"{value.__name__} of {text_of(owner, part, path, walk)}"
+
+
+def _partial(value: functools.partial[Any], part: Part, path: str, walk: Walk) -> str:
+    function = text_of(value.func, part, path, walk)
+    arguments = text_of(value.args, part, path, walk), _state(value.keywords, part, path, walk)
+    return f"partial {function} {arguments}"
+
+
+def _partial_method(value: functools.partialmethod[Any], part: Part, path: str, walk: Walk) -> str:
+    return _partial(functools.partial(value.func, *value.args, **value.keywords), part, path, walk)
+
+
+def _cached(value: Any, part: Part, path: str, walk: Walk) -> str:
+    return f"cached {text_of(value.__wrapped__, part, path, walk)} {value.cache_parameters()}"
+
+
+def _wraps(value: Any, part: Part, path: str, walk: Walk) -> str:
+    return f"{type(value).__name__} {text_of(value.__func__, part, path, walk)}"
+
+
+def _property(value: property, part: Part, path: str, walk: Walk) -> str:
+    found = (text_of(f, part, path, walk) for f in (value.fget, value.fset, value.fdel))
+    return f"property {' '.join(found)}"
+
+
+def _cached_property(value: functools.cached_property[Any], part: Part, path: str, walk: Walk) -> str:
+    return f"cached property {text_of(value.func, part, path, walk)}"
+
+
+def _class(value: type, part: Part, path: str, walk: Walk) -> str:
+    module = _module_of(value) or "builtins"
+    if origin(module) == "project":
+        return part.use(class_part(value, walk))
+    return walk.foreign(module, (value.__qualname__,), part)
+
+
+def _module(value: types.ModuleType, part: Part, path: str, walk: Walk) -> str:
+    if origin(value.__name__) == "project":
+        return part.use(walk.module(value.__name__, part))
+    return walk.foreign(value.__name__, (), part)
+
+
+def _alias(value: Any, part: Part, path: str, walk: Walk) -> str:
+    arguments = (*typing.get_args(value), *getattr(value, "__metadata__", ()))
+    first = text_of(typing.get_origin(value), part, path, walk)
+    return f"{first}[{_members(arguments, part, path, walk)}]"
+
+
+def _type_variable(value: Any, part: Part, path: str, walk: Walk) -> str:
+    return f"type variable {value.__name__}"
+
+
+def _model(value: BaseModel, part: Part, path: str, walk: Walk) -> str:
+    state = {**vars(value), **(value.__pydantic_extra__ or {}), **(value.__pydantic_private__ or {})}
+    return f"{text_of(type(value), part, path, walk)}{_state(state, part, path, walk)}"
+
+
+def _reduced(value: Any, part: Part, path: str, walk: Walk) -> str:
+    reduced = value.__reduce_ex__(4)
+    rest = (
+        [list(r) if hasattr(r, "__next__") else r for r in reduced[1:]] if isinstance(reduced, tuple) else []
+    )
+    first = reduced[0] if isinstance(reduced, tuple) else reduced
+    return f"{text_of(type(value), part, path, walk)} {text_of([first, *rest], part, path, walk)}"
+
+
+def _other(value: Any, part: Part, path: str, walk: Walk) -> str:
+    kind = type(value)
+    if typing.get_origin(value) is not None:
+        return _alias(value, part, path, walk)
+    if kind.__module__ == "typing":
+        return (
+            repr(value)
+            if not hasattr(value, "__supertype__")
+            else text_of(value.__supertype__, part, path, walk)
+        )
+    function = _task_function(value)
+    if function is not None:
+        return text_of(function, part, path, walk)
+    if kind is object:
+        return "object"
+    if is_importable(value):
+        return walk.foreign(_module_of(value), (value.__name__,), part)
+    if kind.__module__.partition(".")[0] == "numpy" and not kind.__module__.startswith("numpy.random"):
+        return _array(value, part, path, walk)
+    if kind.__module__ in _REDUCED_IN:
+        return _reduced(value, part, path, walk)
+    if origin(kind.__module__) == "project" or dataclasses.is_dataclass(kind) or _is_field_info(kind):
+        return _instance(value, part, path, walk)
+    return _imported_instance(value, part, path, walk) or walk.refuse(
+        path, f"a {kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _is_field_info(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in {"pydantic", "pydantic_core", "annotated_types"}
+
+
+def _instance(value: Any, part: Part, path: str, walk: Walk) -> str:
+    """An object of the project, or one that consists of its fields: its class, and what it holds."""
+    slots = {
+        name
+        for base in type(value).__mro__
+        for name in _slots(base)
+        if name not in {"__dict__", "__weakref__"} and hasattr(value, name)
+    }
+    state = {name: getattr(value, name) for name in slots} | dict(getattr(value, "__dict__", {}))
+    if isinstance(value, functools.partial | collections.abc.Iterator):
+        return walk.refuse(path, f"a {type(value).__qualname__}")
+    plain = [kind for kind in (str, int, float, complex, bytes) if isinstance(value, kind)]
+    told = text_of(plain[0](value), part, path, walk) if plain else ""
+    return f"{text_of(type(value), part, path, walk)}{told}{_state(state, part, path, walk)}"
+
+
+def _slots(base: type) -> Iterable[str]:
+    slots = base.__dict__.get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return [
+        f"_{base.__name__.lstrip('_')}{n}" if n.startswith("__") and not n.endswith("__") else n
+        for n in names
+    ]
+
+
+def _array(value: Any, part: Part, path: str, walk: Walk) -> str:
+    if hasattr(value, "tobytes"):
+        if value.dtype.hasobject:
+            return f"array {value.shape} {text_of(value.tolist(), part, path, walk)}"
+        return f"array {value.dtype.str} {value.dtype!r} {value.shape} {sha([value.tobytes().hex()])}"
+    if type(value).__name__.endswith("DType") or type(value).__name__ == "dtype":
+        return f"dtype {value!r}"
+    return walk.refuse(path, f"a {type(value).__module__}.{type(value).__qualname__}")
+
+
+def _imported_instance(value: Any, part: Part, path: str, walk: Walk) -> str:
+    """An object that a package made and the project only imports by name: the package's version says what it is."""
+    name = part.qualname if part.kind == "global" and part.module in sys.modules else ""
+    binding = source_of(part.module).bindings.get(name) if name and path == part.name else None
+    if binding is None or origin(binding.module) == "project" or type(value).__name__ in {"lock", "RLock"}:
+        return ""
+    return walk.foreign(binding.module, (binding.name,), part)
+
+
+def _task_function(value: Any) -> Any:
+    """The function of a Prefect task or flow, or of ours."""
+    for kind in type(value).__mro__:
+        if kind.__module__.startswith("prefect.") and kind.__name__ in {"Task", "Flow"}:
+            return getattr(value, "function", None) or value.fn
+    return None
+
+
+def is_importable(value: Any) -> bool:
+    """Whether a package or the standard library has this very object under its own name."""
+    module, name = _module_of(value), getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
+    if not module or not isinstance(name, str) or origin(module) == "project":
+        return False
+    found: Any = sys.modules.get(module)
+    for attribute in name.split("."):
+        found = getattr(found, attribute, None)
+    plain = getattr(value, "__name__", "")
+    return found is value or getattr(sys.modules.get(module), str(plain) or "-", None) is value
+
+
+def _module_of(value: Any) -> str:
+    found = getattr(value, "__module__", None)
+    if found is None and hasattr(value, "__self__"):
+        found = type(value.__self__).__module__
+    return found if isinstance(found, str) else ""
+
+
+_HANDLERS: list[tuple[Any, Text]] = [
+    (enum.Enum, _enum),
+    (type, _class),
+    (types.ModuleType, _module),
+    (types.FunctionType, _function),
+    (types.MethodType, _method),
+    ((types.BuiltinFunctionType, types.MethodWrapperType), _builtin),
+    (functools.partial, _partial),
+    (functools.partialmethod, _partial_method),
+    (type(functools.lru_cache(lambda: None)), _cached),
+    ((staticmethod, classmethod), _wraps),
+    (property, _property),
+    (functools.cached_property, _cached_property),
+    ((typing.TypeVar, typing.ParamSpec), _type_variable),
+    (BaseModel, _model),
+    (PurePath, _path),
+    (re.Pattern, _pattern),
+    (struct.Struct, _struct),
+    ((logging.Logger, logging.LoggerAdapter), _nothing),
+    (contextvars.ContextVar, _context_variable),
+    (_REDUCED, _reduced),
+    ((dict, types.MappingProxyType, collections.ChainMap), _mapping),
+    ((set, frozenset), _set),
+    ((list, tuple, collections.deque), _sequence),
+]

@@ -1,0 +1,138 @@
+"""A flow run of a dag: declare, plan, and then run the plan, or only show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+
+from ml_platform.engine.check import refuse
+from ml_platform.engine.decide import World
+from ml_platform.engine.events import current_watcher
+from ml_platform.engine.graph import Graph, Reference, fill
+from ml_platform.engine.guard import trapped
+from ml_platform.engine.plan import EngineSpec, Plan, Planned, make_plan
+from ml_platform.engine.resume import accepted_results, refuse_doubtful, resumed_parameters
+from ml_platform.engine.run import Execution
+from ml_platform.errors import SpecError, nearest
+from ml_platform.resources.leases import Leases, Scope
+from ml_platform.resources.placement import load_placement
+from ml_platform.resources.planning import planning
+from ml_platform.store.history import add_to_history, read_history
+from ml_platform.store.records import RunRecord
+from ml_platform.store.results import Results
+
+if TYPE_CHECKING:
+    from ml_platform.engine.dag import Dag
+
+
+def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
+    """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped."""
+    with planning():
+        with trapped():
+            graph = dag.graph(**parameters)
+        leases = Leases(Scope(name=dag.name, run="plan", placement=load_placement()))
+        cut = selected(graph, engine)
+        planned = make_plan(cut, _world(cut, leases, engine), leases)
+        refuse_doubtful(cut, planned.plan, engine)
+        return planned
+
+
+def execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> Any:
+    """Plan and run a dag inside the present flow run. Returns what its function promised.
+
+    With mode `plan`: plans only, leaves the plan as an artifact, and returns it.
+    """
+    if engine.mode == "resume":
+        parameters = resumed_parameters(dag, engine)
+    dag.check(**parameters)
+    if engine.mode == "plan":
+        shown = plan(dag, parameters, engine).plan
+        _show(shown)
+        return shown
+    graph = selected(dag.graph(**parameters), engine)
+    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url or "")}
+    scope = Scope(name=dag.name, run=flow_run.name or "run", placement=load_placement(), tags=tags)
+    leases = Leases(scope)
+    world = _world(graph, leases, engine)
+    planned = make_plan(graph, world, leases)
+    refuse_doubtful(graph, planned.plan, engine)
+    facts = {
+        "run": scope.run,
+        "dag": dag.name,
+        "module": dag.function.__module__,
+        "flow_run_id": str(flow_run.id),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": parameters,
+        "engine": engine,
+        "placement": scope.placement,
+        "plan": planned.plan,
+    }
+    return _run(graph, planned, world, leases, facts, engine)
+
+
+def _run(
+    graph: Graph, planned: Planned, world: World, leases: Leases, facts: dict[str, Any], engine: EngineSpec
+) -> Any:
+    record = RunRecord(leases.scope.folder)
+    record.begin(**facts)
+    _show(planned.plan)
+    execution = Execution(graph, planned, world, leases, record, current_watcher(), engine)
+    ended: BaseException | None = None
+    try:
+        refuse(graph.name, planned.faults)
+        return fill(graph.output, execution.run())
+    except BaseException as error:
+        ended = error
+        raise
+    finally:
+        try:
+            leases.close(ended)
+        finally:
+            state = "completed" if ended is None else f"failed: {type(ended).__name__}"
+            record.finish(**facts, state=state, budget=str(leases.budget))
+            add_to_history(graph.name, execution.history)
+
+
+def selected(graph: Graph, engine: EngineSpec) -> Graph:
+    """The graph, or with `until` the part of it that ends in that task, which is then its output."""
+    for name in (*engine.force, *filter(None, (engine.until, engine.from_task))):
+        if not _named(graph, name):
+            raise SpecError(
+                f"{graph.name} has no task {name!r}", hint=nearest(name, [n.name for n in graph.nodes])
+            )
+    if engine.until is None:
+        return graph
+    ends = _named(graph, engine.until)
+    kept = set().union(*(graph.upstream(name) for name in ends))
+    output = [Reference(name) for name in ends]
+    nodes = tuple(node for node in graph.nodes if node.name in kept)
+    return Graph(graph.name, nodes, output[0] if len(output) == 1 else output)
+
+
+def _named(graph: Graph, name: str) -> list[str]:
+    """Nodes of this name, or all nodes of the task of this name."""
+    if name in graph:
+        return [name]
+    return [node.name for node in graph.nodes if node.task.name == name]
+
+
+def _world(graph: Graph, leases: Leases, engine: EngineSpec) -> World:
+    forced = {node: "forced" for name in engine.force for node in _named(graph, name)}
+    if engine.from_task is not None:
+        after = {node for name in _named(graph, engine.from_task) for node in graph.downstream(name)}
+        forced |= dict.fromkeys(after, f"from {engine.from_task} on")
+    return World(
+        results=Results(),
+        history=read_history(graph.name),
+        resolve=leases.resolve,
+        forced=forced,
+        accepted=accepted_results(graph, engine),
+    )
+
+
+def _show(plan: Plan) -> None:
+    create_markdown_artifact(plan.markdown(), key="plan", description=plan.summary())

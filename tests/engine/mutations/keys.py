@@ -1,0 +1,88 @@
+"""Keys of the tasks of a project folder, each folder in a process of its own.
+
+Reads names of folders from standard input, one a line, and answers each with a line of JSON. Every folder is
+loaded in a fork of a process that has loaded the libraries and nothing of the project.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ARGUMENTS: dict[str, Any] = {
+    "call_functions": 4,
+    "use_classes": 4,
+    "use_values": 4,
+    "import_late": 4,
+    "import_named": "",
+    "look_up": "",
+    "import_computed": "",
+}
+"""Tasks, and what each is called with."""
+
+
+def main() -> None:
+    import numpy  # noqa: F401, ICN001  (loaded before the fork, so that no fork pays for it)
+    import prefect.cache_policies  # noqa: F401
+
+    import ml_platform.engine.code  # noqa: F401
+
+    for line in sys.stdin:
+        print(in_fork(Path(line.strip())), flush=True)
+
+
+def in_fork(folder: Path) -> str:
+    """What `keys_of` answers, or the error that it raised, as JSON."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with os.fdopen(writable, "w") as pipe:
+                json.dump(keys_of(folder), pipe)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writable)
+    with os.fdopen(readable) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer or json.dumps({"error": f"{folder} could not be loaded"})
+
+
+def keys_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """By task: our digest, Prefect's key, what the task returns, and what we have to say about it."""
+    sys.path[:0] = [str(folder), str(folder / "site-packages")]
+    sys.dont_write_bytecode = True
+    from shop import tasks  # type: ignore[import-not-found]
+
+    return {name: _keys(getattr(tasks, name).function, argument) for name, argument in ARGUMENTS.items()}
+
+
+def _keys(function: Any, argument: Any) -> dict[str, Any]:
+    from ml_platform.engine.code import code_of
+
+    code = code_of(function)
+    return {
+        "ours": code.digest,
+        "prefect": prefect_key(function, argument),
+        "output": function(argument),
+        "code": code.model_dump(mode="json"),
+    }
+
+
+def prefect_key(function: Any, argument: Any) -> str | None:
+    """The key of the call under `INPUTS + TASK_SOURCE`, as Prefect's own task engine asks for it."""
+    import prefect
+    from prefect.cache_policies import INPUTS, TASK_SOURCE
+
+    context: Any = SimpleNamespace(task=prefect.Task(fn=function))
+    return (INPUTS + TASK_SOURCE).compute_key(context, {"argument": argument}, {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A shop: small, but its code hangs together in every way that code can."""

@@ -1,0 +1,1 @@
+"""Modules that are looked up by name."""

@@ -1,0 +1,52 @@
+"""Planning cannot run anything: every attack of a dag's function ends the process, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml_platform.engine import dag, task
+from tests.engine.attacks import ATTACKS
+
+ENDED_BY_US = 2
+ENDED_BY_THE_KERNEL = -signal.SIGXFSZ
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_ends_the_process(name: str, tmp_path: Path) -> None:
+    """Also when it suppresses every exception, BaseException included."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.engine.attacks", name, str(tmp_path)],
+        env={**os.environ, "ML_PLATFORM_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode in (ENDED_BY_US, ENDED_BY_THE_KERNEL), ended.stderr
+    assert not (tmp_path / "evidence").exists()
+    assert not (tmp_path / "survived").exists()
+    if ended.returncode == ENDED_BY_US:
+        assert "tried to run something" in ended.stderr
+        assert "move it into a task" in ended.stderr
+
+
+def test_after_a_plan_everything_is_allowed_again(tmp_path: Path) -> None:
+    """A notebook plans, and goes on."""
+
+    @task
+    def write(folder: str) -> int:
+        return Path(folder, "file").write_text("written")
+
+    @dag
+    def writes(folder: str) -> int:
+        return write(folder)
+
+    writes.plan(folder=str(tmp_path))
+    Path(tmp_path, "mine").write_text("x" * 10_000)
+    assert write.fn(str(tmp_path)) == len("written")
