@@ -97,7 +97,7 @@ def _type_of(graph: Graph, user: Node, value: Any) -> Any:
         return found if taken else optional(found)
     if isinstance(value, Either):
         found = union([_annotation(graph, option) for option in value.options])
-        return found if _exhaustive(graph, value) else optional(found)
+        return found if _exhaustive(graph, user, value) else optional(found)
     if isinstance(value, list):
         return list[union([_type_of(graph, user, member) for member in value])]  # type: ignore[misc]
     if isinstance(value, tuple):
@@ -108,9 +108,13 @@ def _type_of(graph: Graph, user: Node, value: Any) -> Any:
     return type(value)
 
 
-def _exhaustive(graph: Graph, value: Either) -> bool:
-    """Whether one of the options always runs: one has no condition, or two have opposite ones."""
-    conditions = [graph[option.node].conditions for option in value.options]
+def _exhaustive(graph: Graph, user: Node, value: Either) -> bool:
+    """Whether one of the options runs wherever `user` does: one has no further condition, or two have
+    opposite ones."""
+    conditions = [
+        tuple(condition for condition in graph[option.node].conditions if condition not in user.conditions)
+        for option in value.options
+    ]
     opposite = {
         (Condition(c.reference, c.values, not c.negated),)
         for (c, *more) in filter(None, conditions)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ml_platform.engine.code import Code, explain
-from ml_platform.engine.graph import Node, Reference, fill, references_in, resource_name
+from ml_platform.engine.graph import Either, Node, Reference, fill, references_in, resource_name
 from ml_platform.engine.keys import Own, inputs_key, own_key, task_code
 from ml_platform.engine.outputs import Output, Values
 from ml_platform.specs.base import Spec
@@ -120,11 +120,21 @@ class _Question:
         return self._say("cached", f"accepted from {old.run}, although {decision.reason}", old)
 
     def _answer(self) -> Decision:
-        skipped = self._skipped()
-        if skipped:
-            return self._say("skipped", skipped)
-        if self.node.name in self.world.forced:
-            return self._say("run", self.world.forced[self.node.name])
+        open_conditions = []
+        for condition in self.node.conditions:
+            if condition.reference.node not in self.outputs:
+                open_conditions.append(str(condition))
+            elif not condition.holds(Values(self.outputs)):
+                return self._say("skipped", f"not taken: {condition}")
+        decision = self._once_its_branch_is_taken()
+        if decision.verdict == "run" and open_conditions:
+            reason = f"{decision.reason}; only if {' and '.join(open_conditions)}"
+            return decision.model_copy(update={"verdict": "maybe", "reason": reason})
+        return decision
+
+    def _once_its_branch_is_taken(self) -> Decision:
+        if self.node.declared in self.world.forced:
+            return self._say("run", self.world.forced[self.node.declared])
         if not self.node.task.cache:
             return self._say("run", "it is declared with cache=False")
         if self.own is None:
@@ -140,12 +150,6 @@ class _Question:
             return self._say("run", self._change() or found.reason)
         moved = self._moved(found)
         return self._say("run", moved) if moved else self._say("cached", f"from {found.run}", found)
-
-    def _skipped(self) -> str | None:
-        for condition in self.node.conditions:
-            if condition.reference.node in self.outputs and not condition.holds(Values(self.outputs)):
-                return f"not taken: {condition}"
-        return None
 
     def _while_inputs_are_unknown(self, own: Own) -> Decision:
         if not self.world.results.any(own.digest):
@@ -190,8 +194,11 @@ class _Question:
     def input_parts(self) -> dict[str, str]:
         return self._inputs[1]
 
-    def _identity(self, reference: Reference) -> str:
-        return self.outputs[reference.node].identity(reference.path) or ""
+    def _identity(self, given: Reference | Either) -> str:
+        options = given.options if isinstance(given, Either) else (given,)
+        taken = (option for option in options if not self.outputs[option.node].skipped)
+        chosen = next(taken, options[0])
+        return self.outputs[chosen.node].identity(chosen.path) or ""
 
     def _change(self) -> str | None:
         """What differs from the last time, in words; None when nothing does."""
@@ -234,10 +241,10 @@ def own_digest(node: Node, outputs: Mapping[str, Output], world: World) -> str:
     return own.digest if own else ""
 
 
-def blocked(node: Node, reason: str) -> Decision:
-    """A node that cannot run."""
+def ruled(node: Node, verdict: Verdict, reason: str) -> Decision:
+    """A decision on a node whose keys do not matter: it cannot run, or has nothing to do."""
     resources = tuple(resource_name(spec) for spec in node.resources.values())
-    return Decision(name=node.name, verdict="blocked", reason=reason, task=node.function, resources=resources)
+    return Decision(name=node.name, verdict=verdict, reason=reason, task=node.function, resources=resources)
 
 
 def known_arguments(

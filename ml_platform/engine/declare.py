@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ml_platform.engine.graph import Condition, Either, Reference
@@ -28,8 +28,7 @@ class Branch:
             yield
 
 
-@contextmanager
-def when(promise: Any, *values: Any) -> Iterator[Branch]:
+def when(promise: Any, *values: Any) -> AbstractContextManager[Branch]:
     """Tasks called inside run only if the promise turns out to be one of the values (default: True).
 
     Outside of the block their promises may be None; `either` takes the branch that ran.
@@ -53,7 +52,11 @@ def when(promise: Any, *values: Any) -> Iterator[Branch]:
             got=repr(promise),
             hint='for example when(verdict.decision, "promote")',
         )
-    condition = Condition(promise._reference, values or (True,))
+    return _branch(Condition(promise._reference, values or (True,)), trace)
+
+
+@contextmanager
+def _branch(condition: Condition, trace: Trace) -> Iterator[Branch]:
     with trace.under(condition):
         yield Branch(condition, trace)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
 from ml_platform.engine.check import refuse
@@ -14,6 +15,7 @@ from ml_platform.engine.decide import World
 from ml_platform.engine.events import current_watcher
 from ml_platform.engine.graph import Graph, Reference, fill
 from ml_platform.engine.guard import trapped
+from ml_platform.engine.picture import to_svg
 from ml_platform.engine.plan import EngineSpec, Plan, Planned, make_plan
 from ml_platform.engine.resume import accepted_results, refuse_doubtful, resumed_parameters
 from ml_platform.engine.run import Execution
@@ -27,6 +29,9 @@ from ml_platform.store.results import Results
 
 if TYPE_CHECKING:
     from ml_platform.engine.dag import Dag
+
+SHOWN_NODES = 200
+"""Larger graphs leave no picture."""
 
 
 def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
@@ -95,6 +100,7 @@ def _run(
             state = "completed" if ended is None else f"failed: {type(ended).__name__}"
             record.finish(**facts, state=state, budget=str(leases.budget))
             add_to_history(graph.name, execution.history)
+            _show_picture(graph, execution.states)
 
 
 def selected(graph: Graph, engine: EngineSpec) -> Graph:
@@ -132,6 +138,15 @@ def _world(graph: Graph, leases: Leases, engine: EngineSpec) -> World:
         forced=forced,
         accepted=accepted_results(graph, engine),
     )
+
+
+def _show_picture(graph: Graph, states: Mapping[str, str]) -> None:
+    """Left out for graphs that no page could show."""
+    if len(graph.nodes) <= SHOWN_NODES:
+        picture = base64.b64encode(to_svg(graph, states).encode()).decode()
+        create_image_artifact(
+            f"data:image/svg+xml;base64,{picture}", key="graph", description="What became of each task."
+        )
 
 
 def _show(plan: Plan) -> None:

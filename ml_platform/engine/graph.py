@@ -81,7 +81,8 @@ class Node:
     """A task with its bound arguments.
 
     `over` names the parameter that takes each item of a list which is known only when its node has run;
-    the argument is then a reference to the list, and the node's output a list.
+    the argument is then a reference to the list, and the node's output a list. `member_of` names the
+    mapped node from which this one was expanded.
     """
 
     name: str
@@ -92,6 +93,12 @@ class Node:
     where: str = field(compare=False)
     conditions: tuple[Condition, ...] = ()
     over: str | None = None
+    member_of: str | None = None
+
+    @property
+    def declared(self) -> str:
+        """Name of the node in the graph."""
+        return self.member_of or self.name
 
     @cached_property
     def inputs(self) -> dict[str, tuple[Reference, ...]]:
@@ -116,6 +123,7 @@ class Node:
                 name=f"{self.name}[{at}]",
                 arguments={**self.arguments, self.over: Reference(whole.node, (*whole.path, at))},
                 over=None,
+                member_of=self.name,
             )
             for at in range(items)
         )
@@ -138,6 +146,15 @@ class Graph:
     @cached_property
     def _by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
+
+    def named(self, name: str) -> list[str]:
+        """The node of this name, or all nodes of the task of this name."""
+        return [name] if name in self else [node.name for node in self.nodes if node.task.name == name]
+
+    def declared(self, name: str) -> str:
+        """The mapped node from which `name` was expanded; any other name as it is."""
+        mapped = name.rpartition("[")[0]
+        return mapped if name not in self and mapped in self and self[mapped].over else name
 
     @property
     def edges(self) -> tuple[tuple[str, str, str], ...]:

@@ -89,6 +89,11 @@ class _Finder(ast.NodeVisitor):
             self._say(node, f"{ast.unparse(node.func)}(…) is no task and gets a promise")
         self.generic_visit(node)
 
+    def visit_Match(self, node: ast.Match) -> None:
+        if self._is_promise(node.subject):
+            self._say(node.subject, "`match` looks at the promise, not its result")
+        self.generic_visit(node)
+
     def _is_promise(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Name):
             return node.id in self.promises

@@ -26,6 +26,11 @@ class Output:
             self._identities[()] = result.identity
 
     @property
+    def skipped(self) -> bool:
+        """Whether the branch of its node was not taken."""
+        return self._value is SKIPPED and self.result is None
+
+    @property
     def value(self) -> Any:
         """The value; read from the store at its first use.
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_platform.engine.check import preflight_faults
-from ml_platform.engine.decide import Decision, World, blocked, decide
+from ml_platform.engine.decide import Decision, World, decide, ruled
 from ml_platform.engine.graph import SKIPPED, Graph, Node, resource_name
 from ml_platform.engine.outputs import ListOutput, Output, Values
 from ml_platform.errors import PlatformError
@@ -131,38 +131,45 @@ class _Planner:
         self.outputs: dict[str, Output] = {}
         self.faults: list[PlatformError] = []
         self._nodes: dict[str, Node] = {}
+        self._members: dict[str, list[str]] = {}
         self._decisions: dict[str, Decision] = {}
 
     def decide_all(self) -> None:
         for node in self.graph.nodes:
-            members = self._members(node)
+            items = self._items(node)
+            if items is None:
+                self._decide(node)
+                continue
+            members = node.expanded(items)
+            self._members[node.name] = [member.name for member in members]
             for member in members:
                 self._decide(member)
-            if (
-                node.over is not None
-                and all(member.name in self.outputs for member in members)
-                and members[0] is not node
-            ):
+            if not members:
+                self._decisions[node.name] = ruled(node, "skipped", "the list is empty")
+            if all(member.name in self.outputs for member in members):
                 self.outputs[node.name] = ListOutput([self.outputs[member.name] for member in members])
 
-    def _members(self, node: Node) -> Sequence[Node]:
+    def _items(self, node: Node) -> int | None:
+        """Over how many items a mapped node runs; None when that is not known, or it is not mapped."""
         if node.over is None or any(parent not in self.outputs for parent in node.parents):
-            return [node]
-        items = node.arguments[node.over].resolve(Values(self.outputs))
-        return node.expanded(len(items or ())) or [node]
+            return None
+        known = Values(self.outputs)
+        if not all(condition.holds(known) for condition in node.conditions):
+            return None
+        return len(node.arguments[node.over].resolve(known) or ())
 
     def _decide(self, node: Node) -> None:
         self._nodes[node.name] = node
         stopped = [parent for parent in node.parents if self._is_blocked(parent)]
         try:
             decision = (
-                blocked(node, f"{stopped[0]} is blocked")
+                ruled(node, "blocked", f"{stopped[0]} is blocked")
                 if stopped
                 else decide(node, self.outputs, self.world)
             )
         except PlatformError as error:
             self.faults.append(error)
-            decision = blocked(node, error.what)
+            decision = ruled(node, "blocked", error.what)
         self._decisions[node.name] = decision
         if decision.result is not None:
             self.outputs[node.name] = Output(result=decision.result, type_=node.task.output_type)
@@ -170,7 +177,8 @@ class _Planner:
             self.outputs[node.name] = Output(SKIPPED)
 
     def _is_blocked(self, parent: str) -> bool:
-        return parent in self._decisions and self._decisions[parent].verdict == "blocked"
+        names = self._members.get(parent, [parent])
+        return any(self._decisions[name].verdict == "blocked" for name in names)
 
     def ask(self) -> None:
         """Preflight of tasks and resources, for what may run."""
@@ -189,11 +197,12 @@ class _Planner:
                     )
 
     def _after(self, name: str) -> list[str]:
-        found = {name}
+        found, after = {self._nodes[name].declared}, []
         for node in self._nodes.values():
             if not found.isdisjoint(node.parents):
-                found.add(node.name)
-        return [node for node in self._nodes if node in found and node != name]
+                found.add(node.declared)
+                after.append(node.name)
+        return after
 
     def plan(self) -> Plan:
         coming = [d for d in self._decisions.values() if d.verdict in ("run", "maybe")]

@@ -56,7 +56,13 @@ def accepted_results(graph: Graph, engine: EngineSpec) -> dict[str, Result]:
     if engine.run is None:
         return {}
     then = _completed(engine)
-    return {name: _result(graph, name, then.get(name), engine) for name in engine.accept}
+    members = [name for asked in engine.accept for name in _members(graph, asked, then)]
+    return {name: _result(graph, name, then.get(name), engine) for name in members}
+
+
+def _members(graph: Graph, asked: str, then: Mapping[str, Any]) -> list[str]:
+    """What a mapped node became in that run; any other name as it is."""
+    return [name for name in then if name != asked and graph.declared(name) == asked] or [asked]
 
 
 def refuse_doubtful(graph: Graph, plan: Plan, engine: EngineSpec) -> None:
@@ -67,12 +73,12 @@ def refuse_doubtful(graph: Graph, plan: Plan, engine: EngineSpec) -> None:
     """
     if engine.run is None or engine.from_task is None:
         return
-    again = graph.downstream(engine.from_task)
+    again = set().union(*(graph.downstream(name) for name in graph.named(engine.from_task)))
     then = _completed(engine)
     doubtful = [
         f"{node.name}: {node.reason}"
         for node in plan.nodes
-        if node.verdict in ("run", "maybe") and node.name in then and node.name not in again
+        if node.verdict in ("run", "maybe") and node.name in then and graph.declared(node.name) not in again
     ]
     if doubtful:
         names = " ".join(line.partition(":")[0] for line in doubtful)
@@ -95,10 +101,11 @@ def _completed(engine: EngineSpec) -> dict[str, Mapping[str, Any]]:
 
 
 def _result(graph: Graph, name: str, then: Mapping[str, Any] | None, engine: EngineSpec) -> Result:
-    if then is None or name not in graph:
-        known = [node for node in _completed(engine) if node in graph]
+    declared = graph.declared(name)
+    if then is None or declared not in graph:
+        known = [node for node in _completed(engine) if graph.declared(node) in graph]
         raise SpecError(f"{name!r} did not complete in run {engine.run}", hint=nearest(name, known))
-    type_ = adapter(graph[name].task.output_type)
+    type_ = adapter(graph[declared].task.output_type)
     try:
         value = type_.validate_json(adapter(Any).dump_json(then.get("output")), strict=True)
     except ValidationError as error:
@@ -115,7 +122,7 @@ def _result(graph: Graph, name: str, then: Mapping[str, Any] | None, engine: Eng
         inputs=then.get("inputs") or nothing,
         dag=graph.name,
         node=name,
-        task=graph[name].function,
+        task=graph[declared].function,
         run=_run(engine),
         output=then.get("output"),
         identity=value_digest(value),

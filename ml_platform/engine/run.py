@@ -6,7 +6,7 @@ import ctypes
 import importlib.metadata
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
@@ -79,6 +79,12 @@ class Execution:
         self._running: dict[Future[Output], Node] = {}
         self._threads: dict[str, int] = {}
         self._failure: BaseException | None = None
+        self._uses = {
+            node.name: {repr(spec): spec for spec in self._specs(node).values()}
+            for node in graph.nodes
+            if node.resources
+        }
+        self._users = Counter(key for specs in self._uses.values() for key in specs)
         for node in graph.nodes:
             for parent in node.parents:
                 self._children.setdefault(parent, []).append(node)
@@ -177,17 +183,19 @@ class Execution:
                 self._give_up_after(node.name)
             else:
                 raise error
-        self._close_unused()
 
-    def _close_unused(self) -> None:
-        coming = [node for node in self.graph.nodes if node.name not in self.states]
-        busy = [*self._running.values(), *(node for node, _ in self._admitted)]
-        self.leases.close_unused(spec for node in (*coming, *busy) for spec in self._specs(node).values())
+    def _let_go(self, node: Node) -> None:
+        """A node ended: close what no coming one uses."""
+        uses = self._uses.pop(node.name, {})
+        self._users.subtract(uses)
+        if any(not self._users[key] for key in uses):
+            self.leases.close_unused(spec for specs in self._uses.values() for spec in specs.values())
 
     def _complete(self, node: Node, output: Output, ids: tuple[UUID, ...], state: str = "done") -> None:
         self.outputs[node.name] = output
         self._ids[node.name] = ids
         self.states.setdefault(node.name, state)
+        self._let_go(node)
         for child in self._children.get(node.name, ()):
             self._missing[child.name] -= 1
             if not self._missing[child.name]:
@@ -241,6 +249,7 @@ class Execution:
         for node in self.graph.nodes:
             if node.name in self.graph.downstream(name) and node.name not in self.states:
                 self.states[node.name] = "skipped"
+                self._let_go(node)
                 self.record.node(node.name, state="skipped", reason=f"{name} failed", task=node.function)
                 self._tell(node.name, "skipped", message=f"{name} failed")
 

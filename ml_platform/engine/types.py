@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import types
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin
 
 from ml_platform.specs.contracts import Contract
 
@@ -21,7 +23,7 @@ def fits(got: Any, wanted: Any) -> bool:
     (True, False, True)
     """
     got, wanted = _plain(got), _plain(wanted)
-    if wanted in (Any, object) or got == wanted:
+    if wanted in (Any, object) or got == wanted or got is Never:
         return True
     if get_origin(got) in _UNIONS:
         return all(fits(member, wanted) for member in get_args(got))
@@ -88,11 +90,8 @@ def type_name(annotation: Any) -> str:
 
 
 def union(members: Sequence[Any]) -> Any:
-    """The type of a value that has one of these types."""
-    found = members[0]
-    for member in members[1:]:
-        found = found | member
-    return found
+    """The type of a value that has one of these types. Of none of them: there is no such value."""
+    return functools.reduce(operator.or_, members) if members else Never
 
 
 def optional(annotation: Any) -> Any:

@@ -102,10 +102,10 @@ class LocalObjects:
 
     def holds(self, prefix: str) -> bool:
         try:
-            names = os.listdir(f"{self._root}/{prefix}")  # noqa: PTH208
+            with os.scandir(f"{self._root}/{prefix}") as entries:
+                return any(not entry.name.startswith(BUILDING) for entry in entries)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return not all(name.startswith(BUILDING) for name in names)
 
     def walk(self, prefix: str = "") -> Iterator[Entry]:
         folder = f"{self._root}/{prefix}".rstrip("/")

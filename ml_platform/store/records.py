@@ -23,6 +23,7 @@ from ml_platform.store.location import home, runs_folder
 RUN = "run.json"
 NODES = "nodes.jsonl"
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
+_OBJECT = TypeAdapter(dict[str, Any])
 
 
 class RunRecord:
@@ -79,7 +80,7 @@ def read_run(run: str) -> dict[str, Any]:
     """
     folder = runs_folder(run)
     try:
-        record: dict[str, Any] = json.loads((folder / RUN).read_bytes())
+        record = _OBJECT.validate_json((folder / RUN).read_bytes())
     except FileNotFoundError as error:
         raise SpecError(f"there is no run {run!r}", hint=nearest(run, run_names())) from error
     except (OSError, ValueError) as error:

@@ -75,7 +75,11 @@ class Results:
         self._known_code: set[str] = set()
 
     def find(self, own: str, inputs: str) -> Result | Absent:
-        """The result under these keys, or why there is none that may be used. Raises nothing."""
+        """The result under these keys, or why there is none that may be used.
+
+        Raises:
+            StoreError: This kind of storage cannot be used at all from here.
+        """
         try:
             content = self._objects.read(_key(own, inputs))
         except (FileNotFoundError, NotADirectoryError):

@@ -89,11 +89,15 @@ def _client(pid: int, environment: tuple[tuple[str, str], ...]) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    session = boto3.session.Session()
     try:
+        session = boto3.session.Session()
         return session.client("s3", config=config, region_name=session.region_name or "us-east-1")
     except (BotoCoreError, ValueError) as error:
-        raise StoreError("S3 cannot be used", got=type(error).__name__) from _scrubbed(error)
+        raise StoreError(
+            "S3 cannot be used with the settings of this environment",
+            got=type(error).__name__,
+            hint="look at the variables whose names begin with AWS_, and at ~/.aws/config",
+        ) from _scrubbed(error)
 
 
 @contextmanager

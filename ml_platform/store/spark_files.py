@@ -61,7 +61,9 @@ def _rows(uri: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
     try:
         with open_parquet(uri, verified=True) as opened:
-            for batch in opened.iter_batches(BATCH_ROWS, columns=schema.names):
-                yield batch.select(schema.names).cast(schema)
+            # One row group at a time: what is asked for together is fetched, and held, together.
+            for number in range(opened.num_row_groups):
+                for batch in opened.iter_batches(BATCH_ROWS, row_groups=[number], columns=schema.names):
+                    yield batch.select(schema.names).cast(schema)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{uri} cannot be read", wanted="the file as it was written", got=error) from error

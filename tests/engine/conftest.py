@@ -11,6 +11,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 from ml_platform.engine.server import TemporaryServer
 from ml_platform.resources.leases import KINDS
 from tests.counters import CounterLease
+from tests.engine.runs import FlowRun, Runner
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +33,22 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def prefect_api(server: str) -> Iterator[str]:
     with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
         yield server
+
+
+@pytest.fixture(scope="session")
+def flow_run_of_tests(server: str) -> Iterator[FlowRun]:
+    with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        inside = FlowRun()
+        try:
+            yield inside
+        finally:
+            inside.close()
+
+
+@pytest.fixture
+def run(flow_run_of_tests: FlowRun, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Run a dag: `run(some_dag, n=1).output`."""
+    return Runner(flow_run_of_tests, monkeypatch)
 
 
 @pytest.fixture

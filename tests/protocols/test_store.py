@@ -481,6 +481,12 @@ def test_no_error_shows_where_the_server_is_or_the_keys_to_it(
         assert secret not in shown
 
 
+def test_settings_that_boto3_cannot_read_are_a_store_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody-has-this-profile")
+    with pytest.raises(StoreError, match=r"settings of this environment(.|\n)*ProfileNotFound"):
+        Results("s3://bucket/x").put(result())
+
+
 @pytest.mark.parametrize("uri", ["s3://key:canary@bucket/x", "s3:///x", "s3:/x"])
 def test_uris_that_cannot_be_are_refused(uri: str) -> None:
     with pytest.raises(StoreError, match=r"credentials|names no bucket") as raised:

@@ -225,19 +225,6 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert reason(results.find(OWN, INPUTS)) == "result missing"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_a_read_only_store_still_answers(results: Results) -> None:
-    results.put(result())
-    root = local_path(results.uri)
-    root.chmod(0o555)
-    try:
-        with pytest.raises(StoreError, match="PermissionError"):
-            results.put(result(own=OTHER))
-        assert isinstance(results.find(OWN, INPUTS), Result)
-    finally:
-        root.chmod(0o755)
-
-
 def test_many_writers_of_one_result_leave_a_whole_one(results: Results) -> None:
     def write(number: int) -> None:
         for _ in range(20):

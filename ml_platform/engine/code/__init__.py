@@ -1,8 +1,8 @@
-"""What code a task is: every function, class and value of the project that it reaches, and the packages behind.
+"""What code a task is: every function, class and value that it reaches, and the packages behind them.
 
-Two processes, two checkouts and two doors into the same code agree on it. Comments, docstrings, blank lines, names
-of local variables and places in files do not count. What cannot be told is said: `notes` where more was hashed
-than is used, `uncacheable` where something has no value to hash.
+Two processes, two checkouts and two doors into the same code agree on it. Comments, docstrings, blank
+lines, names of local variables and places in files do not count. What cannot be told is said: `notes`
+where more was hashed than is used, `uncacheable` where something has no value to hash.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Code(Spec):
     packages: dict[str, str]
     """Distribution → version, of packages that are used and of what those require."""
     wiring: str
-    """Who uses whom: tells two parts of one name in different modules apart."""
+    """sha256 over all parts and who uses whom. `parts` say in words what is in it."""
     notes: tuple[str, ...] = ()
     """Where more was hashed than is used, and what the key does not see."""
     uncacheable: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Code(Spec):
     def digest(self) -> str:
         """sha256, 64 hexadecimal digits. Modules do not enter it: a moved function is the same function."""
         packages = (f"{name} {version}" for name, version in sorted(self.packages.items()))
-        return sha([self.wiring, *sorted(set(self.parts.values())), *packages])
+        return sha([self.wiring, *packages])
 
 
 _known: dict[int, tuple[Any, Walk, Code]] = {}
@@ -53,14 +53,10 @@ def code_of(function: Callable[..., Any]) -> Code:
         function: A function, or a task or flow around one.
     """
     known = _known.get(id(function))
-    if known is None or not _holds(known[1]):
+    if known is None or not known[1].holds():
         walk = Walk(function)
         known = _known[id(function)] = function, walk, _code(walk)
     return known[2]
-
-
-def _holds(walk: Walk) -> bool:
-    return all(names.get(name) is value for names, name, value in walk.bindings)
 
 
 def _code(walk: Walk) -> Code:
@@ -87,7 +83,7 @@ def _short(hashes: Iterable[str]) -> str:
 
 
 def _wiring(root: Part, parts: Iterable[Part]) -> str:
-    """Colour refinement: parts that are alike and use alike parts get one colour, whatever the order of a walk."""
+    """Colour refinement: parts that are alike and use alike parts get one colour, in any order of a walk."""
     everything = [root, *parts]
     colours = {part: part.content for part in everything}
     while True:

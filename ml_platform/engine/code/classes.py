@@ -1,27 +1,29 @@
-"""Classes of the project: bases, methods, attributes, and what pydantic, dataclasses and enums made of them."""
+"""Classes of the project: bases, methods, attributes, and what pydantic, dataclasses and enums add."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
 import enum
+import inspect
 import types
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ml_platform.engine.code.origin import origin
-
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from ml_platform.engine.code.walk import Part, Walk
 
 _DERIVED = {
-    "_abc_impl", "_is_protocol", "_is_runtime_protocol", "model_fields", "model_computed_fields", "model_config",
-    "_member_map_", "_member_names_", "_value2member_map_", "_generate_next_value_", "_unhashable_values_",
-    "_member_type_", "_value_repr_", "_use_args_", "_new_member_", "_hashable_values_", "_sort_order_", "_flag_mask_",
-    "_singles_mask_", "_all_bits_", "_boundary_", "_inverted_", "_field_defaults", "_fields",
+    "_abc_impl", "_is_protocol", "_is_runtime_protocol", "model_fields", "model_computed_fields",
+    "model_config", "_member_map_", "_member_names_", "_value2member_map_", "_generate_next_value_",
+    "_unhashable_values_", "_member_type_", "_value_repr_", "_use_args_", "_new_member_",
+    "_hashable_values_", "_sort_order_", "_flag_mask_", "_singles_mask_", "_all_bits_", "_boundary_",
+    "_inverted_", "_field_defaults", "_fields",
 }  # fmt: skip
 """Attributes that Python or a library derives from the rest."""
 _TOLD = {"__slots__", "__match_args__", "__orig_bases__", "__hash__", "__total__", "__required_keys__"}
@@ -47,7 +49,8 @@ def _told(cls: type, part: Part, walk: Walk) -> Iterator[str]:
     yield from _fields(cls, part, walk)
     annotations = vars(cls).get("__annotations__", {})
     names = walk.globals_of(cls.__module__)
-    yield from walk.annotations(annotations, names, part, written_counts=True)
+    yield from (f"{name}: {written}" for name, written in annotations.items() if isinstance(written, str))
+    yield from walk.annotations(annotations, names, part)
     yield from _registered(cls, part, walk)
 
 
@@ -70,22 +73,13 @@ def _counts(cls: type, name: str, value: Any) -> bool:
 
 
 def _is_generated(function: types.FunctionType, cls: type) -> bool:
-    """Whether a library has written this method from the fields, which are told apart."""
-    file = function.__code__.co_filename
-    generated = file == "<string>" and dataclasses.is_dataclass(cls)
-    foreign = (
-        origin(str(function.__globals__.get("__name__", ""))) != "project" and function.__name__ == "__init__"
-    )
-    protocol = foreign and getattr(cls, "_is_protocol", False)
-    wrapped_repr = file == "<string>" or function.__qualname__.startswith("__create_fn__")
-    return (
-        generated
-        or protocol
-        or file.startswith("<namedtuple")
-        or (wrapped_repr and dataclasses.is_dataclass(cls))
-        or (function.__name__ == "__repr__" and dataclasses.is_dataclass(cls) and file.endswith("reprlib.py"))
-        or (file.endswith("dataclasses.py"))
-    )
+    """Whether a library has written this method, from fields that are told apart."""
+    inner = inspect.unwrap(function)
+    file, module = inner.__code__.co_filename, inner.__globals__.get("__name__")
+    if file == "<string>":
+        return dataclasses.is_dataclass(cls) or hasattr(cls, "_field_defaults")
+    by = {"dataclasses", "typing", "collections", "attr._make"}
+    return file.startswith(("<namedtuple", "<attrs generated")) or module in by
 
 
 def _fields(cls: type, part: Part, walk: Walk) -> Iterator[str]:
@@ -95,14 +89,15 @@ def _fields(cls: type, part: Part, walk: Walk) -> Iterator[str]:
     elif issubclass(cls, BaseModel):
         yield from _model_fields(cls, part, walk)
     elif "__dataclass_fields__" in vars(cls):
-        for field in dataclasses.fields(cls):
+        for field in dataclasses.fields(cast("type[DataclassInstance]", cls)):
             default = walk.value(_default(field), part, f"{part.name}.{field.name}")
             metadata = walk.value(field.metadata, part, f"{part.name}.{field.name}")
             flags = field.init, field.repr, field.hash, field.compare, field.kw_only
             yield f"{field.name}={default} {metadata} {flags}"
         yield repr(vars(cls)["__dataclass_params__"])
     elif issubclass(cls, tuple) and hasattr(cls, "_field_defaults"):
-        yield f"{cls._fields} {walk.value(cls._field_defaults, part, part.name)}"
+        names, defaults = (getattr(cls, name) for name in ("_fields", "_field_defaults"))
+        yield f"{names} {walk.value(defaults, part, part.name)}"
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

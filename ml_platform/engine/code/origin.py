@@ -25,7 +25,7 @@ def origin(module: str) -> Origin:
     return _origin(module) if _is_namespace(top) else _origin(top)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _origin(module: str) -> Origin:
     top = module.partition(".")[0]
     if module in sys.builtin_module_names or module == "builtins":
@@ -39,7 +39,7 @@ def _origin(module: str) -> Origin:
     return "stdlib" if text.startswith(_stdlib_folders()) else "project"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _is_namespace(top: str) -> bool:
     """Whether several distributions, or the project and one, may share this top-level name."""
     module = sys.modules.get(top)
@@ -81,7 +81,7 @@ def is_there(module: str) -> bool:
     return file is not None and file.name == "__init__.py" and (file.parent / name).is_dir()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def distributions_of(top: str) -> tuple[str, ...]:
     """Names of the installed distributions that provide a top-level module."""
     # Most are named like their module. The table of all of them takes 0.2 s to make.
@@ -117,7 +117,7 @@ def versions(tops: Iterable[str]) -> dict[str, str]:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _requirements(name: str, extra: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Version of a distribution, and (distribution, extra) of what it requires here."""
     from packaging.requirements import InvalidRequirement, Requirement

@@ -9,7 +9,7 @@ from pathlib import Path
 from ml_platform.engine.code.origin import module_file
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def project_root(module: str) -> Path | None:
     """The folder that holds the top-level package of a module. None: the module has no file."""
     file = module_file(module)
@@ -22,8 +22,8 @@ def project_root(module: str) -> Path | None:
 def importable_files(modules: Iterable[str]) -> list[tuple[Path, Path]]:
     """(root, file) of every Python file that code beside these modules could import, in order of names.
 
-    Top-level files and packages beside them, and the top-level folders of the modules themselves. Other folders
-    of the root hold no code that has a name.
+    Top-level files and packages beside them, and the top-level folders of the modules themselves. Other
+    folders of the root hold no code that has a name.
     """
     found: dict[str, tuple[Path, Path]] = {}
     for module in modules:

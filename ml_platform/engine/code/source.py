@@ -5,8 +5,8 @@ source, statement by statement, so that it makes no difference whether the modul
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import functools
 from collections.abc import Iterable, Iterator
@@ -41,11 +41,8 @@ class Source:
     for_types: dict[str, Binding] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
     codes: dict[str, tuple[CodeType, ...]] = field(default_factory=dict)
-
-    @property
-    def is_binary(self) -> bool:
-        """Whether it has a file, but none that can be read as Python."""
-        return self.file is not None and self.file.suffix != ".py"
+    content: bytes = b""
+    """The whole file, where it is not Python that can be read."""
 
     @property
     def is_lazy(self) -> bool:
@@ -87,17 +84,30 @@ def absolute(module: str, level: int, package: str) -> str:
     return ".".join([*base, module] if module else base)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def source_of(module: str) -> Source:
     """Read a module's file, once per process."""
     file = module_file(module)
     found = Source(module, file)
-    if file is not None and not found.is_binary:
-        _collect(ast.parse(file.read_bytes()).body, found)
+    tree = _tree(file) if file else None
+    if tree:
+        _collect(tree.body, found)
+    elif file:
+        found.content = file.read_bytes()
     return found
 
 
-@functools.lru_cache(maxsize=None)
+def _tree(file: Path) -> ast.Module | None:
+    """A file as a syntax tree. None: it is an extension module, or no Python that this version can read."""
+    if file.suffix != ".py":
+        return None
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return None
+
+
+@functools.cache
 def annotation_code(written: str) -> tuple[CodeType, ...]:
     """An annotation compiled as an expression; a quoted one counts as what is in the quotes."""
     try:
@@ -109,16 +119,17 @@ def annotation_code(written: str) -> tuple[CodeType, ...]:
     return (compile(node, "", "eval"),)
 
 
-@functools.lru_cache(maxsize=None)
-def file_code(file: Path) -> CodeType:
-    """A whole file, compiled."""
-    return _compiled(ast.parse(file.read_bytes()).body)
+@functools.cache
+def file_code(file: Path) -> CodeType | None:
+    """A whole file, compiled; None if it cannot be."""
+    tree = _tree(file)
+    return _compiled(tree.body) if tree else None
 
 
 def imported_modules(file: Path) -> set[str]:
     """Full names of modules that a file imports anywhere, without those of relative imports."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    found: set[str] = set()
+    for node in ast.walk(_tree(file) or ast.Module([], [])):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
@@ -129,13 +140,16 @@ def imported_modules(file: Path) -> set[str]:
 def _compiled(statements: list[ast.stmt]) -> CodeType:
     # Annotations stay text, as in a module that imports them from __future__: they are not what runs.
     flags = __future__.annotations.compiler_flag
-    return compile(ast.Module(statements, []), "", "exec", flags=flags, dont_inherit=True)
+    code: CodeType = compile(ast.Module(statements, []), "", "exec", flags=flags, dont_inherit=True)
+    return code
 
 
 def _collect(statements: Iterable[ast.stmt], found: Source) -> None:
     for statement in statements:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             _bind(statement, found, found.bindings)
+        elif _is_main(statement):
+            continue
         elif _is_for_types(statement):
             for inner in ast.walk(statement):
                 if isinstance(inner, ast.Import | ast.ImportFrom):
@@ -163,6 +177,13 @@ def _defined(statement: ast.stmt) -> Iterator[str]:
         yield statement.target.id
     else:
         yield BODY
+
+
+def _is_main(statement: ast.stmt) -> bool:
+    """Whether this is `if __name__ == "__main__":`, which no importer runs."""
+    test = statement.test if isinstance(statement, ast.If) else None
+    left = test.left if isinstance(test, ast.Compare) else None
+    return isinstance(left, ast.Name) and left.id == "__name__"
 
 
 def _is_for_types(statement: ast.stmt) -> bool:

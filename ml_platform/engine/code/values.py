@@ -1,11 +1,11 @@
-"""Values as text: equal for equal values in every process, and refused where there is no value to speak of."""
+"""Values as text: equal for equal values in every process, and refused where there is no value."""
 
 from __future__ import annotations
 
 import collections
 import contextvars
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from ml_platform.engine.code import callables
+from ml_platform.engine.code.callables import is_importable, module_of, task_function
 from ml_platform.engine.code.classes import class_part
 from ml_platform.engine.code.origin import origin
 from ml_platform.engine.code.project import without_root
@@ -52,12 +54,18 @@ _PLAIN = (
     type(NotImplemented),
 )
 _REDUCED = (
-    datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, decimal.Decimal, fractions.Fraction,
-    uuid.UUID, zoneinfo.ZoneInfo, operator.attrgetter, operator.itemgetter, operator.methodcaller, string.Template,
+    dt.date, dt.time, dt.timedelta, dt.tzinfo, decimal.Decimal, fractions.Fraction,
+    uuid.UUID, zoneinfo.ZoneInfo, operator.attrgetter, operator.itemgetter, operator.methodcaller,
+    string.Template,
     ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network,
     types.SimpleNamespace, BaseException,
 )  # fmt: skip
 """Types of the standard library that say all they are to pickle."""
+_FIELD_MODULES = {
+    "pydantic.fields", "pydantic.types", "pydantic.functional_validators", "pydantic.functional_serializers",
+    "pydantic.aliases", "pydantic._internal._fields", "pydantic_core", "pydantic_core._pydantic_core",
+}  # fmt: skip
+"""Where pydantic defines what a field is made of. Such an object consists of its attributes."""
 _REDUCED_IN = {"pyarrow.lib", "pyspark.sql.types"}
 """Modules of packages whose instances do so too."""
 
@@ -65,11 +73,11 @@ _REDUCED_IN = {"pyarrow.lib", "pyspark.sql.types"}
 def has_own_part(value: Any) -> bool:
     """Whether a value is known by a name of its own, whatever it is called where it is used."""
     kinds = types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType
-    return isinstance(value, kinds) or bool(_task_function(value))
+    return isinstance(value, kinds) or bool(task_function(value))
 
 
 def text_of(value: Any, part: Part, path: str, walk: Walk) -> str:
-    """A value as text. What the project defines becomes a part; what cannot be told is noted as uncacheable."""
+    """A value as text. What the project defines becomes a part; what cannot be told is noted."""
     if id(value) in walk.inside:
         return "itself"
     walk.inside.add(id(value))
@@ -81,7 +89,7 @@ def text_of(value: Any, part: Part, path: str, walk: Walk) -> str:
 
 def _text(value: Any, part: Part, path: str, walk: Walk) -> str:
     if isinstance(value, str) and type(value) is str:
-        target = walk.named(value, part)
+        target = walk.late.named(value, part)
         return f"{without_root(value, part.module)!r}{target}"
     if type(value) in _PLAIN:
         return f"{type(value).__name__} {value!r}"
@@ -157,67 +165,13 @@ def _nothing(value: Any, part: Part, path: str, walk: Walk) -> str:
 
 
 def _context_variable(value: contextvars.ContextVar[Any], part: Part, path: str, walk: Walk) -> str:
+    walk.note(part, "reads a context variable, which no key sees")
     default = contextvars.Context().run(value.get, None)
     return f"context {value.name} {text_of(default, part, path, walk)}"
 
 
-def _function(value: types.FunctionType, part: Part, path: str, walk: Walk) -> str:
-    module = value.__globals__.get("__name__") or value.__module__
-    if origin(module) == "project":
-        return part.use(walk.function(value))
-    if is_importable(value):
-        return walk.foreign(value.__module__, (value.__qualname__,), part)
-    # Made by a package around a function of the project: what it holds is what it does.
-    made = walk.foreign(module, (value.__code__.co_qualname,), part)
-    return f"{made} {part.use(walk.wrapper(value, part.module))}"
-
-
-def _method(value: types.MethodType, part: Part, path: str, walk: Walk) -> str:
-    if is_importable(value):
-        return walk.foreign(_module_of(value), (value.__name__,), part)
-    function = text_of(value.__func__, part, path, walk)
-    return f"{function} of {text_of(value.__self__, part, path, walk)}"
-
-
-def _builtin(value: Any, part: Part, path: str, walk: Walk) -> str:
-    owner = value.__self__
-    if isinstance(owner, types.ModuleType) or owner is None or is_importable(value):
-        module = _module_of(value)
-        if origin(module) == "project":
-            return part.use(walk.module(module, part))
-        return walk.foreign(module, (value.__name__,), part)
-    return f"{value.__name__} of {text_of(owner, part, path, walk)}"
-
-
-def _partial(value: functools.partial[Any], part: Part, path: str, walk: Walk) -> str:
-    function = text_of(value.func, part, path, walk)
-    arguments = text_of(value.args, part, path, walk), _state(value.keywords, part, path, walk)
-    return f"partial {function} {arguments}"
-
-
-def _partial_method(value: functools.partialmethod[Any], part: Part, path: str, walk: Walk) -> str:
-    return _partial(functools.partial(value.func, *value.args, **value.keywords), part, path, walk)
-
-
-def _cached(value: Any, part: Part, path: str, walk: Walk) -> str:
-    return f"cached {text_of(value.__wrapped__, part, path, walk)} {value.cache_parameters()}"
-
-
-def _wraps(value: Any, part: Part, path: str, walk: Walk) -> str:
-    return f"{type(value).__name__} {text_of(value.__func__, part, path, walk)}"
-
-
-def _property(value: property, part: Part, path: str, walk: Walk) -> str:
-    found = (text_of(f, part, path, walk) for f in (value.fget, value.fset, value.fdel))
-    return f"property {' '.join(found)}"
-
-
-def _cached_property(value: functools.cached_property[Any], part: Part, path: str, walk: Walk) -> str:
-    return f"cached property {text_of(value.func, part, path, walk)}"
-
-
 def _class(value: type, part: Part, path: str, walk: Walk) -> str:
-    module = _module_of(value) or "builtins"
+    module = module_of(value) or "builtins"
     if origin(module) == "project":
         return part.use(class_part(value, walk))
     return walk.foreign(module, (value.__qualname__,), part)
@@ -225,7 +179,7 @@ def _class(value: type, part: Part, path: str, walk: Walk) -> str:
 
 def _module(value: types.ModuleType, part: Part, path: str, walk: Walk) -> str:
     if origin(value.__name__) == "project":
-        return part.use(walk.module(value.__name__, part))
+        return part.use(walk.late.module(value.__name__, part))
     return walk.foreign(value.__name__, (), part)
 
 
@@ -263,15 +217,17 @@ def _other(value: Any, part: Part, path: str, walk: Walk) -> str:
             if not hasattr(value, "__supertype__")
             else text_of(value.__supertype__, part, path, walk)
         )
-    function = _task_function(value)
+    function = task_function(value)
     if function is not None:
         return text_of(function, part, path, walk)
     if kind is object:
         return "object"
     if is_importable(value):
-        return walk.foreign(_module_of(value), (value.__name__,), part)
+        return walk.foreign(module_of(value), (value.__name__,), part)
     if kind.__module__.partition(".")[0] == "numpy" and not kind.__module__.startswith("numpy.random"):
         return _array(value, part, path, walk)
+    if kind.__name__ == "ValidateCallWrapper":
+        return f"validated {text_of(value.function, part, path, walk)} {value.validate_return}"
     if kind.__module__ in _REDUCED_IN:
         return _reduced(value, part, path, walk)
     if origin(kind.__module__) == "project" or dataclasses.is_dataclass(kind) or _is_field_info(kind):
@@ -282,7 +238,10 @@ def _other(value: Any, part: Part, path: str, walk: Walk) -> str:
 
 
 def _is_field_info(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in {"pydantic", "pydantic_core", "annotated_types"}
+    return kind.__module__ in _FIELD_MODULES or kind.__module__.partition(".")[0] in {
+        "annotated_types",
+        "attr",
+    }
 
 
 def _instance(value: Any, part: Part, path: str, walk: Walk) -> str:
@@ -321,7 +280,7 @@ def _array(value: Any, part: Part, path: str, walk: Walk) -> str:
 
 
 def _imported_instance(value: Any, part: Part, path: str, walk: Walk) -> str:
-    """An object that a package made and the project only imports by name: the package's version says what it is."""
+    """An object that the project imports by name: the version of its package says what it is."""
     name = part.qualname if part.kind == "global" and part.module in sys.modules else ""
     binding = source_of(part.module).bindings.get(name) if name and path == part.name else None
     if binding is None or origin(binding.module) == "project" or type(value).__name__ in {"lock", "RLock"}:
@@ -329,46 +288,20 @@ def _imported_instance(value: Any, part: Part, path: str, walk: Walk) -> str:
     return walk.foreign(binding.module, (binding.name,), part)
 
 
-def _task_function(value: Any) -> Any:
-    """The function of a Prefect task or flow, or of ours."""
-    for kind in type(value).__mro__:
-        if kind.__module__.startswith("prefect.") and kind.__name__ in {"Task", "Flow"}:
-            return getattr(value, "function", None) or value.fn
-    return None
-
-
-def is_importable(value: Any) -> bool:
-    """Whether a package or the standard library has this very object under its own name."""
-    module, name = _module_of(value), getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
-    if not module or not isinstance(name, str) or origin(module) == "project":
-        return False
-    found: Any = sys.modules.get(module)
-    for attribute in name.split("."):
-        found = getattr(found, attribute, None)
-    plain = getattr(value, "__name__", "")
-    return found is value or getattr(sys.modules.get(module), str(plain) or "-", None) is value
-
-
-def _module_of(value: Any) -> str:
-    found = getattr(value, "__module__", None)
-    if found is None and hasattr(value, "__self__"):
-        found = type(value.__self__).__module__
-    return found if isinstance(found, str) else ""
-
-
 _HANDLERS: list[tuple[Any, Text]] = [
     (enum.Enum, _enum),
     (type, _class),
     (types.ModuleType, _module),
-    (types.FunctionType, _function),
-    (types.MethodType, _method),
-    ((types.BuiltinFunctionType, types.MethodWrapperType), _builtin),
-    (functools.partial, _partial),
-    (functools.partialmethod, _partial_method),
-    (type(functools.lru_cache(lambda: None)), _cached),
-    ((staticmethod, classmethod), _wraps),
-    (property, _property),
-    (functools.cached_property, _cached_property),
+    (types.FunctionType, callables.function_text),
+    (types.MethodType, callables.method_text),
+    ((types.BuiltinFunctionType, types.MethodWrapperType), callables.builtin_text),
+    (functools.partial, callables.partial_text),
+    (functools.partialmethod, callables.partial_method_text),
+    (type(functools.lru_cache(lambda: None)), callables.cached_text),
+    ((staticmethod, classmethod), callables.static_text),
+    (property, callables.property_text),
+    (functools.singledispatchmethod, callables.dispatched_method_text),
+    (functools.cached_property, callables.cached_property_text),
     ((typing.TypeVar, typing.ParamSpec), _type_variable),
     (BaseModel, _model),
     (PurePath, _path),

@@ -1,1 +1,1 @@
-"""Edits of a small project, and what they do to the keys of its tasks: here and under Prefect's own policies."""
+"""Edits of a small project, and what they do to keys: ours, and those of Prefect's own policies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -17,7 +18,11 @@ def _hit(task: str, name: str, *edits: Apply) -> Edit:
 
 
 FUNCTIONS = [
-    ("operator in the task itself", replace("tasks.py", "in all", "altogether")),
+    ("text in the task itself", replace("tasks.py", "in all", "altogether")),
+    ("call in the task itself", replace("tasks.py", "functions.walrus(n),", "functions.walrus(n + 1),")),
+    ("another function called by the task", replace("tasks.py", "STEPS[0](n)", "STEPS[1](n)")),
+    ("generator in the task itself", replace("tasks.py", "len(str(one)) for", "2 * len(str(one)) for")),
+    ("import of the task", replace("tasks.py", "import price as price_of", "import tax as price_of")),
     ("helper one call away", replace("functions.py", "return n + 2", "return n + 20")),
     ("helper two calls away, in another module", replace("deep.py", "n * 31", "n * 32")),
     ("operator", replace("functions.py", "subtotal = n * 10", "subtotal = n + 10")),
@@ -47,14 +52,21 @@ FUNCTIONS = [
     ("implementation of a singledispatch", replace("functions.py", "n + 19", "n + 20")),
     ("implementation by annotation", replace("functions.py", "len(n) + 23", "len(n) + 24")),
     ("type that a singledispatch serves", replace("functions.py", "def _(n: int)", "def _(n: float)")),
-    ("condition of a loop", replace("functions.py", "n % 2 or n > 50", "n % 2 or n > 20")),
-    ("name imported from elsewhere", together(
-        append("deep.py", "\n\ndef costs(n: int) -> int:\n    return -n\n"),
-        replace("functions.py", "import fee, join", "import costs as fee, join"),
-    )),
-    ("import under another name", replace("functions.py", "import fee, join", "import untouched as fee, join")),
-]  # fmt: skip
+    ("condition of a loop", replace("functions.py", "(n > 10 and", "(n > 20 and")),
+    (
+        "name imported from elsewhere",
+        together(
+            append("deep.py", "\n\ndef costs(n: int) -> int:\n    return -n\n"),
+            replace("functions.py", "import fee, join", "import costs as fee, join"),
+        ),
+    ),
+    (
+        "import under another name",
+        replace("functions.py", "import fee, join", "import untouched as fee, join"),
+    ),
+]
 
+WIDE = "class Wide(Shape):\n    margin = 2\n\n\nclass Square(Wide):"
 CLASSES = [
     ("method", replace("classes.py", "self.side * self.side", "self.side * self.side * 2")),
     ("property", replace("classes.py", "return 4 * self.side", "return 40 * self.side")),
@@ -64,24 +76,27 @@ CLASSES = [
     ("attribute of a base class", replace("classes.py", "margin = 1", "margin = 10")),
     ("attribute of a class", replace("classes.py", 'name = "square"', 'name = "cube"')),
     ("metaclass", replace("classes.py", 'f"kind of {name}"', 'f"sort of {name}"')),
-    ("another base", together(
-        append("classes.py", ""), replace("classes.py", "class Square(Shape):", "class Wide(Shape):\n    margin = 2\n\n\nclass Square(Wide):"),
-    )),
+    ("another base", replace("classes.py", "class Square(Shape):", WIDE)),
     ("value of an enum member", replace("specs.py", 'RED = "red"', 'RED = "crimson"')),
     ("method of an enum", replace("specs.py", 'f"dark', 'f"light')),
     ("default of a dataclass", replace("specs.py", "size: int = 2", "size: int = 20")),
     ("default factory of a dataclass", replace("specs.py", '["new"]', '["old"]')),
     ("method of a dataclass", replace("specs.py", "2 * self.size", "3 * self.size")),
     ("bound of a pydantic field", replace("specs.py", "lt=100", "lt=4")),
-    ("annotation of a pydantic field", replace("specs.py", "share: float | None", "share: str | float | None"), False),
+    (
+        "annotation of a pydantic field",
+        replace("specs.py", "share: float | None", "share: str | float | None"),
+        False,
+    ),
     ("default of a pydantic field", replace("specs.py", "= 1\n    note", "= 2\n    note")),
     ("default factory of a pydantic field", replace("specs.py", "[Line()])", "[Line(), Line()])")),
     ("model in a field of a model", replace("specs.py", "pieces: int = 3", "pieces: int = 4")),
     ("validator of a pydantic model", replace("specs.py", "amount % 2 + 2", "amount % 2 + 4")),
     ("function in an annotation", replace("specs.py", "text.strip()", "text.strip().lower()")),
     ("method of a parameter's class", replace("specs.py", "self.amount * 41", "self.amount * 42")),
+    ("default of the task", replace("tasks.py", "Basket()", "Basket(size=5)")),
     ("class in a default", replace("rules.py", "ceiling = 43", "ceiling = 44")),
-]  # fmt: skip
+]
 
 VALUES = [
     ("global constant", replace("values.py", "RATE = 3", "RATE = 4")),
@@ -107,14 +122,18 @@ LATE = [
     ("import_late", "import inside a function", replace("late.py", "n + OFFSET", "n - OFFSET")),
     ("import_late", "helper of what is imported there", replace("late.py", "n * 71", "n * 72")),
     ("import_late", "constant of what is imported there", replace("late.py", "OFFSET = 67", "OFFSET = 68")),
-    ("import_late", "attribute of a module imported there", replace("late.py", "CONSTANT = 61", "CONSTANT = 62")),
+    (
+        "import_late",
+        "attribute of a module imported there",
+        replace("late.py", "CONSTANT = 61", "CONSTANT = 62"),
+    ),
     ("import_late", "module behind that one", replace("deep.py", "SURCHARGE = 29", "SURCHARGE = 30")),
     ("import_named", "function that a table names", replace("formats.py", "text.upper()", "text.title()")),
     ("import_named", "entry of a table of names", replace("readers.py", 'formats:plain"', 'formats:fancy"')),
     ("look_up", "getattr(module, name)", replace("names.py", "73 +", "74 +")),
     ("look_up", "module behind that one", replace("deep.py", "SURCHARGE = 29", "SURCHARGE = 30")),
     ("import_computed", "import_module(computed)", replace("plugins/alpha.py", "return 83", "return 84")),
-]  # fmt: skip
+]
 
 
 def _blank_lines(folder: Path) -> None:
@@ -163,9 +182,7 @@ def _moved_task(folder: Path) -> None:
 
 
 def _reformatted(folder: Path) -> None:
-    """All files as Python itself would write them: one line where there were many, other quotes and brackets."""
-    import ast
-
+    """All files as Python itself would write them: other lines, quotes and brackets."""
     for file in (folder / "shop").rglob("*.py"):
         file.write_text(ast.unparse(ast.parse(file.read_text())))
 
@@ -177,12 +194,32 @@ def _renamed_local(folder: Path) -> None:
 
 CONTINUED = ("subtotal + tax(n) + fee(n)", "(\n        subtotal\n        + tax(n)\n        + fee(n)\n    )")
 COSMETIC = [
-    ("call_functions", "comment in the task", replace("tasks.py", "# One line per way of reaching code.", "# Calls.")),
-    ("call_functions", "docstring of the task", replace("tasks.py", "Functions that call functions.", "Calls.")),
+    (
+        "call_functions",
+        "comment in the task",
+        replace("tasks.py", "# One line per way of reaching code.", "# Calls."),
+    ),
+    (
+        "call_functions",
+        "docstring of the task",
+        replace("tasks.py", "Functions that call functions.", "Calls."),
+    ),
     ("call_functions", "comments everywhere", _comments),
-    ("call_functions", "docstring of a helper", replace("functions.py", "What it costs.", "The price in cents.")),
-    ("call_functions", "docstring of a module", replace("functions.py", "Functions that reach functions.", "Functions.")),
-    ("call_functions", "docstring added", replace("functions.py", "-> int:\n    return n + 2", '-> int:\n    """A tax."""\n    return n + 2')),
+    (
+        "call_functions",
+        "docstring of a helper",
+        replace("functions.py", "What it costs.", "The price in cents."),
+    ),
+    (
+        "call_functions",
+        "docstring of a module",
+        replace("functions.py", "Functions that reach functions.", "Functions."),
+    ),
+    (
+        "call_functions",
+        "docstring added",
+        replace("functions.py", "    return n + 2", '    """A tax."""\n    return n + 2'),
+    ),
     ("call_functions", "blank lines", _blank_lines),
     ("call_functions", "reformatted", _reformatted),
     ("use_classes", "reformatted classes", _reformatted),
@@ -191,29 +228,69 @@ COSMETIC = [
     ("import_computed", "reformatted project, hashed whole", _reformatted),
     ("call_functions", "line continued", replace("functions.py", *CONTINUED)),
     ("call_functions", "other quotes", replace("functions.py", '"caught"', "'caught'")),
-    ("call_functions", "brackets that mean nothing", replace("functions.py", "return n + 2", "return (n + 2)")),
-    ("call_functions", "type comment", replace("functions.py", "subtotal = n * 10", "subtotal = n * 10  # type: int")),
-    ("call_functions", "annotation of a local variable", replace("functions.py", "subtotal = n * 10", "subtotal: int = n * 10")),
+    (
+        "call_functions",
+        "brackets that mean nothing",
+        replace("functions.py", "return n + 2", "return (n + 2)"),
+    ),
+    (
+        "call_functions",
+        "type comment",
+        replace("functions.py", "subtotal = n * 10", "subtotal = n * 10  # type: int"),
+    ),
+    (
+        "call_functions",
+        "annotation of a local variable",
+        replace("functions.py", "subtotal = n * 10", "subtotal: int = n * 10"),
+    ),
     ("call_functions", "function moved within its file", _moved_below),
     ("call_functions", "function moved to another module", _moved_away),
     ("use_values", "task moved to another module", _moved_task),
     ("call_functions", "renamed local variable", _renamed_local),
-    ("call_functions", "imports in another order", replace("functions.py", "import fee, join, surcharge", "import surcharge, join, fee")),
-    ("call_functions", "unused import added", replace("functions.py", "import functools\n", "import functools\nimport json\n")),
-    ("call_functions", "unused function added", append("functions.py", "\n\ndef added(n: int) -> int:\n    return n\n")),
-    ("import_late", "unused function added, imported late", append("late.py", "\n\ndef added(n: int) -> int:\n    return n\n")),
+    (
+        "call_functions",
+        "imports in another order",
+        replace("functions.py", "import fee, join, surcharge", "import surcharge, join, fee"),
+    ),
+    (
+        "call_functions",
+        "unused import added",
+        replace("functions.py", "import functools\n", "import functools\nimport json\n"),
+    ),
+    (
+        "call_functions",
+        "unused function added",
+        append("functions.py", "\n\ndef added(n: int) -> int:\n    return n\n"),
+    ),
+    (
+        "import_late",
+        "unused function added, imported late",
+        append("late.py", "\n\ndef added(n: int) -> int:\n    return n\n"),
+    ),
     ("call_functions", "unused function changed", replace("deep.py", "n * 1000", "n * 1001")),
-    ("call_functions", "task beside it changed", replace("tasks.py", "return read(kind", "return 2 * read(kind")),
+    (
+        "call_functions",
+        "task beside it changed",
+        replace("tasks.py", "return read(kind", "return 2 * read(kind"),
+    ),
     ("call_functions", "module that nobody uses", replace("other.py", "return n", "return -n")),
     ("use_values", "constant that nobody uses", replace("values.py", "UNUSED = 48", "UNUSED = 49")),
     ("use_values", "name of a logger", replace("values.py", "getLogger(__name__)", 'getLogger("shop")')),
     ("use_classes", "docstring of a class", replace("classes.py", "What has an area.", "A shape.")),
-    ("use_classes", "docstring of a method", replace("classes.py", "The square of the side.", "Side by side.")),
+    (
+        "use_classes",
+        "docstring of a method",
+        replace("classes.py", "The square of the side.", "Side by side."),
+    ),
     ("use_classes", "docstring of a model", replace("specs.py", "What a customer wants.", "An order.")),
     ("use_classes", "description of a field", replace("specs.py", '"Pieces."', '"How many pieces."')),
     ("look_up", "docstring in a module hashed whole", replace("names.py", "The first.", "Number one.")),
-    ("import_computed", "docstring in a project hashed whole", replace("plugins/alpha.py", "One of them.", "Alpha.")),
-]  # fmt: skip
+    (
+        "import_computed",
+        "docstring in a project hashed whole",
+        replace("plugins/alpha.py", "One of them.", "Alpha."),
+    ),
+]
 
 CODE_EDITS: list[Edit] = [
     *(_miss("call_functions", name, edit) for name, edit in FUNCTIONS),

@@ -70,10 +70,8 @@ def table(found: Sequence[Outcome]) -> str:
         lines.append(f"{outcome.edit.name:<{width}}  {outcome.edit.must:<4}  {answers}".rstrip())
     for must, kind in (("miss", "false hits"), ("hit", "false misses")):
         of = [outcome for outcome in found if outcome.edit.must == must]
-        counts = [sum(outcome.is_wrong(engine) for outcome in of) for engine in ("ours", "prefect")]
-        lines.append(
-            f"{kind}: engine {counts[0]} of {len(of)}, Prefect's INPUTS + TASK_SOURCE {counts[1]} of {len(of)}"
-        )
+        ours, prefect = (sum(outcome.is_wrong(engine) for outcome in of) for engine in ("ours", "prefect"))
+        lines.append(f"{kind} of {len(of)}: engine {ours}, Prefect's INPUTS + TASK_SOURCE {prefect}")
     return "\n".join(lines)
 
 

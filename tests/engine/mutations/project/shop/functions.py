@@ -140,6 +140,6 @@ def _(n: str) -> int:
 def forever(n: int) -> int:
     while True:
         n += 3
-        if n > 10 and n % 2 or n > 50:
+        if (n > 10 and n % 2) or n > 50:
             break
     return n

@@ -1,0 +1,169 @@
+"""What is reached without having been imported: by an import inside a function, or by a name in a table."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ml_platform.engine.code.names import Import, Use
+from ml_platform.engine.code.origin import is_there, origin
+from ml_platform.engine.code.scan import NAMED, Scan, scan
+from ml_platform.engine.code.source import BODY, Source, source_of
+
+if TYPE_CHECKING:
+    from ml_platform.engine.code.walk import Part, Walk
+
+LOAD_NAMED = "ml_platform.specs.registry.load_named"
+"""The one function that may import what a table names: the table says what it leads to."""
+
+
+class Late:
+    """Code read from source, for one walk. Every method returns text for the content of `part`."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+
+    def imports(self, found: Scan, part: Part, full: Callable[[Import], str]) -> Iterator[str]:
+        """Imports inside of code. `full` tells the full name of a module."""
+        for one in sorted(found.imports, key=repr):
+            module = full(one)
+            if one.used is not None:
+                chain = (one.name, *one.used) if one.name else one.used
+                yield f"{one}={self.imported(module, chain, part)}"
+                continue
+            yield self._executed(module, part)
+            if one.name and is_there(f"{module}.{one.name}"):
+                yield self._executed(f"{module}.{one.name}", part)
+
+    def _executed(self, module: str, part: Part) -> str:
+        if origin(module) != "project":
+            return self.walk.foreign(module, (), part)
+        found = source_of(module)
+        return part.use(self.statement(found, BODY)) if BODY in found.statements else ""
+
+    def imported(self, module: str, chain: tuple[str, ...], part: Part) -> str:
+        """`module.name.name`."""
+        if origin(module) != "project":
+            return self.walk.foreign(module, chain, part)
+        found = source_of(module)
+        if found.content or not chain:
+            return part.use(self.module(module, part))
+        return self._name(found, chain[0], chain[1:], part)
+
+    def _name(self, found: Source, name: str, rest: tuple[str, ...], part: Part) -> str:
+        if name in found.statements:
+            return part.use(self.statement(found, name))
+        if name in found.bindings:
+            binding = found.bindings[name]
+            return self.imported(binding.module, (binding.name, *rest) if binding.name else rest, part)
+        submodule = f"{found.module}.{name}"
+        if is_there(submodule):
+            return self.imported(submodule, rest, part)
+        if found.is_lazy or (found.file is None and found.module in sys.modules):
+            return self._live(found.module, name, rest, part)
+        tokens = [self.imported(star, (name, *rest), part) for star in found.stars]
+        return ",".join(tokens) or "missing"
+
+    def _live(self, module: str, name: str, rest: tuple[str, ...], part: Part) -> str:
+        """A name that only the module itself can find."""
+        try:
+            value = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            self.walk.take_whole_project(f"{part.name}: {module}.{name} cannot be imported ({error})")
+            return "missing"
+        return self.walk.follow(value, Use(name, rest), part, (module, name, "global"))
+
+    def statement(self, found: Source, name: str) -> Part:
+        """What defines a name of a module."""
+        kind = "module" if name == BODY else found.kind(name)
+        key = ("statement", found.module, name)
+        return self.walk.part(key, found.module, name, kind, lambda part: self._statement(found, name, part))
+
+    def _statement(self, found: Source, name: str, part: Part) -> Iterator[str]:
+        for code in found.code(name):
+            scanned = scan(code)
+            yield scanned.digest
+            yield from self._uses(found, scanned, part, own=name)
+        for code in found.annotations(name):
+            yield from self._uses(found, scan(code), part, own=name)
+        if name != BODY and BODY in found.statements:
+            part.use(self.statement(found, BODY))
+
+    def _uses(self, found: Source, scanned: Scan, part: Part, *, own: str) -> Iterator[str]:
+        for use in sorted(scanned.uses):
+            if not use.closure and use.name != own and not use.name.startswith("__"):
+                yield f"{use}={self._use(found, use, part)}"
+        yield from self.imports(scanned, part, lambda one: found.absolute(one.module, one.level))
+        yield from self.named_in(scanned, part)
+        self.walk.look_for_subclasses(scanned, part)
+
+    def _use(self, found: Source, use: Use, part: Part) -> str:
+        binding = found.bindings.get(use.name) or found.for_types.get(use.name)
+        if binding and f"{binding.module}.{binding.name}" == LOAD_NAMED:
+            return self.load_named(part, use.argument)
+        if binding and origin(binding.module) != "project":
+            return self.walk.foreign(binding.module, (binding.name, *use.attributes), part, use.argument)
+        if binding and use.name not in found.bindings:
+            return self.imported(binding.module, (binding.name,) if binding.name else use.attributes, part)
+        if use.name in found.statements or binding or found.stars:
+            return self._name(found, use.name, use.attributes, part)
+        return self.walk.builtin(use, part)
+
+    # Tables of names ------------------------------------------------------------------------------------
+
+    def named(self, text: str, part: Part) -> str:
+        """The object of the project that "module:attribute" names; empty if it names none."""
+        module, _, attribute = text.partition(":")
+        if not NAMED.fullmatch(text) or origin(module) != "project" or not is_there(module):
+            return ""
+        return self.imported(module, (attribute,), part)
+
+    def named_in(self, found: Scan, part: Part) -> Iterator[str]:
+        """Objects that strings in code name."""
+        yield from (f"{text}={self.named(text, part)}" for text in sorted(found.names))
+
+    def load_named(self, part: Part, argument: str) -> str:
+        """What `load_named` may lead to where it is used: the tables of that module say it."""
+        if argument and self.named(argument, part):
+            return "load_named"
+        tables = [self.named(text, part) for text in _registered(part.module)]
+        if not any(tables):
+            self.walk.take_whole_project(f"{part.name}: load_named(<computed>)")
+        return ",".join(["load_named", *tables])
+
+    # Whole modules --------------------------------------------------------------------------------------
+
+    def module(self, module: str, by: Part) -> Part:
+        """All that a module of the project defines."""
+        self.walk.notes.add(f"{by.name}: module {module} is used as a value: whole module hashed")
+        key = ("module", module)
+        return self.walk.part(key, module, "", "module", lambda part: self._module(module, part))
+
+    def _module(self, module: str, part: Part) -> Iterable[str]:
+        found = source_of(module)
+        if found.content:
+            return [hashlib.sha256(found.content).hexdigest()]
+        if found.file is None:
+            known = is_there(module)
+            return [self.walk.refuse(module, "a module without a file") if known else "missing"]
+        return [part.use(self.statement(found, name)) for name in sorted(found.statements)]
+
+
+def _registered(module: str) -> list[str]:
+    """Strings "module:attribute" in the tables of a module."""
+    found = source_of(module)
+    if found.file is None:
+        return sorted(_strings(vars(sys.modules[module]))) if module in sys.modules else []
+    names = [name for name in found.statements if name == BODY or found.kind(name) == "global"]
+    return sorted({text for name in names for code in found.code(name) for text in scan(code).names})
+
+
+def _strings(table: Any, depth: int = 3) -> Iterator[str]:
+    if isinstance(table, str) and NAMED.fullmatch(table):
+        yield table
+    elif isinstance(table, Mapping | tuple | list) and depth:
+        for member in table.values() if isinstance(table, Mapping) else table:
+            yield from _strings(member, depth - 1)

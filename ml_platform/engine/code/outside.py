@@ -1,0 +1,62 @@
+"""Names outside of the project that a key cannot see behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+_ANYWHERE = (
+    "builtins.eval", "builtins.exec", "builtins.globals", "builtins.__import__", "builtins.compile",
+    "importlib.import_module", "importlib.__import__", "importlib.reload", "sys.modules",
+    "pkgutil.resolve_name", "pkgutil.iter_modules", "pkgutil.walk_packages", "pydoc.locate",
+    "runpy.run_module", "runpy.run_path",
+)  # fmt: skip
+IMPORTERS = ("importlib.import_module", "builtins.__import__")
+"""Of those, what a constant name makes an ordinary import."""
+_ENVIRONMENT = "reads the environment: declare environment=[…]"
+_RANDOM = "draws random numbers: take a seed as a parameter"
+_CLOCK = "reads the clock: take the time as a parameter"
+_UNSEEN = {
+    "os.environ": _ENVIRONMENT,
+    "os.environb": _ENVIRONMENT,
+    "os.getenv": _ENVIRONMENT,
+    "random": _RANDOM,
+    "numpy.random": _RANDOM,
+    "secrets": _RANDOM,
+    "uuid.uuid1": _RANDOM,
+    "uuid.uuid4": _RANDOM,
+    "time.time": _CLOCK,
+    "time.time_ns": _CLOCK,
+    "time.localtime": _CLOCK,
+    "time.gmtime": _CLOCK,
+    "datetime.datetime.now": _CLOCK,
+    "datetime.datetime.utcnow": _CLOCK,
+    "datetime.datetime.today": _CLOCK,
+    "datetime.date.today": _CLOCK,
+}
+
+
+def leads_anywhere(dotted: str) -> str:
+    """The function or table behind a dotted name that may lead to any code; empty if there is none."""
+    return next((name for name in _ANYWHERE if _is(dotted, name)), "")
+
+
+def unseen(dotted: str) -> Iterator[str]:
+    """What use of a dotted name makes a result depend on, beside what is in its key."""
+    yield from (note for name, note in _UNSEEN.items() if _is(dotted, name))
+
+
+def _is(dotted: str, name: str) -> bool:
+    return dotted == name or dotted.startswith(f"{name}.")
+
+
+def dotted_name(value: Any) -> str:
+    """Full name of a function or class, or of the two mappings that matter; empty for other values."""
+    if value is sys.modules:
+        return "sys.modules"
+    if value is os.environ:
+        return "os.environ"
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    return f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else ""

@@ -1,0 +1,60 @@
+"""No edit that changes what a task does may be missed; no edit that only a reader notices may cost a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engine.mutations.code_edits import CODE_EDITS
+from tests.engine.mutations.project import write_project
+from tests.engine.mutations.report import Outcome, keys, outcomes, table
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
+    return outcomes(CODE_EDITS, tmp_path_factory.mktemp("mutations"))
+
+
+def test_the_suite_is_as_large_as_it_claims() -> None:
+    musts = [edit.must for edit in CODE_EDITS]
+    assert musts.count("miss") >= 40
+    assert musts.count("hit") >= 15
+
+
+def test_edits_do_what_they_claim(found: list[Outcome]) -> None:
+    """An edit that must miss changes what the task returns; one that must hit does not."""
+    wrong = [o.edit.name for o in found if o.shows() != (o.edit.must == "miss" and o.edit.shows)]
+    assert wrong == []
+
+
+def test_no_false_hit_and_no_false_miss(found: list[Outcome]) -> None:
+    """And Prefect's own policies, on the same edits, have both: they read the text of one function."""
+    print(table(found))
+    assert [o.edit.name for o in found if o.is_wrong("ours")] == []
+    prefect = [o.edit.must for o in found if o.is_wrong("prefect")]
+    assert prefect.count("miss") > 40
+    assert prefect.count("hit") > 0
+
+
+def test_the_reason_names_what_was_edited(found: list[Outcome]) -> None:
+    """Every miss can be explained, in one line."""
+    from ml_platform.engine.code import Code, explain
+
+    for outcome in found:
+        old, new = (Code.model_validate(o["code"]) for o in (outcome.before, outcome.after))
+        reason = explain(old, new)
+        assert bool(reason) == (outcome.edit.must == "miss"), outcome.edit.name
+        assert "\n" not in reason
+
+
+def test_keys_do_not_depend_on_process_or_place(
+    tmp_path: Path, found: list[Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, another order of its hashes, another folder."""
+    monkeypatch.setenv("PYTHONHASHSEED", "12345")
+    (again,) = keys([write_project(tmp_path / "elsewhere" / "deep")])
+    for outcome in found:
+        assert again[outcome.edit.task]["ours"] == outcome.before["ours"]
