@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from ml_platform.evaluation.pictures import draw_learning_curves
 from ml_platform.inference.raw_model import read_manifest, write_raw_model
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.datasets import read_table
+from ml_platform.store.leftovers import scratch_folder
 from ml_platform.training.trees import train_trees
 from tasks.loops import fit_keras
 
@@ -100,7 +100,7 @@ def _log_model(
     ranks: int = 1,
 ) -> Model:
     lineage = {"train": parts.train.fingerprint, "run_id": run.run_id}
-    with tempfile.TemporaryDirectory(prefix="ml-platform-") as scratch:
+    with scratch_folder() as scratch:
         model_file = Path(scratch) / "model"
         model_file.write_bytes(content)
         folder = write_raw_model(

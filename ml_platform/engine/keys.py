@@ -13,12 +13,13 @@ import datetime as dt
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -57,23 +58,27 @@ def own_key(node: Node, resources: Mapping[str, ResourceSpec], probe: Any, code:
         code: What its task reaches; see `task_code`.
     """
     task = node.task
-    parts: dict[str, str] = {}
+    facts: dict[str, Any] = {}
     uncacheable = list(code.uncacheable)
-    for name, value in node.arguments.items():
+    values = {f"parameter {name}": (value, name) for name, value in node.arguments.items()}
+    if task.probe is not None:
+        values["probe"] = probe, "probe"
+    for what, (value, where) in values.items():
         try:
-            _flatten(f"parameter {name}", identity(value, name), parts)
+            facts[what] = identity(value, where)
         except NoIdentityError as error:
             uncacheable.append(str(error))
     if not task.placement_free:
-        for name, spec in resources.items():
-            _flatten(f"resource {name}", _resource_identity(spec), parts)
-    if task.probe is not None:
-        parts.update(_probe_parts(probe))
-    if task.reads or task.environment:
-        parts.update(_files(task.reads))
-        parts.update({f"variable {name}": _variable(name) for name in task.environment})
-    digest = digest_of([KEY_FORMAT, code.digest, sorted(parts.items())])
-    return Own(digest=digest, parts=parts, code=code.digest, uncacheable=tuple(uncacheable), notes=code.notes)
+        facts |= {f"resource {name}": _resource_identity(spec) for name, spec in resources.items()}
+    facts |= _files(task.reads)
+    facts |= {f"variable {name}": _variable(name) for name in task.environment}
+    return Own(
+        digest=digest_of([KEY_FORMAT, code.digest, facts]),
+        parts=_readable(facts, probe),
+        code=code.digest,
+        uncacheable=tuple(uncacheable),
+        notes=code.notes,
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -82,18 +87,30 @@ def task_code(function: Callable[..., Any]) -> Code:
     return code_of(function)
 
 
-def inputs_key(node: Node, identities: Callable[[Reference], str]) -> tuple[str, dict[str, str]]:
-    """Digest and readable parts of what a node is given.
+def inputs_key(node: Node, identities: Callable[[Reference | Either], str]) -> tuple[str, dict[str, str]]:
+    """Digest and readable parts of what a node is given, each by the place where it stands.
 
     Args:
         identities: Digest of what a reference stands for.
     """
     parts = {
-        f"input {parameter}" + (f"[{at}]" if len(references) > 1 else ""): identities(reference)
-        for parameter, references in node.inputs.items()
-        for at, reference in enumerate(references)
+        f"input {place}": identities(given)
+        for parameter, value in node.arguments.items()
+        for place, given in _places(value, parameter)
     }
-    return digest_of(sorted(parts.items())), parts
+    return digest_of(parts), parts
+
+
+def _places(value: Any, where: str) -> Iterator[tuple[str, Reference | Either]]:
+    """Every reference in an argument, with what a person would write to get at it."""
+    if isinstance(value, Reference | Either):
+        yield where, value
+    elif isinstance(value, list | tuple):
+        for at, member in enumerate(value):
+            yield from _places(member, f"{where}[{at}]")
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield from _places(member, f"{where}[{key!r}]")
 
 
 def value_digest(value: Any) -> str:
@@ -118,8 +135,8 @@ def identity(value: Any, where: str) -> Any:
     Raises:
         NoIdentityError: Says where in the value, and of which type.
     """
-    if value is None or isinstance(value, bool | str) or type(value) in (int, float):
-        return value if not isinstance(value, float) or value == value else "NaN"
+    if value is None or type(value) in (bool, int, float, str):
+        return value if value == value else {"$": "NaN"}
     if isinstance(value, Reference | Either):
         return {"$": "input"}
     for kinds, said in _KINDS:
@@ -127,7 +144,7 @@ def identity(value: Any, where: str) -> Any:
             return said(value, where)
     if callable(value) and hasattr(value, "__qualname__"):
         return _function(value, where)
-    if type(value).__module__.partition(".")[0] == "numpy":
+    if type(value).__module__.partition(".")[0] == "numpy" and _is_plain_data(value):
         return {
             "$": f"numpy {value.dtype}",
             "shape": list(value.shape),
@@ -137,6 +154,11 @@ def identity(value: Any, where: str) -> Any:
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return _tagged(value, {name: identity(v, f"{where}.{name}") for name, v in fields.items()})
     raise NoIdentityError(f"{where}: a {type(value).__module__}.{type(value).__qualname__} has no identity")
+
+
+def _is_plain_data(array: Any) -> bool:
+    """Whether the bytes of a numpy value are its content: those of objects are places in memory."""
+    return hasattr(array, "tobytes") and not array.dtype.hasobject
 
 
 def _tagged(value: Any, content: Any) -> dict[str, Any]:
@@ -154,9 +176,20 @@ def _model(value: BaseModel, where: str) -> Any:
 @lru_cache(maxsize=1024)
 def _identity_fields(model: type[BaseModel]) -> tuple[str, ...]:
     fields = model.model_fields.items()
-    return tuple(
-        name for name, field in fields if not any(isinstance(mark, NotIdentity) for mark in field.metadata)
-    )
+    return tuple(name for name, field in fields if not _is_marked(field.annotation, field.metadata))
+
+
+def _is_marked(annotation: Any, marks: Iterable[Any] = ()) -> bool:
+    """Whether all in a field is `NotIdentity`: `Location`, `Location | None`, `list[Location]`."""
+    if any(isinstance(mark, NotIdentity) for mark in marks):
+        return True
+    members = [member for member in get_args(annotation) if member not in (type(None), ...)]
+    if get_origin(annotation) is Annotated:
+        return _is_marked(members[0], members[1:])
+    return get_origin(annotation) in _HOLDERS and bool(members) and all(map(_is_marked, members))
+
+
+_HOLDERS = (Union, UnionType, list, tuple)
 
 
 def _mapping(value: Mapping[Any, Any], where: str) -> Any:
@@ -185,7 +218,8 @@ _KINDS: tuple[tuple[Any, Callable[[Any, str], Any]], ...] = (
     ((SecretStr, SecretBytes), lambda value, where: {"$": "secret"}),
     (BaseModel, _model),
     (Enum, lambda value, where: _tagged(value, value.name)),
-    ((list, tuple, range), _sequence),
+    (list, _sequence),
+    ((tuple, range), lambda value, where: _tagged(value, _sequence(value, where))),
     (dict, _mapping),
     ((set, frozenset), _set),
     ((PurePath, UUID, Decimal), lambda value, where: _tagged(value, str(value))),
@@ -193,6 +227,7 @@ _KINDS: tuple[tuple[Any, Callable[[Any, str], Any]], ...] = (
     (dt.timedelta, lambda value, where: _tagged(value, [value.days, value.seconds, value.microseconds])),
     ((bytes, bytearray), lambda value, where: {"$": "bytes", "is": hashlib.sha256(value).hexdigest()}),
     ((int, float), lambda value, where: _tagged(value, repr(value))),
+    (str, lambda value, where: _tagged(value, str(value))),
     (type(SKIPPED), lambda value, where: {"$": "skipped"}),
 )
 """How values of these types are told apart; the first that fits counts."""
@@ -203,43 +238,40 @@ def _resource_identity(spec: ResourceSpec) -> Any:
     return {name: identity(getattr(spec, name), name) for name in _identity_fields(type(spec))}
 
 
-def _probe_parts(probe: Any) -> dict[str, str]:
-    """What a probe saw: a mapping by its keys, anything else in one line."""
+def _readable(facts: Mapping[str, Any], probe: Any) -> dict[str, str]:
+    """What a key is made of, for people: decisions never look at it."""
     parts: dict[str, str] = {}
-    if isinstance(probe, dict):
-        _flatten("probe", identity(probe, "probe"), parts)
-        return parts
-    digest = digest_of(identity(probe, "probe"))
-    said = "none" if probe is None else str(getattr(probe, "uri", type(probe).__name__))
-    return {"probe": f"{said} ({digest[:16]})"}
+    for name, fact in facts.items():
+        if name == "probe" and hasattr(probe, "uri"):
+            parts[name] = f"{probe.uri} ({digest_of(fact)[:16]})"
+        else:
+            _flatten(name, fact, parts)
+    return parts
 
 
 def _flatten(name: str, value: Any, into: dict[str, str]) -> None:
-    """Readable parts: one line per field of a spec, so that a plan can name what changed."""
-    inner = (
-        value.get("is")
-        if isinstance(value, dict) and "$" in value
-        else value
-        if isinstance(value, dict)
-        else None
-    )
-    if isinstance(inner, dict) and inner and all(isinstance(key, str) and "$" not in key for key in inner):
-        into[f"{name} type"] = str(value.get("$", ""))
+    """One line per field of a spec, so that a plan can name what changed."""
+    kind, inner = (value["$"], value.get("is")) if isinstance(value, dict) and "$" in value else ("", value)
+    if isinstance(inner, dict) and inner:
+        if kind not in ("", "dict"):
+            into[f"{name} type"] = kind
         for field, member in inner.items():
             _flatten(f"{name}.{field}", member, into)
         return
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    into[name] = text if len(text) <= SHOWN_CHARACTERS else f"sha256 {digest}"
+    text = json.dumps(kind if inner is None and kind else inner, sort_keys=True, ensure_ascii=False)
+    into[name] = text if len(text) <= SHOWN_CHARACTERS else f"sha256 {digest_of(value)}"
 
 
 def _files(patterns: tuple[str, ...]) -> dict[str, str]:
-    """Contents of the files that a task declares, by patterns below the working folder."""
+    """Contents of the files that a task declares, by patterns below the working folder; a folder stands
+    for all that is in it."""
     found: dict[str, str] = {}
     for pattern in patterns:
-        paths = sorted(path for path in Path().glob(pattern) if path.is_file())
-        found[f"files {pattern}"] = str(len(paths))
-        found.update({f"file {path.as_posix()}": file_digest(path) for path in paths})
+        named = list(Path().glob(pattern))
+        below = [inside for path in named if path.is_dir() for inside in path.rglob("*")]
+        files = {path for path in (*named, *below) if path.is_file()}
+        found[f"files {pattern}"] = str(len(files))
+        found |= {f"file {path.as_posix()}": file_digest(path) for path in files}
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from ml_platform.errors import InfrastructureError
 from ml_platform.inference.raw_model import RawModel, load_raw_model, read_manifest
 from ml_platform.store.digests import digest as folder_digest
+from ml_platform.store.leftovers import scratch_folder
 
 KEPT = 3
 """Models that a worker process keeps open."""
@@ -61,7 +62,7 @@ def loaded(digest: str, files: Any) -> RawModel:
 
 
 def _load(files: Mapping[str, bytes]) -> RawModel:
-    with tempfile.TemporaryDirectory(prefix="ml-platform-model-") as temporary:
+    with scratch_folder() as temporary:
         folder = Path(temporary)
         for name, content in files.items():
             (folder / name).write_bytes(content)

@@ -22,6 +22,7 @@ from ml_platform.errors import ResourceStartError
 from ml_platform.resources.java import check_java
 from ml_platform.specs.placements import SparkPlacement
 from ml_platform.specs.resources import SparkSpec
+from ml_platform.store.leftovers import builder
 from ml_platform.store.location import home
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _project_paths() -> list[str]:
 def _scratch_folder() -> Path:
     parent = home() / "scratch"
     parent.mkdir(exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="spark-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix=f"spark-{builder()}-", dir=parent))
 
 
 def _is_local(master: str) -> bool:

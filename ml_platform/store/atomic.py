@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from ml_platform.store import crash
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write next to `path`, fsync, rename over it, fsync the folder."""
@@ -15,6 +17,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        crash.point(f"before {path.name} appears")
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ml_platform.store import crash
 from ml_platform.store.atomic import sync_folder, write_atomically
 from ml_platform.store.folders import Sink, Source, local_path
+from ml_platform.store.leftovers import builder
 
 
 class LocalFolder:
@@ -21,7 +23,7 @@ class LocalFolder:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.path = local_path(uri)
-        self._is_mine = False
+        self._staging: Path | None = None
 
     @staticmethod
     def open_sink(uri: str) -> AbstractContextManager[Sink]:
@@ -33,14 +35,10 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[str]:
-        staging = self.path.with_name(f"{self.path.name}.tmp-{uuid.uuid4().hex[:8]}")
+        staging = self.path.with_name(f"{self.path.name}.tmp-{builder()}-{uuid.uuid4().hex[:8]}")
         staging.mkdir(parents=True)
         try:
             yield f"{staging.as_uri()}/"
-        except BaseException:
-            if self._is_mine:
-                self.remove()
-            raise
         finally:
             _remove(staging)
 
@@ -52,16 +50,21 @@ class LocalFolder:
         for attempt, name in names.items():
             (staging / attempt).rename(staging / name)
         sync_folder(staging)
-        staging.rename(self.path)
-        self._is_mine = True
-        sync_folder(self.path.parent)
+        self._staging = staging
         return names
 
     def write_last(self, name: str, content: bytes) -> None:
-        # No race: of two writers of one folder only one could move its files there.
-        if (self.path / name).exists():
-            raise FileExistsError(errno.EEXIST, "another writer was first", str(self.path / name))
-        write_atomically(self.path / name, content)
+        """The files and this object appear together, by one rename; it fails where files lie already."""
+        assert self._staging is not None, "publish comes first"
+        write_atomically(self._staging / name, content)
+        crash.point(f"before {self.path.parent.name} appears")
+        try:
+            self._staging.rename(self.path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise FileExistsError(errno.EEXIST, "another writer was first", str(self.path)) from error
+            raise
+        sync_folder(self.path.parent)
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

@@ -13,7 +13,9 @@ from typing import NamedTuple, Protocol
 
 from ml_platform.errors import StoreError
 from ml_platform.specs.registry import load_named
+from ml_platform.store import crash
 from ml_platform.store.folders import local_path, scheme_of
+from ml_platform.store.leftovers import builder
 
 OBJECTS: Mapping[str, str] = {
     "file": "ml_platform.store.objects:LocalObjects",
@@ -90,11 +92,12 @@ class LocalObjects:
         """As promised; without fsync, so that after a power cut the object may be torn."""
         path = f"{self._root}/{key}"
         folder, _, name = path.rpartition("/")
-        temporary = f"{folder}/{BUILDING}{os.urandom(8).hex()}-{name}"
-        handle = _create(temporary, folder)
+        temporary = f"{self._root}/{BUILDING}{builder()}-{os.urandom(8).hex()}"
+        handle = _create(temporary, self._root)
         try:
             _write_whole(handle, content)
-            os.rename(temporary, path)  # noqa: PTH104  (a hot path: a Path costs as much as the call)
+            crash.point(f"before {name} appears")
+            _rename(temporary, path, folder)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)  # noqa: PTH108
@@ -137,6 +140,15 @@ def _create(path: str, folder: str) -> int:
             return os.open(path, flags, 0o644)
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103
     return os.open(path, flags, 0o644)
+
+
+def _rename(temporary: str, path: str, folder: str) -> None:
+    """A hot path: a Path costs as much as the call."""
+    for _ in range(3):
+        with contextlib.suppress(FileNotFoundError):
+            return os.rename(temporary, path)  # noqa: PTH104
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+    return os.rename(temporary, path)  # noqa: PTH104
 
 
 def _write_whole(handle: int, content: bytes) -> None:

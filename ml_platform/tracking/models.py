@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ml_platform.specs.references import Dataset, Family, Model
 from ml_platform.store import stamps
 from ml_platform.store.digests import digest
 from ml_platform.store.folders import scheme_of
+from ml_platform.store.leftovers import scratch_folder
 from ml_platform.tracking.server import absent, ask, client
 from ml_platform.tracking.signatures import example_frame, signature
 from ml_platform.tracking.uris import tracking_uri
@@ -164,7 +164,7 @@ def reference(mlflow: MlflowClient, uri: str) -> Model:
         DataError: Its description is missing, or is not that of this model.
     """
     logged = logged_model(mlflow, uri)
-    with tempfile.TemporaryDirectory(prefix="ml-platform-") as scratch:
+    with scratch_folder() as scratch:
         file = download(f"{logged.artifact_location}/MLmodel", Path(scratch))
         described = described_by(read_mlmodel(file, uri))
     if described is None or (described.uri, described.digest) != (uri, logged.tags[DIGEST_TAG]):
@@ -215,7 +215,7 @@ def _store(
 ) -> None:
     from mlflow.entities import LoggedModelOutput
 
-    with tempfile.TemporaryDirectory(prefix="ml-platform-") as scratch:
+    with scratch_folder() as scratch:
         saved = _save(Path(scratch), model, candidate, logged, example)
         ask("take tags", mlflow.set_logged_model_tags, logged.model_id, {FILES_TAG: digest(saved)})
         ask("store a model", mlflow.log_model_artifacts, logged.model_id, str(saved))

@@ -9,7 +9,7 @@ from typing import Any
 
 def archived(model: Any) -> bytes:
     """The `.keras` archive of a model: architecture, weights, how it was compiled, optimizer state."""
-    with tempfile.TemporaryDirectory(prefix="ml-platform-") as folder:
+    with scratch_folder() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
         return path.read_bytes()

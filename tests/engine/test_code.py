@@ -185,8 +185,8 @@ DIFFERENT = {
         "class A:\n def f(self): return 1\n def g(self): return 2\n h = g\ndef task(): return A().h()",
     ),
     "annotation that a decorator reads": (
-        "from pydantic import validate_call\n@validate_call\ndef g(x: int): return x\ndef task(): return g(1)",
-        "from pydantic import validate_call\n@validate_call\ndef g(x: float): return x\ndef task(): return g(1)",
+        "from pydantic import validate_call\n@validate_call\ndef task(x: int): return x",
+        "from pydantic import validate_call\n@validate_call\ndef task(x: float): return x",
     ),
     "another function under one name": (
         "from math import *\ndef task(): return sin(1)",

@@ -33,8 +33,7 @@ pytestmark = pytest.mark.slow
 @dag
 def only_even(n: int = 2) -> int | None:
     with when(is_even(n)):
-        taken = add(n, 10)
-    return taken
+        return add(n, 10)
 
 
 @dag
@@ -224,8 +223,7 @@ def test_a_mapped_branch_that_is_not_taken_gives_nothing(run: Runner) -> None:
     def maybe_mapped(n: int = 3) -> list[int] | None:
         items = count_to(n)
         with when(is_even(n)):
-            mapped = map_over(add, items)
-        return mapped
+            return map_over(add, items)
 
     assert run(maybe_mapped, n=2).output == [1, 2]
     assert run(maybe_mapped, n=3).output is None

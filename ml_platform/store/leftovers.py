@@ -1,0 +1,67 @@
+"""What is being built carries the name of its builder, so that later runs can remove what a dead one left.
+
+A builder is a process: host, number and start, so that a number that is used again is another builder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from ml_platform.store.folders import local_path, scheme_of
+from ml_platform.store.location import data_uri, home
+
+_TAG = re.compile(r"by-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)")
+
+
+def builder() -> str:
+    """Names this process inside the name of a file or folder."""
+    return f"by-{_host()}-{os.getpid()}-{_own_start(os.getpid())}"
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the time of a block; after a kill, the next run removes it."""
+    return tempfile.TemporaryDirectory(prefix=f"ml-platform-{builder()}-")
+
+
+def sweep() -> None:
+    """Remove what processes of this machine left unfinished when they were killed."""
+    for path in _unfinished():
+        found = _TAG.search(path.name)
+        if found and found["host"] == _host() and _start(int(found["pid"])) != found["start"]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _unfinished() -> Iterator[Path]:
+    yield from Path(tempfile.gettempdir()).glob("ml-platform-by-*")
+    yield from (home() / "scratch").glob("*by-*")
+    if scheme_of(data_uri()) == "file":
+        store = local_path(data_uri())
+        yield from store.glob("*/*.tmp-by-*")
+        yield from store.glob(".results/.building-by-*")
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+@lru_cache(maxsize=8)
+def _own_start(pid: int) -> str:
+    return _start(pid) or "0"
+
+
+def _start(pid: int) -> str | None:
+    """When a process started, in clock ticks since the boot; None when there is none."""
+    try:
+        # The second field is the name in brackets, which may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
