@@ -1,7 +1,7 @@
 # Everything a person types. `make` alone lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test test-fast check lock up down doctor clean packages
+.PHONY: help setup retrain test test-fast check lock drill bench up down doctor clean packages
 
 # Another Python than the first that fits: make setup PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -43,6 +43,12 @@ lock: ## Resolve requirements/*.in anew into pinned and hashed requirements/*.tx
 	@scripts/setup.sh --installer
 	@cd requirements && for name in bootstrap build runtime dev; do \
 		echo "locking $$name.txt"; ../$(LOCK) $(ARGS) -o $$name.txt $$name.in || exit 1; done
+
+drill: setup ## Kill the main job at every border and inside every write, and see that it recovers (30 minutes)
+	@$(BIN)/python -m flows.retrain drill $(ARGS)
+
+bench: setup ## Measure against the peers: ONLY=B1, SIZE=smoke or full
+	@$(BIN)/python -m bench.run $(if $(ONLY),--only $(ONLY)) --size $(or $(SIZE),smoke)
 
 up: setup ## Start a Prefect server, an MLflow server and a worker on this machine
 	@$(BIN)/python -m ml_platform up $(ARGS)

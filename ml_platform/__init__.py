@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Graph as Graph,
         Plan as Plan,
         Task as Task,
+        crash_drill as crash_drill,
         dag as dag,
         either as either,
         map_over as map_over,
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 PUBLIC = {
-    "ml_platform.engine": "Dag EngineSpec Graph Plan Task dag either map_over task when",
+    "ml_platform.engine": "Dag EngineSpec Graph Plan Task crash_drill dag either map_over task when",
     "ml_platform.specs.resources": "Horovod HorovodSpec Spark SparkSpec Tracking TrackingSpec",
     "ml_platform.resources.horovod.job": "HorovodJob RankResults",
     "ml_platform.worker.rank": "Fitted Rank",

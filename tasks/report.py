@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
@@ -11,7 +13,7 @@ from rich.text import Text
 
 from ml_platform import Evaluation, Metric, Predictions, Table, Tracking, Verdict, Version, task
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
-from ml_platform.specs.base import Spec
+from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import runs_folder
 from ml_platform.tracking.server import how_to_open as how_to_open_mlflow
@@ -26,7 +28,7 @@ class MeasuredModel(Spec):
     family: str
     part: str
     metrics: dict[str, Metric]
-    uri: str
+    uri: Annotated[str, NotIdentity()]
     ranks: int
 
 
@@ -43,7 +45,7 @@ class Champion(Spec):
 class RetrainReport(Spec):
     """The result of `flows.retrain`."""
 
-    run: str
+    run: Annotated[str, NotIdentity()]
     models: tuple[MeasuredModel, ...] = Field(
         description="Candidates on validation, the challenger on holdout."
     )
@@ -52,7 +54,7 @@ class RetrainReport(Spec):
     predictions: Predictions | None
     quarantined: int
     notes: tuple[str, ...] = ()
-    links: dict[str, str]
+    links: Annotated[dict[str, str], NotIdentity()]
 
     def __rich__(self) -> RenderableType:
         verdict = f"{self.verdict.decision}: {self.verdict.reason}"
@@ -85,10 +87,10 @@ class RetrainReport(Spec):
 class ScoringReport(Spec):
     """The result of `flows.batch_inference`."""
 
-    run: str
+    run: Annotated[str, NotIdentity()]
     model: str
     predictions: Predictions
-    links: dict[str, str]
+    links: Annotated[dict[str, str], NotIdentity()]
 
     def __rich__(self) -> RenderableType:
         scored = self.predictions

@@ -99,6 +99,11 @@ def _app(dag: Dag[..., Any]) -> Callable[..., int | None]:
     app.command(
         _command(dag, _graph, {}), name="graph", help="Print the graph as a Mermaid flowchart; runs nothing."
     )
+    app.command(
+        _command(dag, _drill, {}),
+        name="drill",
+        help="Kill runs at every border and inside every write, and see that they recover; takes long.",
+    )
     for command in (runs, show, diff):
         app.command(functools.partial(command, dag.name), name=command.__name__, help=inspect.getdoc(command))
     return app
@@ -186,6 +191,15 @@ def _usage_message(error: cyclopts.CycloptsError) -> str:
         for fault in cause.errors()
     ]
     return "\n".join(["UsageError: options are out of their range", *faults])
+
+
+def _drill(dag: Dag[..., Any], parameters: dict[str, Any]) -> int:
+    from ml_platform.engine.drill import crash_drill
+
+    with _quiet(_log_file(dag)) as (out, err):
+        drill = crash_drill(dag, say=lambda line: print(line, file=err, flush=True), **parameters)
+        print(f"{len(drill.points)} crashes survived in {drill.seconds:.0f} s, nothing left behind", file=out)
+    return 0
 
 
 def _graph(dag: Dag[..., Any], parameters: dict[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from ml_platform.engine.dag import Dag, dag
 from ml_platform.engine.declare import either, map_over, when
+from ml_platform.engine.drill import crash_drill
 from ml_platform.engine.events import TaskEvent, watching
 from ml_platform.engine.graph import Graph
 from ml_platform.engine.plan import EngineSpec, Plan
@@ -14,6 +15,7 @@ __all__ = [
     "Plan",
     "Task",
     "TaskEvent",
+    "crash_drill",
     "dag",
     "either",
     "map_over",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -12,7 +12,7 @@ from ml_platform.engine.decide import known_arguments
 from ml_platform.engine.graph import Condition, Either, Graph, Node, Reference, references_in
 from ml_platform.engine.outputs import Output, adapter
 from ml_platform.engine.types import (
-    contract_of,
+    breaches,
     field_type,
     fits,
     item_types,
@@ -20,11 +20,12 @@ from ml_platform.engine.types import (
     list_of,
     optional,
     type_name,
+    type_of,
     union,
+    value_breaches,
 )
 from ml_platform.errors import GraphError, PlatformError
 from ml_platform.resources.leases import Leases
-from ml_platform.specs.contracts import missing
 
 
 def check_types(graph: Graph) -> None:
@@ -52,12 +53,16 @@ def _misfits(graph: Graph, node: Node, value: Any, wanted: Any) -> Iterator[str]
     if next(references_in(value), None) is None:
         if not _is_valid(value, wanted):
             yield _shown(value)
+        elif reasons := value_breaches(value, wanted):
+            yield f"{_shown(value)}: {'; '.join(reasons)}"
         return
     got = _type_of(graph, node, value)
+    said = f"{type_name(got)} from {value}" if isinstance(value, Reference | Either) else type_name(got)
     if not fits(got, wanted):
-        yield f"{type_name(got)} from {value}" if isinstance(value, Reference | Either) else type_name(got)
-    elif isinstance(value, Reference):
-        yield from _missing_columns(graph, value, wanted)
+        yield said
+    elif reasons := breaches(got, wanted):
+        # An output without a contract is checked when it is there, at the border of the task.
+        yield f"{said}: {'; '.join(reasons)}"
 
 
 def _is_valid(value: Any, wanted: Any) -> bool:
@@ -66,16 +71,6 @@ def _is_valid(value: Any, wanted: Any) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _missing_columns(graph: Graph, reference: Reference, wanted: Any) -> Iterator[str]:
-    """What the contract of the parameter needs and that of the output does not promise.
-
-    An output without a contract is checked when it is there, at the border of the task.
-    """
-    needed, produced = contract_of(wanted), contract_of(_annotation(graph, reference))
-    if needed is not None and produced is not None and (reasons := missing(needed, produced)):
-        yield f"from {reference}: {'; '.join(reasons)}"
 
 
 def _annotation(graph: Graph, reference: Reference) -> Any:
@@ -105,7 +100,7 @@ def _type_of(graph: Graph, user: Node, value: Any) -> Any:
     if isinstance(value, dict):
         members = [_type_of(graph, user, member) for member in value.values()]
         return dict[union([type(key) for key in value]), union(members)]  # type: ignore[misc]
-    return type(value)
+    return Literal[value] if isinstance(value, str | int) else type_of(value)
 
 
 def _exhaustive(graph: Graph, user: Node, value: Either) -> bool:

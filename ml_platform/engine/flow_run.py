@@ -24,6 +24,7 @@ from ml_platform.resources.leases import Leases, Scope
 from ml_platform.resources.placement import load_placement
 from ml_platform.resources.planning import planning
 from ml_platform.store.history import add_to_history, read_history
+from ml_platform.store.leftovers import sweep
 from ml_platform.store.records import RunRecord
 from ml_platform.store.results import Results
 
@@ -82,6 +83,7 @@ def execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) 
 def _run(
     graph: Graph, planned: Planned, world: World, leases: Leases, facts: dict[str, Any], engine: EngineSpec
 ) -> Any:
+    sweep()
     record = RunRecord(leases.scope.folder)
     record.begin(**facts)
     _show(planned.plan)

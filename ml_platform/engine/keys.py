@@ -146,7 +146,7 @@ def identity(value: Any, where: str) -> Any:
         return _function(value, where)
     if type(value).__module__.partition(".")[0] == "numpy" and _is_plain_data(value):
         return {
-            "$": f"numpy {value.dtype}",
+            "$": f"numpy {type(value).__name__} {value.dtype}",
             "shape": list(value.shape),
             "is": hashlib.sha256(value.tobytes()).hexdigest(),
         }

@@ -97,7 +97,7 @@ class _Finder(ast.NodeVisitor):
     def _is_promise(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Name):
             return node.id in self.promises
-        if isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+        if isinstance(node, ast.Attribute | ast.Subscript | ast.Starred | ast.NamedExpr):
             return self._is_promise(node.value)
         return isinstance(node, ast.Call) and self._gives_promise(node.func)
 

@@ -25,6 +25,7 @@ from ml_platform.errors import GraphError, PlatformError, StoreError
 from ml_platform.resources.leases import Leases, using
 from ml_platform.resources.progress import Progress, listening
 from ml_platform.specs.resources import ResourceSpec
+from ml_platform.store import crash
 from ml_platform.store.flights import flight
 from ml_platform.store.history import NodeHistory
 from ml_platform.store.records import RunRecord
@@ -187,7 +188,7 @@ class Execution:
     def _let_go(self, node: Node) -> None:
         """A node ended: close what no coming one uses."""
         uses = self._uses.pop(node.name, {})
-        self._users.subtract(uses)
+        self._users.subtract(list(uses))
         if any(not self._users[key] for key in uses):
             self.leases.close_unused(spec for specs in self._uses.values() for spec in specs.values())
 
@@ -277,7 +278,9 @@ class Execution:
         self._ids[node.name] = (new_run_id(),)
         self._tell(node.name, "running", message="")
         try:
-            output, decision, state = self._run_or_find(node, decision)
+            with crash.at(node.name):
+                crash.point("starts")
+                output, decision, state = self._run_or_find(node, decision)
         except BaseException as error:
             seconds = time.monotonic() - began
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -289,6 +292,8 @@ class Execution:
             self._threads.pop(node.name, None)
         seconds = time.monotonic() - began
         self._record(node, decision, state, seconds, output=output.value)
+        with crash.at(node.name):
+            crash.point("ended")
         self._tell(node.name, "done" if state == "completed" else "cached", seconds)
         self.states[node.name] = "done" if state == "completed" else "cached"
         return output
@@ -328,6 +333,7 @@ class Execution:
                 parents=self._parents(node),
             )
         output = Output(value)
+        crash.point("ran")
         self._store(node, decision, output, time.monotonic() - began)
         return output
 

@@ -8,6 +8,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 import prefect
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from ml_platform.engine.outputs import adapter
 from ml_platform.engine.prefect_door import current_node, task_run_name
 from ml_platform.engine.trace import current_trace
-from ml_platform.engine.types import contract_of, type_name
+from ml_platform.engine.types import type_name, value_breaches
 from ml_platform.errors import (
     DataError,
     DesyncError,
@@ -29,7 +30,6 @@ from ml_platform.errors import (
 )
 from ml_platform.resources.leases import current_leases
 from ml_platform.resources.planning import refuse_while_planning
-from ml_platform.specs.contracts import Contract, missing
 from ml_platform.specs.resources import ResourceSpec
 
 P = ParamSpec("P")
@@ -104,8 +104,8 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         self.probe = probe
         self.verify = verify
         self.cache = cache
-        self.reads = tuple(reads)
-        self.environment = tuple(environment)
+        self.reads = _names("reads", reads)
+        self.environment = _names("environment", environment)
         self.placement_free = placement_free
         self.options = options
         self.signature = inspect.signature(function)
@@ -187,6 +187,14 @@ def _refuse_under_dag(task: Task[..., Any], verb: str) -> None:
             f"{task.name}.{verb}(…) under @dag",
             hint=f"call it: {task.name}(…); tasks that do not wait for each other run side by side",
         )
+
+
+def _names(option: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or any(Path(name).is_absolute() for name in names):
+        raise GraphError(
+            f"@task({option}=…) names what a key covers", wanted="a list of names", got=repr(names)
+        )
+    return tuple(names)
 
 
 def _recipes(signature: inspect.Signature) -> dict[str, ResourceSpec]:
@@ -291,9 +299,7 @@ def _deadline(task: Task[..., Any]) -> Iterator[None]:
 
 def _check_contract(task: Task[..., Any], what: str, annotation: Any, value: Any) -> None:
     """What the plan could not see: the columns of a data set against the contract that a task declares."""
-    needed = contract_of(annotation)
-    produced = getattr(value, "contract", None)
-    if needed is not None and isinstance(produced, Contract) and (reasons := missing(needed, produced)):
+    if reasons := value_breaches(value, annotation):
         raise DataError(f"task {task.name}: {what} breaks its contract", evidence="\n".join(reasons))
 
 

@@ -6,9 +6,11 @@ import functools
 import operator
 import types
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ml_platform.specs.contracts import Contract
+from pydantic.fields import FieldInfo
+
+from ml_platform.specs.contracts import Contract, missing
 
 _UNIONS = (Union, types.UnionType)
 
@@ -96,7 +98,7 @@ def union(members: Sequence[Any]) -> Any:
 
 def optional(annotation: Any) -> Any:
     """The type of a value that may also be None."""
-    return union([_plain(annotation), type(None)])
+    return union([type(None) if annotation is None else annotation, type(None)])
 
 
 def item_types(annotation: Any) -> tuple[Any, ...] | None:
@@ -131,6 +133,52 @@ def contract_of(annotation: Any) -> Contract | None:
     return next((extra for extra in annotation.__metadata__ if isinstance(extra, Contract)), None)
 
 
+def breaches(got: Any, wanted: Any) -> list[str]:
+    """Why data sets of type `got` break the contracts in `wanted`, also in unions and lists.
+
+    A side without a contract says nothing.
+    """
+    found: list[str] = []
+    for one in _arms(got):
+        choices = [_arm_breaches(one, other) for other in _arms(wanted) if fits(one, other)]
+        fewest: list[str] = min(choices, key=len, default=[])
+        found += fewest
+    return found
+
+
+def value_breaches(value: Any, wanted: Any) -> list[str]:
+    """Why the data sets in a value break the contracts in `wanted`."""
+    return breaches(type_of(value), wanted) if _names_a_contract(wanted) else []
+
+
+def type_of(value: Any) -> Any:
+    """The type of a value, with the contracts of the data sets in it."""
+    if isinstance(value, list):
+        return list[union([type_of(member) for member in value])]  # type: ignore[misc]
+    contract = getattr(value, "contract", None)
+    return Annotated[type(value), contract] if isinstance(contract, Contract) else type(value)
+
+
+def _arms(annotation: Any) -> list[Any]:
+    contract, plain = contract_of(annotation), _plain(annotation)
+    if get_origin(plain) not in _UNIONS:
+        return [annotation]
+    arms = get_args(plain)
+    return list(arms) if contract is None else [Annotated[arm, contract] for arm in arms]
+
+
+def _arm_breaches(got: Any, wanted: Any) -> list[str]:
+    needed, produced = contract_of(wanted), contract_of(got)
+    if needed is not None and produced is not None:
+        return missing(needed, produced)
+    inner, item = list_item(got), list_item(wanted)
+    return [] if inner is None or item is None else breaches(inner, item)
+
+
+def _names_a_contract(annotation: Any) -> bool:
+    return contract_of(annotation) is not None or any(map(_names_a_contract, get_args(annotation)))
+
+
 def field_type(annotation: Any, name: str) -> Any:
     """Type of a field of a pydantic model, dataclass or named tuple.
 
@@ -148,9 +196,12 @@ def field_type(annotation: Any, name: str) -> Any:
 def _fields(owner: Any) -> dict[str, Any]:
     model_fields = getattr(owner, "model_fields", None)
     if isinstance(model_fields, dict):
-        return {name: field.annotation for name, field in model_fields.items()}
+        return {name: _whole(field) for name, field in model_fields.items()}
     if isinstance(owner, type) and (hasattr(owner, "__dataclass_fields__") or hasattr(owner, "_fields")):
-        from typing import get_type_hints
-
-        return get_type_hints(owner)
+        return get_type_hints(owner, include_extras=True)
     return {}
+
+
+def _whole(field: FieldInfo) -> Any:
+    """The annotation as it was written: pydantic takes the outermost `Annotated` apart."""
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from ml_platform.errors import SpecError, nearest
 from ml_platform.specs.base import Spec
@@ -45,6 +46,11 @@ class Contract(Spec):
         if self.label is not None and self.label not in names:
             raise ValueError(f"label {self.label!r} is not a column; {nearest(self.label, names)}")
         return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # In Annotated[Dataset, Contract(…)] the value is a Dataset: pydantic would take it for a contract.
+        return handler(source)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ _log: Path | None = None
 
 
 def arm(log: Path) -> None:
-    """From now on kill this process at the first point that `log` does not list yet. Children are not armed."""
+    """From now on kill this process, not its children, at the first point that `log` does not list yet."""
     global _log
     _log = log
 

@@ -33,17 +33,18 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
 
 def sweep() -> None:
     """Remove what processes of this machine left unfinished when they were killed."""
-    for path in _unfinished():
+    for path in unfinished(home(), data_uri(), Path(tempfile.gettempdir())):
         found = _TAG.search(path.name)
         if found and found["host"] == _host() and _start(int(found["pid"])) != found["start"]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _unfinished() -> Iterator[Path]:
-    yield from Path(tempfile.gettempdir()).glob("ml-platform-by-*")
-    yield from (home() / "scratch").glob("*by-*")
-    if scheme_of(data_uri()) == "file":
-        store = local_path(data_uri())
+def unfinished(home: Path, store_uri: str, temporary: Path) -> Iterator[Path]:
+    """What is being built, or was when its builder died: in the platform's folder, the store, and beside."""
+    yield from temporary.glob("ml-platform-by-*")
+    yield from (home / "scratch").glob("*by-*")
+    if scheme_of(store_uri) == "file":
+        store = local_path(store_uri)
         yield from store.glob("*/*.tmp-by-*")
         yield from store.glob(".results/.building-by-*")
 

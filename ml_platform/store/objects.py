@@ -91,12 +91,12 @@ class LocalObjects:
     def write(self, key: str, content: bytes) -> None:
         """As promised; without fsync, so that after a power cut the object may be torn."""
         path = f"{self._root}/{key}"
-        folder, _, name = path.rpartition("/")
+        folder = path.rpartition("/")[0]
         temporary = f"{self._root}/{BUILDING}{builder()}-{os.urandom(8).hex()}"
         handle = _create(temporary, self._root)
         try:
             _write_whole(handle, content)
-            crash.point(f"before {name} appears")
+            crash.point(f"before {'code' if folder.endswith('/code') else 'a result'} appears")
             _rename(temporary, path, folder)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from ml_platform.store.leftovers import scratch_folder
 
 
 def archived(model: Any) -> bytes:

@@ -26,12 +26,12 @@ HEAVY = {
     "xgboost",
 }
 PUBLIC = """
-BudgetSpec CategoryFeature Column Contract Dag DataError Dataset DesyncError Evaluation FeatureSpec
+BudgetSpec CategoryFeature Column Contract Dag DataError Dataset DesyncError EngineSpec Evaluation FeatureSpec
 FeatureState Fitted GateSpec Graph GraphError Horovod HorovodJob HorovodPlacement HorovodSpec
-InfrastructureError KerasSpec Metric Model NumericFeature Parts Placement PlatformError Predictions
+InfrastructureError KerasSpec Metric Model NumericFeature Parts Placement Plan PlatformError Predictions
 PromotionError Rank RankError RankResults ResourceStartError Spark SparkPlacement SparkSpec SpecError
-SplitSpec StoreError Table Task Tracking TrackingError TrackingRun TrackingSpec UsageError Verdict
-Version XGBoostSpec __version__ dag report task
+SplitSpec StoreError Table Task TaskTimeoutError Tracking TrackingError TrackingRun TrackingSpec UsageError
+Verdict Version XGBoostSpec __version__ crash_drill dag either map_over report task when
 """
 
 

@@ -1,0 +1,202 @@
+"""Crash drill: kill a run at every border and inside every write, run again, and see that nothing is wrong.
+
+    from ml_platform import crash_drill
+    crash_drill(my_dag, source="small.csv")
+
+Runs are processes of their own, killed with SIGKILL at the first point that was not drilled yet, so each
+one goes on from what the one before left. When a run gets through, all points have been drilled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from pydantic import TypeAdapter
+
+from ml_platform.engine.keys import value_digest
+from ml_platform.engine.server import TemporaryServer
+from ml_platform.errors import InfrastructureError
+from ml_platform.specs.base import Spec
+from ml_platform.specs.registry import load_named
+from ml_platform.store import crash
+from ml_platform.store.leftovers import unfinished
+from ml_platform.store.manifest import MANIFEST, open_dataset
+
+if TYPE_CHECKING:
+    from ml_platform.engine.dag import Dag
+
+MARK = "ML_PLATFORM_DRILL"
+END_TIMEOUT_S = 10.0
+POLL_S = 0.05
+MOST_CRASHES = 500
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+class Drill(Spec):
+    """What a drill went through."""
+
+    points: tuple[str, ...]
+    """Where runs were killed, in order: `task: step`."""
+    seconds: float
+
+
+def crash_drill(
+    dag: Dag[..., Any],
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    run_timeout_s: float = 600,
+    **parameters: Any,
+) -> Drill:
+    """Drill a dag, in folders of its own that are removed at the end.
+
+    Args:
+        dag: Importable by its module and name.
+        say: Called with a line about each run.
+        run_timeout_s: Seconds that one run may take.
+        parameters: Of the dag.
+    Raises:
+        InfrastructureError: After a crash something was left (a process, a half-written data set, a
+            temporary folder), a run failed, or the outputs differ from those of a run that was not disturbed.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="crash-drill-") as folder:
+        server = TemporaryServer()
+        try:
+            drill = _Drill(dag, parameters, Path(folder), server.url(), run_timeout_s)
+            undisturbed = drill.undisturbed()
+            for ended, points in drill.crashes():
+                say(f"killed at {points[-1]}" if ended is None else f"survived {len(points)} crashes")
+            if ended != undisturbed:
+                raise InfrastructureError(
+                    f"after {len(points)} crashes {dag.name} gives something else",
+                    wanted=f"an output like that of an undisturbed run, {undisturbed}",
+                    got=ended,
+                )
+        finally:
+            server.stop()
+    return Drill(points=tuple(points), seconds=time.monotonic() - began)
+
+
+class _Drill:
+    def __init__(
+        self, dag: Dag[..., Any], parameters: dict[str, Any], folder: Path, api: str, timeout_s: float
+    ) -> None:
+        self._what = {
+            "dag": f"{dag.function.__module__}:{dag.function.__qualname__}",
+            "parameters": _ANY.dump_python(dag.with_defaults(parameters), mode="json"),
+        }
+        self._folder = folder
+        self._timeout_s = timeout_s
+        self._mark = uuid.uuid4().hex
+        self._environment = {**os.environ, "PREFECT_API_URL": api, MARK: self._mark}
+        self._environment |= {"PREFECT_HOME": str(folder / "prefect"), "TMPDIR": str(self._made("temporary"))}
+        self._environment.pop("ML_PLATFORM_STORE", None)
+        self._environment.pop("MLFLOW_TRACKING_URI", None)
+
+    def undisturbed(self) -> str:
+        """Digest of what the dag gives when nothing happens."""
+        code, output = self._run(self._made("undisturbed"), None)
+        if code or output is None:
+            raise self._failed("an undisturbed run", code)
+        return output
+
+    def crashes(self) -> Iterator[tuple[str | None, list[str]]]:
+        """After each run: the digest of its output, or None when it was killed; and the points so far."""
+        home, log = self._made("drilled"), self._folder / "points"
+        for _ in range(MOST_CRASHES):
+            code, output = self._run(home, log)
+            points = log.read_text().splitlines() if log.exists() else []
+            self._check_processes(points)
+            self._check_store(home, points)
+            if code == 0 and output is not None:
+                self._check_leftovers(home)
+                yield output, points
+                return
+            if code != -signal.SIGKILL:
+                raise self._failed(
+                    f"the run after the crash at {points[-1] if points else 'the start'}", code
+                )
+            yield None, points
+        raise InfrastructureError(f"no end after {MOST_CRASHES} crashes", got=points[-1])
+
+    def _run(self, home: Path, log: Path | None) -> tuple[int, str | None]:
+        output = self._folder / f"output-{uuid.uuid4().hex}"
+        order = json.dumps({**self._what, "log": str(log) if log else None, "output": str(output)})
+        with (self._folder / "log").open("ab") as chatter:
+            ended = subprocess.run(
+                [sys.executable, "-c", f"from {__name__} import run_child; run_child()", order],
+                env={**self._environment, "ML_PLATFORM_HOME": str(home)},
+                stdin=subprocess.DEVNULL,
+                stdout=chatter,
+                stderr=chatter,
+                timeout=self._timeout_s,
+                check=False,
+            )
+        return ended.returncode, output.read_text() if output.exists() else None
+
+    def _check_processes(self, points: list[str]) -> None:
+        """Ranks, Spark and servers of a dead run end by themselves."""
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while left := [process for process in psutil.process_iter() if self._is_ours(process)]:
+            if time.monotonic() > deadline:
+                raise InfrastructureError(
+                    f"{len(left)} processes outlive the run that was killed at {points[-1] if points else 'its end'}",
+                    got=", ".join(f"{process.pid} {process.name()}" for process in left),
+                )
+            time.sleep(POLL_S)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.pid != os.getpid() and process.environ().get(MARK) == self._mark
+        except psutil.Error:
+            return False
+
+    def _check_store(self, home: Path, points: list[str]) -> None:
+        """Whatever has a manifest is whole."""
+        for manifest in (home / "data").glob(f"*/*/{MANIFEST}"):
+            if ".tmp-" not in manifest.parent.name:
+                open_dataset(manifest.parent.as_uri())
+        torn = [path for path in (home / "data").glob("[!.]*/*") if not _is_whole(path)]
+        if torn:
+            raise InfrastructureError(
+                f"a half-written data set after the crash at {points[-1]}", got=", ".join(map(str, torn))
+            )
+
+    def _check_leftovers(self, home: Path) -> None:
+        left = list(unfinished(home, (home / "data").as_uri(), self._folder / "temporary"))
+        if left:
+            raise InfrastructureError("temporary folders are left", got=", ".join(map(str, left)))
+
+    def _failed(self, what: str, code: int) -> InfrastructureError:
+        lines = (self._folder / "log").read_text(errors="replace").splitlines()[-25:]
+        return InfrastructureError(f"{what} failed", got=f"exit code {code}", evidence="\n".join(lines))
+
+    def _made(self, name: str) -> Path:
+        (self._folder / name).mkdir()
+        return self._folder / name
+
+
+def _is_whole(folder: Path) -> bool:
+    return ".tmp-" in folder.name or not folder.is_dir() or (folder / MANIFEST).exists()
+
+
+def run_child() -> None:
+    """One run of a drill, in a process of its own; the command line says which."""
+    order = json.loads(sys.argv[1])
+    dag = load_named(order["dag"])
+    parameters = dag.validate_parameters(order["parameters"])
+    if order["log"] is not None:
+        crash.arm(Path(order["log"]))
+    output = dag(**parameters)
+    Path(order["output"]).write_text(value_digest(output))
