@@ -137,7 +137,7 @@ def preflight_faults(
     if not questions:
         return []
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="preflight") as pool:
-        answers = pool.map(_ask, [question for _, question in questions])
+        answers = pool.map(_ask, *zip(*questions, strict=True))
         return [(name, error) for (name, _), error in zip(questions, answers, strict=True) if error]
 
 
@@ -151,11 +151,13 @@ def refuse(dag: str, faults: Sequence[PlatformError]) -> None:
         ) from faults[0]
 
 
-def _ask(question: Callable[[], None]) -> PlatformError | None:
+def _ask(name: str, question: Callable[[], None]) -> PlatformError | None:
     try:
         question()
     except PlatformError as error:
         return error
+    except Exception as error:  # noqa: BLE001  (the user's own code: whatever it is stands in the way)
+        return PlatformError(f"the preflight of {name} failed", got=f"{type(error).__name__}: {error}")
     return None
 
 

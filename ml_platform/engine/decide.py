@@ -13,6 +13,7 @@ from ml_platform.engine.code import Code, explain
 from ml_platform.engine.graph import Either, Node, Reference, fill, references_in, resource_name
 from ml_platform.engine.keys import Own, inputs_key, own_key, task_code
 from ml_platform.engine.outputs import Output, Values
+from ml_platform.errors import PlatformError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.resources import ResourceSpec
 from ml_platform.store.history import NodeHistory
@@ -168,7 +169,7 @@ class _Question:
         output = Output(result=found, type_=self.node.task.output_type)
         arguments = {**fill(dict(self.node.arguments), Values(self.outputs)), "output": output.value}
         wanted = inspect.signature(verify).parameters
-        return verify(**{name: arguments[name] for name in wanted})
+        return _answer_of("verify", self.node, verify, {name: arguments[name] for name in wanted})
 
     @cached_property
     def own(self) -> Own | None:
@@ -179,7 +180,7 @@ class _Question:
             asked = known_arguments(task.probe, node, self.outputs)
             if asked is None:
                 return None
-            probe = task.probe(**asked)
+            probe = _answer_of("probe", node, task.probe, asked)
         return own_key(node, self.world.resolve(node.resources), probe, task_code(task.function))
 
     @cached_property
@@ -233,6 +234,18 @@ class _Question:
             uncacheable=own.uncacheable[0] if own and own.uncacheable else "",
             result=result,
         )
+
+
+def _answer_of(what: str, node: Node, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What a function of the user's says about a node; any error of it is one that a plan can show."""
+    try:
+        return function(**arguments)
+    except PlatformError:
+        raise
+    except Exception as error:
+        raise PlatformError(
+            f"the {what} of {node.name} failed", got=f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def own_digest(node: Node, outputs: Mapping[str, Output], world: World) -> str:

@@ -29,6 +29,20 @@ def test_the_dag_of_the_readme_declares_its_graph(blocks: dict[str, object]) -> 
     assert nightly.graph().edges == (("load_table", "count_rows", "table"),)
 
 
+def test_branches_maps_and_dags_in_dags_of_the_readme(blocks: dict[str, object]) -> None:
+    weekly = blocks["weekly"]
+    assert isinstance(weekly, Dag)
+    assert [node.name for node in weekly.graph().nodes] == [
+        "load_table",
+        "load_table-2",
+        "count_rows",
+        "enough",
+        "nightly.load_table",
+        "nightly.count_rows",
+        "count_rows-2",
+    ]
+
+
 def test_every_picture_and_page_is_there() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert (ROOT / target).exists(), target

@@ -20,6 +20,12 @@ import pytest
 
 from tests.scenarios.conftest import ROOT, Project
 
+OVERRIDES = {
+    "keras": {"epochs": 4, "hidden": [32], "ranks": 2},
+    "xgboost": {"trees": 10},
+    "model": "small-digits",
+}
+
 pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
 
 
@@ -101,12 +107,7 @@ def deployed(project: Project, api: Api) -> Api:
 
 @pytest.fixture(scope="module")
 def completed(deployed: Api) -> Any:
-    overrides = {
-        "keras": {"epochs": 4, "hidden": [32], "ranks": 2},
-        "xgboost": {"trees": 10},
-        "model": "small-digits",
-    }
-    return deployed.wait(deployed.start("retrain/nightly", overrides), timeout_s=400)
+    return deployed.wait(deployed.start("retrain/nightly", OVERRIDES), timeout_s=400)
 
 
 def test_the_deployments_say_what_the_yaml_says(deployed: Api) -> None:
@@ -143,6 +144,31 @@ def test_a_run_through_the_api_completes_with_its_overrides(completed: Any, depl
     )
     assert len(json.loads(artifacts["retrain-metrics"]["data"])) == 3
     assert "mlflow-link" in artifacts
+
+
+def test_the_run_page_has_the_plan_and_the_graph_as_a_picture(completed: Any, deployed: Api) -> None:
+    artifacts = deployed.ask("/artifacts/filter", {"flow_runs": {"id": {"any_": [completed["id"]]}}})
+    by_key = {artifact["key"]: artifact for artifact in artifacts}
+    assert by_key["plan"]["description"] == "17 run"
+    assert "| train_keras | **run** |" in by_key["plan"]["data"]
+    assert by_key["graph"]["type"] == "image"
+    assert by_key["graph"]["data"].startswith("data:image/svg+xml;base64,")
+
+
+def test_a_plan_through_the_deployment_after_a_run_by_command_is_all_cached(
+    completed: Any, deployed: Api, project: Project
+) -> None:
+    """Module by name or as a command, worker or terminal: one key."""
+    options = ["--keras.epochs", "4", "--keras.hidden", "32", "--keras.ranks", "2", "--xgboost.trees", "10"]
+    assert project.run("flows.retrain", *options, "--model", "small-digits").code == 0
+    planned = deployed.wait(
+        deployed.start("retrain/nightly", {**OVERRIDES, "engine": {"mode": "plan"}}), timeout_s=200
+    )
+    assert planned["state_type"] == "COMPLETED", planned["state"]["message"]
+    filters = {"flow_runs": {"id": {"any_": [planned["id"]]}}}
+    (plan,) = (a for a in deployed.ask("/artifacts/filter", filters) if a["key"] == "plan")
+    assert plan["description"] == "17 cached", plan["data"]
+    assert deployed.ask("/task_runs/filter", filters) == []
 
 
 def test_the_mlflow_server_holds_the_run(completed: Any, deployed: Api) -> None:

@@ -119,6 +119,53 @@ def test_nothing_is_left_running(first: Any, project: Project) -> None:
     assert project.leftovers() == []
 
 
+def _verdicts(project: Project, *options: str) -> dict[str, str]:
+    planned = project.run("flows.retrain", "plan", "--json", *options)
+    assert planned.code == 0, planned.err
+    return {node["name"]: node["verdict"] for node in planned.json["nodes"]}
+
+
+def _ran(project: Project, *options: str) -> tuple[set[str], dict[str, Any]]:
+    """Run the job; which tasks really ran, and the record."""
+    done = project.run("flows.retrain", "--json", *options)
+    assert done.code == 0, done.err
+    newest = max((project.home / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    record = json.loads(newest.read_text())
+    return {node["node"] for node in record["nodes"] if node["state"] == "completed"}, record
+
+
+def test_the_plan_after_a_promotion_re_evaluates_and_nothing_else(first: Any, project: Project) -> None:
+    """The promotion moved one input of the next plan: the champion."""
+    verdicts = _verdicts(project)
+    evaluation = {"find_champion", "measure_champion", "judge", "promote", "report_retrain"}
+    assert {name for name, verdict in verdicts.items() if verdict != "cached"} == {*evaluation, "score_table"}
+    assert verdicts["find_champion"] == "run"
+    assert verdicts["score_table"] == "maybe"
+    ran, _ = _ran(project)
+    assert ran == evaluation, "the champion stayed, so its scores are cut off early"
+
+
+def test_the_plan_after_that_is_all_cached_and_needs_no_spark_and_no_rank(first: Any, project: Project) -> None:
+    assert set(_verdicts(project).values()) == {"cached"}
+    ran, record = _ran(project)
+    assert ran == set()
+    folder = project.home / "runs" / record["run"]
+    assert {path.name for path in folder.iterdir()} == {"run.json", "nodes.jsonl"}, "no log of Spark or ranks"
+
+
+def test_one_hyper_parameter_of_one_model_runs_its_branch_alone(first: Any, project: Project) -> None:
+    verdicts = _verdicts(project, "--xgboost.trees", "1")
+    branch = {"train_xgboost", "measure_model-2", "choose_challenger", "measure_model-3", "judge", "promote"}
+    assert {name for name, verdict in verdicts.items() if verdict != "cached"} == {
+        *branch,
+        "score_table",
+        "report_retrain",
+    }
+    assert verdicts["train_xgboost"] == "run"
+    ran, _ = _ran(project, "--xgboost.trees", "1", "--until", "choose_challenger")
+    assert ran == {"train_xgboost", "measure_model-2", "choose_challenger"}
+
+
 def test_a_worse_challenger_is_held_and_the_alias_stays(first: Any, project: Project) -> None:
     second = project.run("flows.retrain", "--keras.epochs", "1", "--xgboost.trees", "1")
     assert second.code == 0, second.err
