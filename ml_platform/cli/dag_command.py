@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from ml_platform.cli.run_commands import diff, runs, show
 from ml_platform.cli.watch import shown
-from ml_platform.engine.events import watching
+from ml_platform.engine.events import TaskEvent, watching
 from ml_platform.engine.plan import EngineSpec
 from ml_platform.engine.resume import resumed_parameters
 from ml_platform.engine.server import prefect_api
@@ -285,8 +286,18 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpe
     url = _use_running_services()
     with prefect_api(url, meanwhile=lambda: _check(dag, parameters, engine)) as api:
         console.print(f"{dag.name} reports to {api}", markup=False, soft_wrap=True)
-        with shown(console) as watch, watching(watch):
-            return dag(engine=engine, **parameters)
+        states: Counter[str] = Counter()
+        with shown(console) as watch:
+
+            def count(event: TaskEvent) -> None:
+                states[event.state] += 1
+                watch(event)
+
+            with watching(count):
+                result = dag(engine=engine, **parameters)
+        if states["cached"] and not states["done"]:
+            console.print(f"nothing to do: {states['cached']} results are stored; --force TASK runs one anyway")
+        return result
 
 
 def _check(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import stat
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ml_platform.resources.planning import end_process, other_threads
+from ml_platform.resources.planning import before_end, end_process, other_threads
 
 _EVENTS = frozenset(
     [
@@ -57,9 +59,9 @@ def trapped() -> Iterator[None]:
     if not _trap.installed:
         sys.addaudithook(_trap.hook)
         _trap.installed = True
-    _trap.bystanders = other_threads()
     bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    with _no_file_grows():
+    with _output_passes(), _no_file_grows():
+        _trap.bystanders = other_threads()
         _trap.armed = True
         try:
             yield
@@ -77,13 +79,58 @@ def _no_file_grows() -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGXFSZ, signal.SIG_DFL) if main else None
+
+    def lift() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    before_end.append(lift)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        lift()
+        before_end.remove(lift)
         if main:
             signal.signal(signal.SIGXFSZ, before)
+
+
+@contextmanager
+def _output_passes() -> Iterator[None]:
+    """Printing is no crime: where stdout or stderr is a file, what is said is written once files may grow."""
+    kept = {fd: os.dup(fd) for fd in (1, 2) if stat.S_ISREG(os.fstat(fd).st_mode)}
+    pipes = {fd: os.pipe() for fd in kept}
+    readers = {fd: ThreadPoolExecutor(1) for fd in kept}
+    said = {fd: readers[fd].submit(_read_all, pipes[fd][0]) for fd in kept}
+
+    def put_back() -> None:
+        for fd, saved in kept.items():
+            os.dup2(saved, fd)
+
+    for fd in kept:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(pipes[fd][1], fd)
+        os.close(pipes[fd][1])
+    before_end.append(put_back)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        before_end.remove(put_back)
+        put_back()
+        for fd, saved in kept.items():
+            os.write(fd, said[fd].result())
+            readers[fd].shutdown()
+            os.close(pipes[fd][0])
+            os.close(saved)
+
+
+def _read_all(pipe: int) -> bytes:
+    parts = []
+    while part := os.read(pipe, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _writes(args: tuple[Any, ...]) -> bool:

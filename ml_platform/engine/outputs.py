@@ -42,7 +42,12 @@ class Output:
         return self._value
 
     def identity(self, path: tuple[str | int, ...] = ()) -> str | None:
-        """Digest of what this output, or a part of it, is. None when nothing can tell."""
+        """Digest of what this output, or a part of it, is. None when nothing can tell.
+
+        Skipped is not None: `either` tells them apart.
+        """
+        if self.result is None and self._value is SKIPPED:
+            return value_digest(SKIPPED)
         if path not in self._identities:
             part = Reference("it", path).resolve({"it": self.value})
             try:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from ml_platform.errors import GraphError
 
 _bystanders: frozenset[int] | None = None
+before_end: list[Callable[[], None]] = []
+"""What must be undone before the process can say why it ends."""
 
 
 @contextmanager
@@ -36,6 +38,8 @@ def refuse_while_planning(what: str) -> None:
 
 def end_process(what: str, *, got: str) -> NoReturn:
     """Say it on stderr and end, without running anything else."""
+    for undo in reversed(before_end):
+        undo()
     error = GraphError(
         f"a dag tried to run something: {what}",
         wanted="calls of tasks, which a plan declares and does not run",

@@ -50,3 +50,47 @@ def test_after_a_plan_everything_is_allowed_again(tmp_path: Path) -> None:
     writes.plan(folder=str(tmp_path))
     Path(tmp_path, "mine").write_text("x" * 10_000)
     assert write.fn(str(tmp_path)) == len("written")
+
+
+def test_a_dag_that_prints_into_a_file_is_planned(tmp_path: Path) -> None:
+    """stdout of a scheduled job is a file, and files may not grow while the dag's function runs."""
+    script = """
+import logging, sys
+from ml_platform.engine import dag, task
+logging.basicConfig(stream=sys.stderr)
+@task
+def one() -> int:
+    return 1
+@dag
+def talks() -> int:
+    print("said by the dag")
+    logging.warning("logged by the dag")
+    return one()
+print(talks.plan().summary())
+"""
+    (tmp_path / "talks.py").write_text(script)
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        ended = subprocess.run(
+            [sys.executable, tmp_path / "talks.py"],
+            env={**os.environ, "ML_PLATFORM_HOME": str(tmp_path / "home"), "PYTHONPATH": str(Path.cwd())},
+            stdout=out,
+            stderr=err,
+            timeout=120,
+            check=False,
+        )
+    assert ended.returncode == 0
+    assert (tmp_path / "out").read_text().splitlines() == ["said by the dag"] * 2 + ["1 run"]
+    assert (tmp_path / "err").read_text().count("logged by the dag") == 2
+
+
+def test_an_attack_is_told_when_stderr_is_a_file(tmp_path: Path) -> None:
+    with (tmp_path / "err").open("w") as err:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.engine.attacks", "a_process", str(tmp_path)],
+            env={**os.environ, "ML_PLATFORM_HOME": str(tmp_path / "home")},
+            stderr=err,
+            timeout=120,
+            check=False,
+        )
+    assert ended.returncode == ENDED_BY_US
+    assert "subprocess.Popen" in (tmp_path / "err").read_text()
