@@ -139,3 +139,89 @@ def test_a_run_as_a_person_types_it(folder: Path) -> None:
     assert "ZeroDivisionError: a bug" in bug.stderr
     log = Path(bug.stderr.split("log, with the traceback: ")[1].strip())
     assert "Traceback" in log.read_text()
+
+
+@pytest.mark.slow
+def test_plan_run_and_resume_as_a_person_types_them(folder: Path) -> None:
+    """What is stored is not run again; why something runs is said before it does; runs are told apart."""
+    assert _run(folder, "--n", "7").returncode == 0
+
+    planned = json.loads(_run(folder, "plan", "--n", "7", "--json").stdout)
+    assert [(node["name"], node["verdict"]) for node in planned["nodes"]] == [
+        ("double", "cached"),
+        ("double-2", "cached"),
+    ]
+    assert planned["resources"] == []
+
+    again = _run(folder, "--n", "7")
+    assert again.stdout.strip() == "28"
+    assert "nothing to do: 2 results are stored" in again.stderr
+
+    other = _run(folder, "plan", "--n", "8", "--force", "double-2")
+    assert "parameter x: 7 → 8" in other.stdout
+    assert "forced" in other.stdout
+
+    until = _run(folder, "--n", "8", "--until", "double", "--json")
+    assert json.loads(until.stdout) == 16
+
+    runs = json.loads(_run(folder, "runs", "--json").stdout)
+    assert [run["cached"] for run in runs][:2] == [0, 2]
+    shown = _run(folder, "show", runs[1]["run"])
+    assert "double-2" in shown.stdout
+    assert "cached" in shown.stdout
+    differ = json.loads(_run(folder, "diff", runs[1]["run"], runs[0]["run"], "--json").stdout)
+    assert differ[0] == {"node": "double", "changes": ["parameter x: 7 → 8"]}
+
+    resumed = _run(folder, "resume", runs[1]["run"], "--set", "n=9", "--json")
+    assert json.loads(resumed.stdout) == 36, resumed.stderr
+
+
+@pytest.mark.slow
+def test_wrong_requests_about_runs_are_usage_errors(folder: Path) -> None:
+    for arguments, said in (
+        (("resume", "no-such-run"), "there is no run 'no-such-run'"),
+        (("show", "no-such-run"), "there is no run 'no-such-run'"),
+        (("plan", "--force", "doubel"), "did you mean 'double'?"),
+        (("plan", "--until", "doubel"), "did you mean 'double'?"),
+    ):
+        wrong = _run(folder, *arguments)
+        assert wrong.returncode == 2, wrong.stderr
+        assert said in wrong.stderr
+        assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.slow
+def test_a_plan_of_what_cannot_run_says_so_and_why(folder: Path) -> None:
+    """The plan is printed whole; the exit code is that of what stands in the way."""
+    (folder / "blocked.py").write_text(
+        """
+from ml_platform import dag, task
+from ml_platform.errors import DataError
+
+def missing(source: str) -> None:
+    raise DataError(f"there is no file {source}")
+
+@task(preflight=missing)
+def load(source: str) -> int:
+    return 1
+
+@task
+def use(x: int) -> int:
+    return x
+
+@dag
+def blocked(source: str = "table.csv") -> int:
+    return use(load(source))
+
+if __name__ == "__main__":
+    blocked.cli()
+"""
+    )
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "ML_PLATFORM_HOME": str(folder / "home")}
+    command = [sys.executable, "-m", "blocked", "plan"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3
+    assert "blocked" in done.stdout
+    assert "load is blocked" in done.stdout
+    assert "DataError: there is no file table.csv" in done.stderr
