@@ -13,7 +13,7 @@ from ml_platform.engine.code import Code, explain
 from ml_platform.engine.graph import Either, Node, Reference, fill, references_in, resource_name
 from ml_platform.engine.keys import Own, inputs_key, own_key, task_code
 from ml_platform.engine.outputs import Output, Values
-from ml_platform.errors import PlatformError
+from ml_platform.errors import PlatformError, StoreError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.resources import ResourceSpec
 from ml_platform.store.history import NodeHistory
@@ -77,9 +77,15 @@ class World:
         return self._stamps[uri]
 
     def keep_code(self, code: Code) -> str:
-        """Store what a task reaches, for later explanations. Returns the digest that finds it."""
+        """Store what a task reaches, for later explanations. Returns the digest that finds it.
+
+        Empty when the store takes nothing: later plans say less then.
+        """
         if code.digest not in self._codes:
-            self._codes[code.digest] = self.results.put_code(code.model_dump(mode="json"))
+            try:
+                self._codes[code.digest] = self.results.put_code(code.model_dump(mode="json"))
+            except StoreError:
+                return ""
         return self._codes[code.digest]
 
     def fresh(self) -> World:

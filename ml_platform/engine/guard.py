@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ml_platform.resources.planning import before_end, end_process, other_threads
+from ml_platform.resources.planning import anyone_at_work, before_end, end_process, only_plans
 
 _EVENTS = frozenset(
     [
@@ -39,10 +39,9 @@ class _Trap:
     def __init__(self) -> None:
         self.armed = False
         self.installed = False
-        self.bystanders: frozenset[int] = frozenset()
 
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self.armed or threading.get_ident() in self.bystanders:
+        if not self.armed or not only_plans():
             return
         if event in _EVENTS or (event == "open" and _writes(args)):
             self.armed = False
@@ -51,17 +50,20 @@ class _Trap:
 
 
 _trap = _Trap()
+_one_at_a_time = threading.RLock()
 
 
 @contextmanager
 def trapped() -> Iterator[None]:
-    """Whatever code inside, or a thread that it starts, does to the world ends the process."""
+    """Whatever code inside, or a thread that it starts, does to the world ends the process.
+
+    Used while planning: the trap is for threads that only plan.
+    """
     if not _trap.installed:
         sys.addaudithook(_trap.hook)
         _trap.installed = True
-    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    with _output_passes(), _no_file_grows():
-        _trap.bystanders = other_threads()
+    with _one_at_a_time, _output_passes(), _no_file_grows():
+        bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         _trap.armed = True
         try:
             yield
@@ -75,7 +77,11 @@ def _no_file_grows() -> Iterator[None]:
     """C++ libraries open files without an audit event: the kernel ends who writes to one.
 
     Python ignores its signal, which only the main thread may change; elsewhere the write fails instead.
+    The limit is one for all threads, so it is not set while a run is at work in this process.
     """
+    if anyone_at_work():
+        yield
+        return
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGXFSZ, signal.SIG_DFL) if main else None

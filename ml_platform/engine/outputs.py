@@ -87,16 +87,17 @@ def to_json(value: Any, type_: Any) -> Any:
         NoIdentityError: It does not come back as what it was, so it cannot be stored.
     """
     try:
-        content = adapter(type_).dump_json(value)
-        back = adapter(type_).validate_json(content, strict=True)
+        content = adapter(type_).dump_python(value, mode="json")
+        back = adapter(type_).validate_json(_JSON.dump_json(content), strict=True)
     except (ValueError, TypeError) as error:
         raise NoIdentityError(f"the output is no JSON: {error}") from error
     if value_digest(back) != value_digest(value):
         raise NoIdentityError("the output does not come back from JSON as it was")
-    return _JSON.validate_json(content)
+    return content
 
 
-_JSON: TypeAdapter[Any] = TypeAdapter(Any)
+# Infinity and NaN as they are: as null they would come back as something else.
+_JSON: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 def _validated(result: Result, type_: Any) -> Any:

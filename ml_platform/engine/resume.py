@@ -10,6 +10,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from prefect.exceptions import ParameterTypeError
 from pydantic import ValidationError
 
 from ml_platform.engine.graph import Graph
@@ -41,7 +42,7 @@ def resumed_parameters(dag: Dag[..., Any], engine: EngineSpec) -> dict[str, Any]
         _set(parameters, path, value)
     try:
         return dag.with_defaults(parameters)
-    except (ValidationError, TypeError, ValueError) as error:
+    except (ParameterTypeError, ValidationError, TypeError, ValueError) as error:
         raise SpecError(
             f"the parameters of run {engine.run} do not fit {dag.name} any more", got=error
         ) from error

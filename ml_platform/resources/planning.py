@@ -1,7 +1,8 @@
 """Planning runs nothing: a flag of the whole process, and every door of ours that looks at it.
 
 A context variable would not do: a thread that user code starts has none. Threads that were there before
-the planning began are let through: they are other runs, or Prefect's reporting.
+the planning began are let through: they are other runs, or Prefect's reporting. So are threads that a run
+starts meanwhile, which say that they are at work.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import NoReturn
 
 from ml_platform.errors import GraphError
 
-_bystanders: frozenset[int] | None = None
+_bystanders: list[frozenset[int]] = []
+"""For each planning under way, the threads that are none of it."""
+_at_work: set[int] = set()
 before_end: list[Callable[[], None]] = []
 """What must be undone before the process can say why it ends."""
 
@@ -22,17 +25,43 @@ before_end: list[Callable[[], None]] = []
 @contextmanager
 def planning() -> Iterator[None]:
     """Until the end of the block, what opens a door ends the process."""
-    global _bystanders
-    before, _bystanders = _bystanders, other_threads()
+    here, others = threading.get_ident(), other_threads()
+    was_at_work = here in _at_work
+    _at_work.discard(here)
+    _bystanders.append(others)
     try:
         yield
     finally:
-        _bystanders = before
+        _bystanders.remove(others)
+        if was_at_work:
+            _at_work.add(here)
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Until the end of the block, this thread belongs to a run, whatever is planned beside it."""
+    here = threading.get_ident()
+    _at_work.add(here)
+    try:
+        yield
+    finally:
+        _at_work.discard(here)
+
+
+def anyone_at_work() -> bool:
+    """Whether a run is under way in this process."""
+    return bool(_at_work)
+
+
+def only_plans() -> bool:
+    """Whether this thread belongs to what is only being planned."""
+    here = threading.get_ident()
+    return here not in _at_work and any(here not in others for others in _bystanders)
 
 
 def refuse_while_planning(what: str) -> None:
     """End the process if it only plans. An exception would not do: user code could catch it."""
-    if _bystanders is not None and threading.get_ident() not in _bystanders:
+    if only_plans():
         end_process(f"{what} while it was only being planned", got=what)
 
 

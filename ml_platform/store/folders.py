@@ -105,9 +105,13 @@ def open_source(uri: str) -> Source:
 
 
 def scheme_of(uri: str) -> str:
-    """`s3` of s3://bucket/key, `models` of models:/m-1; empty for a plain path."""
-    scheme, colon, rest = uri.partition(":")
-    return scheme if colon and rest.startswith("/") and scheme.isalnum() else ""
+    """`s3` of s3://bucket/key, `models` of models:/m-1; empty for a plain path.
+
+    >>> scheme_of("mlflow-artifacts:/1/models"), scheme_of("/a:/b")
+    ('mlflow-artifacts', '')
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", uri)
+    return found[1] if found else ""
 
 
 def local_path(uri: str) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine.mutations.project import Edit, write_project
+from tests.engine.mutations.world_edits import WorldEdit
 
 Keys = dict[str, dict[str, Any]]
 ROOT = Path(__file__).parents[3]
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 class Outcome:
     """One edit, and what the task was before and after it."""
 
-    edit: Edit
+    edit: Edit | WorldEdit
     before: dict[str, Any]
     after: dict[str, Any]
 

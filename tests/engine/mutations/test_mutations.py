@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from tests.engine.mutations.code_edits import CODE_EDITS
 from tests.engine.mutations.project import write_project
-from tests.engine.mutations.report import Outcome, keys, outcomes, table
+from tests.engine.mutations.report import ROOT, Outcome, keys, outcomes, table
+from tests.engine.mutations.world_edits import WORLD_EDITS, World
 
 pytestmark = pytest.mark.slow
 
@@ -58,3 +61,26 @@ def test_keys_do_not_depend_on_process_or_place(
     (again,) = keys([write_project(tmp_path / "elsewhere" / "deep")])
     for outcome in found:
         assert again[outcome.edit.task]["ours"] == outcome.before["ours"]
+
+
+@pytest.fixture
+def world_outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
+    monkeypatch.setenv("ML_PLATFORM_PLACEMENTS", str(ROOT / "deployments" / "placements"))
+    found = []
+    for number, edit in enumerate(WORLD_EDITS):
+        world = World.made(tmp_path / str(number))
+        edit.first(world)
+        with mock.patch.dict(os.environ, REGION="ch"):
+            before = world.keys()[edit.task]
+            edit.apply(world)
+            found.append(Outcome(edit, before, world.keys()[edit.task]))
+    return found
+
+
+def test_no_false_hit_and_no_false_miss_in_the_world_around_the_code(world_outcomes: list[Outcome]) -> None:
+    """Files, variables, parameters, data sets, resources, placements; keys as the planner takes them."""
+    print(table(world_outcomes))
+    assert [outcome.edit.name for outcome in world_outcomes if outcome.is_wrong("ours")] == []
+    prefect = [outcome.edit.must for outcome in world_outcomes if outcome.is_wrong("prefect")]
+    assert prefect.count("miss") > 5
+    assert prefect.count("hit") > 0

@@ -1,0 +1,90 @@
+"""What every driver has: questions on stdin, answers on stdout, one JSON object a line; and the graphs.
+
+Standard library alone: it is imported in each peer's own environment.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+CHAINS = 10
+
+
+def serve(answer: Callable[..., dict[str, Any]]) -> None:
+    """Answer until stdin ends. What libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        answers.write(json.dumps(answer(**json.loads(line))) + "\n")
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds and result. What came before is collected first, so that nobody pays for another's rubbish."""
+    gc.collect()
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def graph(shape: str, nodes: int) -> list[list[int]]:
+    """Parents of each node, in an order in which they can run."""
+    if shape == "chain":
+        return [[at - 1] if at else [] for at in range(nodes)]
+    if shape == "fan":
+        return [[], *([0] for _ in range(nodes - 2)), list(range(1, nodes - 1))]
+    if shape == "layers":
+        width = nodes // 10
+        first = [[] for _ in range(width)]
+        rest = [
+            [(layer - 1) * width + at, (layer - 1) * width + (at + 1) % width]
+            for layer in range(1, 10)
+            for at in range(width)
+        ]
+        return [*first, *rest]
+    if shape == "chains":
+        # Side by side, and one node that joins them.
+        side_by_side = [[at - CHAINS] if at >= CHAINS else [] for at in range(nodes - 1)]
+        return [*side_by_side, list(range(nodes - 1 - CHAINS, nodes - 1))]
+    raise ValueError(shape)
+
+
+def sinks(parents: list[list[int]]) -> list[int]:
+    """Nodes that nobody needs."""
+    needed = {parent for node in parents for parent in node}
+    return [at for at in range(len(parents)) if at not in needed]
+
+
+def one() -> int:
+    return 1
+
+
+def add(x: int) -> int:
+    return x + 1
+
+
+def join(x: int, y: int) -> int:
+    return max(x, y) + 1
+
+
+def total(xs: list[int]) -> int:
+    return sum(xs)
+
+
+def walk(parents: list[list[int]], one: Any = one, add: Any = add, join: Any = join, total: Any = total) -> Any:
+    """Call the four functions along a graph, whatever they are: plain functions, tasks, declarations."""
+    values: list[Any] = []
+    for needed in parents:
+        given = [values[parent] for parent in needed]
+        if not given:
+            values.append(one())
+        elif len(given) == 1:
+            values.append(add(given[0]))
+        else:
+            values.append(join(*given) if len(given) == 2 else total(given))
+    return [values[at] for at in sinks(parents)]

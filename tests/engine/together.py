@@ -1,0 +1,122 @@
+"""Dags that meet in one process or in several: run with `python -m tests.engine.together WHAT FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_platform.engine import TaskEvent, dag, task, watching
+from ml_platform.resources.leases import KINDS
+from tests.counters import CounterLease, CounterSpec
+from tests.engine.small import note
+
+DEADLINE_S = 60.0
+
+
+def wait_for(path: Path) -> None:
+    """Until the file is there."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} never came")
+        time.sleep(0.01)
+
+
+@task
+def once(folder: str) -> int:
+    """Counts its runs, and ends only after somebody has told it to."""
+    note.fn(f"{folder}/ran")
+    wait_for(Path(folder, "gate"))
+    return 42
+
+
+@dag
+def meeting(folder: str) -> int:
+    return once(folder)
+
+
+def opening_the_gate(folder: Path) -> Callable[[TaskEvent], None]:
+    """A watcher that lets the first one end when the second one waits for it."""
+
+    def watch(event: TaskEvent) -> None:
+        if "waiting for its result" in event.message:
+            (folder / "gate").touch()
+
+    return watch
+
+
+def meet(folder: Path) -> None:
+    with watching(opening_the_gate(folder)):
+        (folder / "output").write_text(str(meeting(folder=str(folder))))
+
+
+@task
+def endless(folder: str, things: list[str] = CounterSpec()) -> int:  # type: ignore[assignment]
+    """Works until it is stopped, and says so."""
+    try:
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, "started").touch()
+        wait_for(Path(folder, "never"))
+        return 1
+    finally:
+        Path(folder, "unwound").touch()
+
+
+@dag
+def stuck(folder: str) -> list[int]:
+    one = endless.with_options(name="one")(f"{folder}/one")
+    two = endless.with_options(name="two")(f"{folder}/two")
+    return [one, note(f"{folder}/after", two)]
+
+
+def be_stopped(folder: Path) -> None:
+    KINDS["CounterSpec"] = "tests.counters:CounterLease"
+    try:
+        stuck(folder=str(folder))
+    finally:
+        (folder / "happened").write_text("\n".join(CounterLease.happened))
+
+
+PLANNING, RAN = threading.Event(), threading.Semaphore(0)
+
+
+@task
+def until_planning(n: int) -> int:
+    PLANNING.wait(DEADLINE_S)
+    return n
+
+
+@task
+def meanwhile(n: int) -> int:
+    RAN.release()
+    return n
+
+
+@dag
+def busy(n: int = 1) -> list[int]:
+    first = until_planning(n)
+    return [meanwhile(first), meanwhile.with_options(name="another")(first)]
+
+
+@dag
+def planned(n: int = 1) -> int:
+    PLANNING.set()
+    for _ in range(2):
+        RAN.acquire(timeout=DEADLINE_S)
+    return note("nowhere", n)
+
+
+def plan_meanwhile(folder: Path) -> None:
+    """Plan one dag while another runs, whose tasks start threads in the meantime."""
+    running = threading.Thread(target=busy)
+    running.start()
+    planned.plan()
+    running.join()
+    (folder / "survived").touch()
+
+
+if __name__ == "__main__":
+    {"meet": meet, "be_stopped": be_stopped, "plan_meanwhile": plan_meanwhile}[sys.argv[1]](Path(sys.argv[2]))
