@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ml_platform import Evaluation, Metric, Predictions, Table, Tracking, Verdict, Version, task
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
+from ml_platform.errors import GraphError
 from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import runs_folder
@@ -144,7 +145,7 @@ def report_scoring(
 ) -> ScoringReport:
     """Gather what was scored; leave it in Prefect and MLflow."""
     if scored is None:
-        raise ValueError("scoring with a version returns predictions")
+        raise GraphError("there is nothing to report", wanted="predictions", got="no version to score with")
     report = ScoringReport(run=str(flow_run.name), model=version.uri, predictions=scored, links=_links(run))
     run.log_metrics({"rows": scored.rows, "failed_rows": scored.failed_rows})
     run.log_text(report.markdown(), "report.md")

@@ -76,6 +76,32 @@ def total(xs: list[int]) -> int:
     return sum(xs)
 
 
+def text(at: int, size: int, edit: int) -> str:
+    """The output of a node: `size` characters."""
+    return f"{at}.{edit}.".ljust(size, "x")
+
+
+def turned(text: str) -> str:
+    """Another text of the same size."""
+    return text[1:] + text[:1]
+
+
+def length(texts: list[str]) -> int:
+    return sum(map(len, texts))
+
+
+def texts(nodes: int, size: int, edited: int | None, text: Any, turned: Any, length: Any) -> Any:
+    """The graph of the unchanged re-run: chains side by side, whose ends are joined.
+
+    Args:
+        edited: The chain whose first node is another than before.
+    """
+    values: list[Any] = []
+    for at, needed in enumerate(graph("chains", nodes)[:-1]):
+        values.append(turned(values[needed[0]]) if needed else text(at, size, int(at == edited)))
+    return length(values[-CHAINS:])
+
+
 def walk(parents: list[list[int]], one: Any = one, add: Any = add, join: Any = join, total: Any = total) -> Any:
     """Call the four functions along a graph, whatever they are: plain functions, tasks, declarations."""
     values: list[Any] = []

@@ -175,7 +175,9 @@ class _Question:
         output = Output(result=found, type_=self.node.task.output_type)
         arguments = {**fill(dict(self.node.arguments), Values(self.outputs)), "output": output.value}
         wanted = inspect.signature(verify).parameters
-        return _answer_of("verify", self.node, verify, {name: arguments[name] for name in wanted})
+        asked = {name: arguments[name] for name in wanted}
+        moved: str | None = _answer_of("verify", self.node, verify, asked)
+        return moved
 
     @cached_property
     def own(self) -> Own | None:

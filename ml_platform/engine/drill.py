@@ -150,8 +150,9 @@ class _Drill:
         deadline = time.monotonic() + END_TIMEOUT_S
         while left := [process for process in psutil.process_iter() if self._is_ours(process)]:
             if time.monotonic() > deadline:
+                where = points[-1] if points else "its end"
                 raise InfrastructureError(
-                    f"{len(left)} processes outlive the run that was killed at {points[-1] if points else 'its end'}",
+                    f"{len(left)} processes outlive the run that was killed at {where}",
                     got=", ".join(f"{process.pid} {process.name()}" for process in left),
                 )
             time.sleep(POLL_S)

@@ -58,6 +58,8 @@ class Folder(Protocol):
     def publish(self, staged: str, names: Mapping[str, str]) -> Mapping[str, str]:
         """Make the staged files part of this folder; other staged files are dropped.
 
+        Where files can be moved together, they appear with the object that is written last.
+
         Args:
             names: By the names of staged files, those that they should have.
         Returns:

@@ -24,6 +24,7 @@ class LocalFolder:
         self.uri = uri
         self.path = local_path(uri)
         self._staging: Path | None = None
+        self._is_mine = False
 
     @staticmethod
     def open_sink(uri: str) -> AbstractContextManager[Sink]:
@@ -39,6 +40,10 @@ class LocalFolder:
         staging.mkdir(parents=True)
         try:
             yield f"{staging.as_uri()}/"
+        except BaseException:
+            if self._is_mine:
+                self.remove()
+            raise
         finally:
             _remove(staging)
 
@@ -55,7 +60,8 @@ class LocalFolder:
 
     def write_last(self, name: str, content: bytes) -> None:
         """The files and this object appear together, by one rename; it fails where files lie already."""
-        assert self._staging is not None, "publish comes first"
+        if self._staging is None or self.path.exists():
+            raise FileExistsError(errno.EEXIST, "another writer was first", str(self.path))
         write_atomically(self._staging / name, content)
         crash.point(f"before {self.path.parent.name} appears")
         try:
@@ -64,6 +70,7 @@ class LocalFolder:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise FileExistsError(errno.EEXIST, "another writer was first", str(self.path)) from error
             raise
+        self._is_mine = True
         sync_folder(self.path.parent)
 
     def read(self, name: str) -> bytes:

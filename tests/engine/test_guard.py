@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ml_platform.engine import dag, task
+from ml_platform.resources.planning import anyone_at_work, at_work, only_plans, planning
 from tests.engine.attacks import ATTACKS
 
 ENDED_BY_US = 2
@@ -94,3 +97,41 @@ def test_an_attack_is_told_when_stderr_is_a_file(tmp_path: Path) -> None:
         )
     assert ended.returncode == ENDED_BY_US
     assert "subprocess.Popen" in (tmp_path / "err").read_text()
+
+
+def test_plans_may_be_made_side_by_side() -> None:
+    """Whichever ends first leaves the other guarded, and nothing is forbidden afterwards."""
+    with planning():
+        ended = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(_plan_until, ended)
+            ended.set()
+        assert only_plans()
+    assert not only_plans()
+
+
+def _plan_until(ended: threading.Event) -> None:
+    with planning():
+        ended.wait(30)
+
+
+def test_a_thread_of_a_run_is_not_part_of_what_is_planned() -> None:
+    with planning(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(only_plans).result(), "a thread that the planned code could have started"
+        assert not pool.submit(_only_plans_at_work).result()
+        assert pool.submit(only_plans).result()
+    assert not anyone_at_work()
+
+
+def _only_plans_at_work() -> bool:
+    with at_work():
+        return only_plans()
+
+
+def test_a_task_that_plans_another_dag_is_guarded() -> None:
+    """At work itself, but not in what it only plans."""
+    with at_work():
+        with planning():
+            assert only_plans()
+        assert not only_plans()
+        assert anyone_at_work()

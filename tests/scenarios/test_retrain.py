@@ -145,7 +145,9 @@ def test_the_plan_after_a_promotion_re_evaluates_and_nothing_else(first: Any, pr
     assert ran == evaluation, "the champion stayed, so its scores are cut off early"
 
 
-def test_the_plan_after_that_is_all_cached_and_needs_no_spark_and_no_rank(first: Any, project: Project) -> None:
+def test_the_plan_after_that_is_all_cached_and_needs_no_spark_and_no_rank(
+    first: Any, project: Project
+) -> None:
     assert set(_verdicts(project).values()) == {"cached"}
     ran, record = _ran(project)
     assert ran == set()

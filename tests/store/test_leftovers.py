@@ -1,0 +1,73 @@
+"""What a killed process left unfinished is removed by the next run; what a living one builds is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ml_platform.store import leftovers
+from ml_platform.store.leftovers import builder, scratch_folder, sweep, unfinished
+from ml_platform.store.location import data_uri, home
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from ml_platform.store.leftovers import builder, scratch_folder
+from ml_platform.store.location import home
+scratch_folder()
+for name in (f"data/numbers/1.tmp-{builder()}-x", f"scratch/spark-{builder()}-y"):
+    (home() / name).mkdir(parents=True)
+    (home() / name / "part").touch()
+(home() / "data" / ".results").mkdir()
+(home() / "data" / ".results" / f".building-{builder()}-z").touch()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+
+def _left() -> list[Path]:
+    return list(unfinished(home(), data_uri(), Path(tempfile.gettempdir())))
+
+
+def test_leftovers_of_a_killed_process_go() -> None:
+    subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ), check=False, timeout=60)
+    assert len(_left()) == 4
+    sweep()
+    assert _left() == []
+
+
+def test_what_a_living_process_builds_stays() -> None:
+    with scratch_folder() as folder:
+        sweep()
+        assert Path(folder).is_dir()
+    assert _left() == []
+
+
+def test_a_number_that_is_used_again_is_another_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has the number of a dead one that left a folder."""
+    start = builder().rpartition("-")[2]
+    left = Path(tempfile.gettempdir(), f"ml-platform-{builder().removesuffix(start)}{int(start) - 1}-x")
+    left.mkdir()
+    sweep()
+    assert not left.exists()
+
+
+def test_what_another_machine_builds_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store may be shared: a process that is not here may live there."""
+    monkeypatch.setattr(leftovers, "_host", lambda: "0" * 8)
+    left = Path(tempfile.gettempdir(), f"ml-platform-by-{'1' * 8}-1-1-x")
+    left.mkdir()
+    sweep()
+    assert left.exists()
