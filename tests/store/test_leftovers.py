@@ -19,7 +19,7 @@ import os, signal
 from pathlib import Path
 from ml_platform.store.leftovers import builder, scratch_folder
 from ml_platform.store.location import home
-scratch_folder()
+kept = scratch_folder()
 for name in (f"data/numbers/1.tmp-{builder()}-x", f"scratch/spark-{builder()}-y"):
     (home() / name).mkdir(parents=True)
     (home() / name / "part").touch()
