@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 CHAINS = 10
@@ -30,6 +31,20 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
+
+
+def grown(work: Callable[[], Any]) -> tuple[float, int, Any]:
+    """Seconds, by how many bytes this process was larger meanwhile than before, and the result."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _memory("VmRSS")
+    seconds, result = timed(work)
+    return seconds, max(0, _memory("VmHWM") - before), result
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
 def graph(shape: str, nodes: int) -> list[list[int]]:
@@ -100,6 +115,14 @@ def texts(nodes: int, size: int, edited: int | None, text: Any, turned: Any, len
     for at, needed in enumerate(graph("chains", nodes)[:-1]):
         values.append(turned(values[needed[0]]) if needed else text(at, size, int(at == edited)))
     return length(values[-CHAINS:])
+
+
+def frame(size: int) -> Any:
+    """A pandas table of about `size` bytes; what libraries that pass values hand over."""
+    import numpy as np
+    import pandas as pd
+
+    return pd.DataFrame(np.random.default_rng(0).random((max(1, size // 128), 16))).rename(columns=str)
 
 
 def walk(parents: list[list[int]], one: Any = one, add: Any = add, join: Any = join, total: Any = total) -> Any:

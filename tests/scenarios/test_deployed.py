@@ -233,6 +233,13 @@ def test_the_pages_read_well_in_a_browser(completed: Any, deployed: Api, tmp_pat
         page.goto(f"{deployed.prefect}/deployments/deployment/{completed['deployment_id']}/run")
         page.get_by_text("Column to predict.").first.wait_for(timeout=60_000)
         page.screenshot(path=pictures / "prefect-form.png", full_page=True)
+        of_run = {"flow_runs": {"id": {"any_": [completed["id"]]}}}
+        (graph,) = (a for a in deployed.ask("/artifacts/filter", of_run) if a["key"] == "graph")
+        page.goto(f"{deployed.prefect}/artifacts/artifact/{graph['id']}")
+        picture = page.locator("img[src^='data:image/svg+xml']").first
+        picture.wait_for(timeout=60_000)
+        assert picture.evaluate("image => image.naturalWidth") > 300
+        page.screenshot(path=pictures / "prefect-graph.png")
         page.goto(f"{deployed.mlflow}/#/experiments")
         page.get_by_text("retrain").first.wait_for(timeout=60_000)
         browser.close()

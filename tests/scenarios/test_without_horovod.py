@@ -39,11 +39,11 @@ def test_two_ranks_are_refused_before_anything_starts(project: Project, hidden: 
     assert "2 ranks cannot train together here" in outcome.err
     assert "make setup" in outcome.err
     assert "Traceback" not in outcome.err
-    assert not list(project.home.glob("runs/*/nodes"))
+    assert not list(project.home.glob("runs/*/nodes.jsonl"))
 
 
 def test_one_rank_trains_and_table_report_and_record_say_so(project: Project, hidden: dict[str, str]) -> None:
-    small = ["--keras.epochs", "3", "--xgboost.trees", "5"]
+    small = ["--source", "sklearn:wine", "--keras.epochs", "2", "--xgboost.trees", "5"]
     outcome = project.run("flows.retrain", *small, **hidden)
     assert outcome.code == 0, outcome.err
     assert "Keras was trained by one rank, not distributed" in outcome.out

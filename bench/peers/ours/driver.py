@@ -1,4 +1,4 @@
-"""Dags of this project, as its README writes them."""
+"""This project, as its README says: `@dag`, a Prefect server, the store in a local folder."""
 
 from __future__ import annotations
 
@@ -7,69 +7,48 @@ from pathlib import Path
 from typing import Any
 
 import exchange
-import memory
+from graphs import files, graph, int_hops, table_hops, texts
+from tables import write_table
+from unrecorded import run_unrecorded
 
-from ml_platform import Contract, Dataset, dag, task
-from ml_platform.engine.prefect_door import flow_runs_of_this_process, flush
-from ml_platform.specs.base import Location, Spec
+from ml_platform import Dag
+from ml_platform.engine import prefect_door
 from ml_platform.store.records import read_run, run_names
 
-one, add, join, total = map(task, (exchange.one, exchange.add, exchange.join, exchange.total))
-text, turned, length = map(task, (exchange.text, exchange.turned, exchange.length))
+
+def run(dag: Dag[..., Any], **parameters: Any) -> dict[str, Any]:
+    """A flow run, with what it did by its own record."""
+    seconds, larger, value = exchange.grown(lambda: dag(**parameters))
+    prefect_door.flush()
+    states = [node["state"] for node in read_run(run_names()[0])["nodes"]]
+    started = prefect_door._started
+    flow_run = list(started)[-1] if started else ""
+    said = {"flow_run": str(flow_run), "sent": started[flow_run] if flow_run else 0, "grown": larger}
+    return {"seconds": seconds, "value": value, "executed": states.count("completed"), **said}
 
 
-class File(Spec):
-    """A file that a task wrote; its digest says what is in it."""
-
-    uri: Location
-    digest: str
-
-
-def _write(folder: str, name: str, size: int) -> File:
-    path = Path(folder, name.replace("/", "-"))
-    path.write_bytes(name.encode().ljust(size, b"x"))
-    return File(uri=path.as_uri(), digest=name)
+def hand_over(size: int, nodes: int, folder: str) -> dict[str, Any]:
+    """A table of `size` bytes, or for 0 an int, from node to node."""
+    if not size:
+        return run(int_hops, number=0, nodes=nodes)
+    table = write_table(Path(folder), size)
+    answer = run(table_hops, table=table, nodes=nodes)
+    return {**answer, "value": answer["value"] == table}
 
 
-@task
-def first_file(at: int, size: int, edit: int, folder: str) -> File:
-    return _write(folder, f"{at}.{edit}.0", size)
+def plan(shape: str, nodes: int, stored: bool) -> dict[str, Any]:
+    """A plan; with `stored` one in which every node is cached."""
+    if stored:
+        run_unrecorded(graph, shape=shape, nodes=nodes)
+    seconds, planned = exchange.timed(lambda: graph.plan(shape=shape, nodes=nodes))
+    return {"seconds": seconds, "value": planned.count("cached" if stored else "run") + planned.count("maybe")}
 
 
-@task
-def next_file(file: File, size: int, folder: str) -> File:
-    stem, _, step = file.digest.rpartition(".")
-    return _write(folder, f"{stem}.{int(step) + 1}", size)
+def answer(what: str, home: str, **question: Any) -> dict[str, Any]:
+    os.environ["ML_PLATFORM_HOME"] = home
+    asked = {"plan": plan, "hand_over": hand_over}
+    dags = {"graph": graph, "texts": texts, "files": files}
+    return asked[what](**question) if what in asked else run(dags[what], **question)
 
 
-@task
-def count(files: list[File]) -> int:
-    return len(files)
-
-
-@task
-def hop(table: Dataset) -> Dataset:
-    return table
-
-
-@dag
-def graph(shape: str, nodes: int) -> Any:
-    return exchange.walk(exchange.graph(shape, nodes), one, add, join, total)
-
-
-@dag
-def texts(nodes: int, size: int, edited: int | None) -> Any:
-    return exchange.texts(nodes, size, edited, text, turned, length)
-
-
-@dag
-def files(nodes: int, size: int, edited: int | None, folder: str) -> Any:
-    first = lambda at, size, edit: first_file(at, size, edit, folder)  # noqa: E731
-    return exchange.texts(nodes, size, edited, first, lambda file: next_file(file, size, folder), count)
-
-
-@dag
-def hops(table: Dataset | int, nodes: int) -> Any:
-    for _ in range(nodes):
-        table = hop(table) if isinstance(table, Dataset) else add(table)
-    return table
+exchange.serve(answer)

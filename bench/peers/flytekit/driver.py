@@ -1,0 +1,99 @@
+"""Flytekit, as its documentation says under "Running workflows locally" and "Caching": typed tasks in a
+workflow that is called as a function, with `cache=True` and a version where results are kept."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+import exchange
+import pandas as pd
+from flytekit import task, workflow
+
+logging.disable(logging.INFO)
+executed: list[str] = []
+
+
+@task
+def one() -> int:
+    return exchange.one()
+
+
+@task
+def add(x: int) -> int:
+    return exchange.add(x)
+
+
+@task
+def join(x: int, y: int) -> int:
+    return exchange.join(x, y)
+
+
+@task
+def total(xs: list[int]) -> int:
+    return exchange.total(xs)
+
+
+@task(cache=True, cache_version="1")
+def text(at: int, size: int, edit: int) -> str:
+    executed.append("text")
+    return exchange.text(at, size, edit)
+
+
+@task(cache=True, cache_version="1")
+def turned(text: str) -> str:
+    executed.append("turned")
+    return exchange.turned(text)
+
+
+@task(cache=True, cache_version="1")
+def length(texts: list[str]) -> int:
+    executed.append("length")
+    return exchange.length(texts)
+
+
+@task
+def hop(table: pd.DataFrame) -> pd.DataFrame:
+    return table
+
+
+def called(function: Any, *names: str) -> Any:
+    """Flytekit takes keywords alone."""
+    return lambda *given, **more: function(**dict(zip(names, given, strict=False)), **more)
+
+
+CALLS = [one, called(add, "x"), called(join, "x", "y"), called(total, "xs")]
+KEPT = [called(text, "at", "size", "edit"), called(turned, "text"), called(length, "texts")]
+
+
+@lru_cache
+def workflow_of(what: str, nodes: int, shape: str, size: int, edited: int | None) -> Any:
+    def graph() -> list[int]:
+        return exchange.walk(exchange.graph(shape, nodes), *CALLS)
+
+    def texts() -> int:
+        return exchange.texts(nodes, size, edited, *KEPT)
+
+    def hand_over(table: pd.DataFrame) -> pd.DataFrame:
+        for _ in range(nodes):
+            table = hop(table=table)
+        return table
+
+    made = workflow({"graph": graph, "texts": texts, "hand_over": hand_over}[what])
+    made.compile()
+    return made
+
+
+def answer(
+    what: str, nodes: int, shape: str = "", size: int = 0, edited: int | None = None, **_: Any
+) -> dict[str, Any]:
+    executed.clear()
+    made = workflow_of(what, nodes, shape, size, edited)
+    given = {"table": exchange.frame(size)} if what == "hand_over" else {}
+    seconds, grown, value = exchange.grown(lambda: made(**given))
+    value = len(value) if what == "hand_over" else value
+    return {"seconds": seconds, "grown": grown, "value": value, "executed": len(executed)}
+
+
+exchange.serve(answer)
