@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ml_platform.resources.planning import anyone_at_work, before_end, end_process, only_plans
+from ml_platform.resources.planning import anyone_at_work, before_end, end_process, only_plans, tracing
 
 _EVENTS = frozenset(
     [
@@ -50,7 +50,6 @@ class _Trap:
 
 
 _trap = _Trap()
-_one_at_a_time = threading.RLock()
 
 
 @contextmanager
@@ -62,7 +61,7 @@ def trapped() -> Iterator[None]:
     if not _trap.installed:
         sys.addaudithook(_trap.hook)
         _trap.installed = True
-    with _one_at_a_time, _output_passes(), _no_file_grows():
+    with tracing, _output_passes(), _no_file_grows():
         bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         _trap.armed = True
         try:

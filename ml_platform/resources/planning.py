@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
 from ml_platform.errors import GraphError
@@ -18,6 +18,8 @@ from ml_platform.errors import GraphError
 _bystanders: list[frozenset[int]] = []
 """For each planning under way, the threads that are none of it."""
 _at_work: set[int] = set()
+tracing = threading.RLock()
+"""Held while a dag's function declares its graph for a plan."""
 before_end: list[Callable[[], None]] = []
 """What must be undone before the process can say why it ends."""
 
@@ -39,9 +41,13 @@ def planning() -> Iterator[None]:
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """Until the end of the block, this thread belongs to a run, whatever is planned beside it."""
+    """Until the end of the block, this thread belongs to a run, whatever is planned beside it.
+
+    A run begins when no dag is being traced: the limits of that hold for the whole process.
+    """
     here = threading.get_ident()
-    _at_work.add(here)
+    with nullcontext() if _at_work else tracing:
+        _at_work.add(here)
     try:
         yield
     finally:

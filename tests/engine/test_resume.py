@@ -331,4 +331,4 @@ def test_an_unknown_parameter_is_named(run: Runner, tmp_path: Path, path: str, s
 def test_a_value_that_does_not_fit_is_refused(run: Runner, tmp_path: Path) -> None:
     run(fails_first, path=str(tmp_path))
     ran = run(fails_first, path="", engine=resume(overrides={"rates.right": "many"}))
-    assert "the parameters of run run-1 do not fit fails_first any more" in failure(ran, SpecError)
+    assert "the parameters of run run-1 do not fit fails-first any more" in failure(ran, SpecError)

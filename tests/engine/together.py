@@ -80,11 +80,12 @@ def be_stopped(folder: Path) -> None:
         (folder / "happened").write_text("\n".join(CounterLease.happened))
 
 
-PLANNING, RAN = threading.Event(), threading.Semaphore(0)
+BUSY, PLANNING, RAN = threading.Event(), threading.Event(), threading.Semaphore(0)
 
 
 @task
 def until_planning(n: int) -> int:
+    BUSY.set()
     PLANNING.wait(DEADLINE_S)
     return n
 
@@ -113,6 +114,7 @@ def plan_meanwhile(folder: Path) -> None:
     """Plan one dag while another runs, whose tasks start threads in the meantime."""
     running = threading.Thread(target=busy)
     running.start()
+    BUSY.wait(DEADLINE_S)
     planned.plan()
     running.join()
     (folder / "survived").touch()
