@@ -70,5 +70,7 @@ def _model() -> str:
 
 
 def _revision() -> str:
-    asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
     return asked.stdout.strip() or "unknown"

@@ -77,6 +77,21 @@ def difference(pairs: Sequence[tuple[Block, Block]]) -> Interval:
     return interval([ours.seconds - theirs.seconds for ours, theirs in pairs])
 
 
+def growth(sizes: Sequence[int], seconds: Sequence[Sequence[float]], *, seed: int = 0) -> Interval:
+    """The exponent by which the shortest times grow, and its bootstrap interval over the repetitions.
+
+    The shortest of several repetitions is the one that others disturbed least.
+
+    Args:
+        seconds: Repetitions per size, equally many of each.
+    """
+    times = np.asarray(seconds)
+    drawn = np.random.default_rng(seed).integers(times.shape[1], size=(RESAMPLES // 10, times.shape[1]))
+    found = [growth_exponent(sizes, list(times[:, chosen].min(axis=1))) for chosen in drawn]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return Interval(growth_exponent(sizes, list(times.min(axis=1))), float(low), float(high))
+
+
 def growth_exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
     """The k of `seconds = a + c · size^k`, with a ≥ 0, that fits best relative to the times.
 

@@ -36,7 +36,9 @@ class Server:
         for flow_run, wanted in list(self._sent.items()):
             while (found := self._recorded(flow_run)) < wanted:
                 if time.monotonic() > deadline:
-                    raise WrongAnswerError(f"the server has recorded {found} of {wanted} task runs of {flow_run}")
+                    raise WrongAnswerError(
+                        f"the server has recorded {found} of {wanted} task runs of {flow_run}"
+                    )
                 time.sleep(0.2)
             del self._sent[flow_run]
 

@@ -37,26 +37,30 @@ class Driver:
         environment["PYTHONPATH"] = os.pathsep.join([str(PEERS), *([str(ROOT)] if peer == "ours" else [])])
         if api_url is not None:
             environment["PREFECT_API_URL"] = api_url
-        self._log = (self.folder / "driver.log").open("ab")
-        self._process = subprocess.Popen(
-            [interpreter(peer), PEERS / peer / "driver.py"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            cwd=self.folder,
-            text=True,
-        )
+        reading, writing = os.pipe()
+        self._answers = os.fdopen(reading)
+        with (self.folder / "driver.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [interpreter(peer), PEERS / peer / "driver.py"],
+                env={**environment, "BENCH_ANSWERS": str(writing)},
+                pass_fds=[writing],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                text=True,
+            )
+        os.close(writing)
 
     def ask(self, **question: Any) -> dict[str, Any]:
         """Raises WrongAnswerError with the end of its log when the driver ends instead."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
+            self._process.wait()
             said = (self.folder / "driver.log").read_text(errors="replace")[-3000:]
             raise WrongAnswerError(f"the driver of {self.peer} ended at {question}:\n{said}")
         answer: dict[str, Any] = json.loads(line)
@@ -66,14 +70,14 @@ class Driver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()  # type: ignore[union-attr]
-        self._process.stdout.close()  # type: ignore[union-attr]
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._log.close()
+        self._answers.close()
         if self._given is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -80,7 +80,8 @@ def be_stopped(folder: Path) -> None:
         (folder / "happened").write_text("\n".join(CounterLease.happened))
 
 
-BUSY, PLANNING, RAN = threading.Event(), threading.Event(), threading.Semaphore(0)
+BUSY, PLANNING = threading.Event(), threading.Event()
+RAN = (threading.Event(), threading.Event())
 
 
 @task
@@ -91,22 +92,23 @@ def until_planning(n: int) -> int:
 
 
 @task
-def meanwhile(n: int) -> int:
-    RAN.release()
+def meanwhile(n: int, at: int) -> int:
+    RAN[at].set()
     return n
 
 
 @dag
 def busy(n: int = 1) -> list[int]:
     first = until_planning(n)
-    return [meanwhile(first), meanwhile.with_options(name="another")(first)]
+    return [meanwhile(first, 0), meanwhile(first, 1)]
 
 
 @dag
 def planned(n: int = 1) -> int:
     PLANNING.set()
-    for _ in range(2):
-        RAN.acquire(timeout=DEADLINE_S)
+    for ran in RAN:
+        if not ran.wait(DEADLINE_S):
+            raise TimeoutError("the other run stands still")
     return note("nowhere", n)
 
 

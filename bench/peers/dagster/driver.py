@@ -70,14 +70,21 @@ def answer(what: str, nodes: int, shape: str = "", size: int = 0) -> dict[str, A
         def source():
             return table
 
-        hops = [(hop, f"n{at}", {"table": dg.DependencyDefinition(f"n{at - 1}")}) for at in range(1, nodes + 1)]
+        hops = [
+            (hop, f"n{at}", {"table": dg.DependencyDefinition(f"n{at - 1}")}) for at in range(1, nodes + 1)
+        ]
         made, wanted = job([(source, "n0", {}), *hops]), [nodes]
     else:
         made, wanted = built(shape, nodes), exchange.sinks(exchange.graph(shape, nodes))
     with dg.DagsterInstance.ephemeral() as instance:
         seconds, grown, found = exchange.grown(lambda: made.execute_in_process(instance=instance))
-    values = [found.output_for_node(f"n{at}") for at in wanted]
-    return {"seconds": seconds, "grown": grown, "value": len(values[0]) if size else values, "executed": nodes}
+        values = [found.output_for_node(f"n{at}") for at in wanted]
+    return {
+        "seconds": seconds,
+        "grown": grown,
+        "value": len(values[0]) if size else values,
+        "executed": nodes,
+    }
 
 
 exchange.serve(answer)

@@ -15,24 +15,16 @@ logging.disable(logging.INFO)
 executed: list[str] = []
 
 
-@task
-def one() -> int:
-    return exchange.one()
+def variant(function: Any) -> Any:
+    def called(*given: Any, **more: Any) -> Any:
+        """Flytekit takes keywords alone."""
+        return made(**dict(zip(made.python_interface.inputs, given, strict=False)), **more)
+
+    made = task(function)
+    return called
 
 
-@task
-def add(x: int) -> int:
-    return exchange.add(x)
-
-
-@task
-def join(x: int, y: int) -> int:
-    return exchange.join(x, y)
-
-
-@task
-def total(xs: list[int]) -> int:
-    return exchange.total(xs)
+CALLS = [variant(body) for body in (exchange.one, exchange.add, exchange.join, exchange.total)]
 
 
 @task(cache=True, cache_version="1")
@@ -58,22 +50,16 @@ def hop(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def called(function: Any, *names: str) -> Any:
-    """Flytekit takes keywords alone."""
-    return lambda *given, **more: function(**dict(zip(names, given, strict=False)), **more)
-
-
-CALLS = [one, called(add, "x"), called(join, "x", "y"), called(total, "xs")]
-KEPT = [called(text, "at", "size", "edit"), called(turned, "text"), called(length, "texts")]
-
-
 @lru_cache
 def workflow_of(what: str, nodes: int, shape: str, size: int, edited: int | None) -> Any:
     def graph() -> list[int]:
         return exchange.walk(exchange.graph(shape, nodes), *CALLS)
 
     def texts() -> int:
-        return exchange.texts(nodes, size, edited, *KEPT)
+        first = lambda at, size, edit: text(at=at, size=size, edit=edit)  # noqa: E731
+        return exchange.texts(
+            nodes, size, edited, first, lambda given: turned(text=given), lambda ends: length(texts=ends)
+        )
 
     def hand_over(table: pd.DataFrame) -> pd.DataFrame:
         for _ in range(nodes):
@@ -86,7 +72,7 @@ def workflow_of(what: str, nodes: int, shape: str, size: int, edited: int | None
 
 
 def answer(
-    what: str, nodes: int, shape: str = "", size: int = 0, edited: int | None = None, **_: Any
+    what: str, nodes: int, shape: str = "", size: int = 0, edited: int | None = None
 ) -> dict[str, Any]:
     executed.clear()
     made = workflow_of(what, nodes, shape, size, edited)

@@ -1,72 +1,86 @@
 """Hamilton, as its documentation says: "Driver" for plain runs, "Caching" for those that keep results.
 
-Functions are made from a table of the graph ("Ad hoc modules"); many inputs of one function stand in
+The module is made from a table of the graph ("Ad hoc modules"); many inputs of one function stand in
 `inject(group(…))` ("Function modifiers").
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import exchange
 from hamilton import ad_hoc_utils, driver
-from hamilton.function_modifiers import group, inject, source
 
 sys.setrecursionlimit(20_000)  # it walks a chain by recursion
-executed: list[int] = []
+executed = sys.executed = []  # generated modules say here what ran
+HEAD = "import sys, exchange\nfrom hamilton.function_modifiers import group, inject, source\n"
 
 
-def function(at: int, parents: list[int], body: Callable[..., Any], type_: str) -> Callable[..., Any]:
-    """A module-level function whose parameters name its parents, as Hamilton wants it."""
-    names = [f"n{parent}" for parent in parents]
-    grouped = len(parents) > 2
-    given = f"xs: list[{type_}]" if grouped else ", ".join(f"{name}: {type_}" for name in names)
-    passed = "xs" if grouped else ", ".join(names)
-    returned = "int" if body is exchange.length else type_
-    space = {"body": body, "executed": executed}
-    exec(f"def n{at}({given}) -> {returned}:\n executed.append({at})\n return body({passed})", space)
-    made = space[f"n{at}"]
-    made.__module__ = "__main__"
-    return inject(xs=group(*map(source, names)))(made) if grouped else made
+def function(at: int, given: list[str], body: str, type_: str, returned: str) -> str:
+    """Source of a function whose parameters name what it needs, as Hamilton wants it."""
+    grouped = len(given) > 2
+    modifier = f"@inject(xs=group({', '.join(f'source({name!r})' for name in given)}))\n" if grouped else ""
+    parameters = f"xs: list[{type_}]" if grouped else ", ".join(f"{name}: {type_}" for name in given)
+    passed = "xs" if grouped else ", ".join(given)
+    call = f" sys.executed.append({at})\n return {body.format(passed)}\n"
+    return f"{modifier}def n{at}({parameters}) -> {returned}:\n{call}"
+
+
+def module(functions: list[str]) -> Any:
+    return driver.Builder().with_modules(ad_hoc_utils.module_from_source("\n".join([HEAD, *functions])))
+
+
+def names(parents: list[int]) -> list[str]:
+    return [f"n{parent}" for parent in parents]
 
 
 @lru_cache
-def built(shape: str, nodes: int) -> Any:
-    bodies = exchange.one, exchange.add, exchange.join, exchange.total
+def graph(shape: str, nodes: int) -> Any:
+    bodies = [f"exchange.{name}({{}})" for name in ("one", "add", "join", "total")]
     parents = exchange.graph(shape, nodes)
-    functions = [function(at, p, bodies[min(len(p), 3)], "int") for at, p in enumerate(parents)]
-    return driver.Builder().with_modules(ad_hoc_utils.create_temporary_module(*functions)).build()
+    made = [function(at, names(p), bodies[min(len(p), 3)], "int", "int") for at, p in enumerate(parents)]
+    return module(made).build()
 
 
-def kept(nodes: int, size: int, edited: int | None, folder: str) -> Any:
-    parents = exchange.graph("chains", nodes)
-    firsts = [lambda at=at: exchange.text(at, size, int(at == edited)) for at in range(exchange.CHAINS)]
-    bodies = [*firsts, *[exchange.turned] * (nodes - 1 - exchange.CHAINS), exchange.length]
-    functions = [function(at, p, body, "str") for at, (p, body) in enumerate(zip(parents, bodies, strict=True))]
-    module = ad_hoc_utils.create_temporary_module(*functions)
-    return driver.Builder().with_modules(module).with_cache(path=folder).build()
+def texts(nodes: int, size: int, folder: str) -> Any:
+    made = []
+    for at, parents in enumerate(exchange.graph("chains", nodes)):
+        if not parents:
+            made.append(function(at, [f"edit{at}"], f"exchange.text({at}, {size}, {{}})", "int", "str"))
+        elif len(parents) == 1:
+            made.append(function(at, names(parents), "exchange.turned({})", "str", "str"))
+        else:
+            made.append(function(at, names(parents), "exchange.length({})", "str", "int"))
+    return module(made).with_cache(path=folder).build()
 
 
-def hop(table: Any) -> Any:
-    return table
+def hand_over(nodes: int) -> Any:
+    hops = [function(at, names([at - 1]), "{}", "object", "object") for at in range(1, nodes + 1)]
+    return module(hops).build()
 
 
-def answer(what: str, nodes: int, shape: str = "", size: int = 0, **more: Any) -> dict[str, Any]:
+def answer(
+    what: str, nodes: int, shape: str = "chains", size: int = 0, edited: int | None = None, folder: str = ""
+) -> dict[str, Any]:
     executed.clear()
+    given: dict[str, Any] = {}
+    wanted = [f"n{at}" for at in exchange.sinks(exchange.graph(shape, nodes))]
     if what == "hand_over":
-        functions = [function(at, [at - 1] if at else [], hop, "object") for at in range(1, nodes + 1)]
-        made = driver.Builder().with_modules(ad_hoc_utils.create_temporary_module(*functions)).build()
-        given, wanted = {"n0": exchange.frame(size)}, [f"n{nodes}"]
+        made, given, wanted = hand_over(nodes), {"n0": exchange.frame(size)}, [f"n{nodes}"]
+    elif what == "texts":
+        made, given = (
+            texts(nodes, size, folder),
+            {f"edit{at}": int(at == edited) for at in range(exchange.CHAINS)},
+        )
     else:
-        made = built(shape, nodes) if what == "graph" else kept(nodes, size, **more)
-        given, wanted = {}, [f"n{at}" for at in exchange.sinks(exchange.graph(shape or "chains", nodes))]
+        made = graph(shape, nodes)
     seconds, grown, found = exchange.grown(lambda: made.execute(wanted, inputs=given))
-    values = list(found.values()) if isinstance(found, dict) else found
-    value = values if what == "graph" else values[0]
-    value = len(value) if what == "hand_over" else value
+    values = [found[name] for name in wanted]
+    value = {"graph": values, "texts": values[0], "hand_over": len(values[0]) if what == "hand_over" else 0}[
+        what
+    ]
     return {"seconds": seconds, "grown": grown, "value": value, "executed": len(executed)}
 
 

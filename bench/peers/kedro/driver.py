@@ -49,7 +49,9 @@ def answer(what: str, nodes: int, shape: str = "chains", size: int = 0, **more: 
     executed.clear()
     options = {}
     if what == "hand_over":
-        made = Pipeline([node(lambda table: table, f"n{at}", f"n{at + 1}", name=f"n{at}") for at in range(nodes)])
+        made = Pipeline(
+            [node(lambda table: table, f"n{at}", f"n{at + 1}", name=f"n{at}") for at in range(nodes)]
+        )
         catalog = in_memory([f"n{at}" for at in range(nodes + 1)])
         catalog["n0"] = MemoryDataset(exchange.frame(size), copy_mode="assign")
         wanted = [nodes]
@@ -58,7 +60,9 @@ def answer(what: str, nodes: int, shape: str = "chains", size: int = 0, **more: 
         wanted = exchange.sinks(parents)
         names = [f"n{at}" for at in range(nodes)]
         if what == "graph":
-            bodies = [(exchange.one, exchange.add, exchange.join, variadic_total)[min(len(p), 3)] for p in parents]
+            bodies = [
+                (exchange.one, exchange.add, exchange.join, variadic_total)[min(len(p), 3)] for p in parents
+            ]
             catalog = in_memory(names)
         else:
             firsts = [

@@ -21,7 +21,9 @@ def write_table(folder: Path, size: int) -> Dataset:
     names = [f"x{at}" for at in range(COLUMNS)]
     schema = pa.schema([(name, pa.float64()) for name in names])
     groups = max(1, size // (GROUP_ROWS * COLUMNS * 8))
-    with pq.ParquetWriter(folder / "part-0.parquet", schema, compression="none", use_dictionary=False) as file:
+    with pq.ParquetWriter(
+        folder / "part-0.parquet", schema, compression="none", use_dictionary=False
+    ) as file:
         for _ in range(groups):
             columns = [random.random(GROUP_ROWS) for _ in names]
             file.write_table(pa.table(columns, schema=schema), row_group_size=GROUP_ROWS)

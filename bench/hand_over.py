@@ -1,0 +1,58 @@
+"""B3: a large table from node to node. Ours hands a reference over; values are what peers hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from bench.context import Context, compared, say
+from bench.pairing import Block, Interval, difference
+from bench.report import Row
+from bench.sides import Driver, rounds
+
+PEERS = ("prefect", "dagster", "hamilton", "kedro", "flytekit")
+NODES = 10
+TARGET_MS = 1.0
+COPY_SHARE = 0.1
+SMALL_COPY = 32 << 20
+"""A process grows by some MiB whatever it does; more than this, and a share of the table, is a copy."""
+
+
+def run(context: Context) -> Iterator[Row]:
+    size, count = context.pick(50_000_000, 1_000_000_000), context.pick(5, 11)
+    say(f"B3: {size / 1e6:.0f} MB, {NODES} nodes, {count} rounds")
+    with context.driver("ours") as driver:
+        table, number = (partial(_ours, context, driver, bytes_) for bytes_ in (size, 0))
+        for side in (table, number):
+            side()
+        blocks = rounds({"table": table, "int": number}, count)
+    case, pair = f"{size / 1e6:.0f} MB by reference", (blocks["table"], blocks["int"])
+    more = {"unit": "ms more a hop", "target": TARGET_MS, "limit": "the same reference, 0 ms"}
+    yield compared(context, "B3", case, "ours, an int", pair, NODES, _more_ms, **more)
+    for peer in PEERS:
+        yield _against(context, peer, size, context.pick(2, 3))
+
+
+def _more_ms(pairs: Sequence[tuple[Block, Block]]) -> Interval:
+    found = difference(pairs)
+    return Interval(*(1e3 * value / NODES for value in (found.value, found.low, found.high)))
+
+
+def _ours(context: Context, driver: Driver, size: int) -> Block:
+    home = context.home()
+    wanted = {"value": True if size else NODES, "executed": NODES}
+    question = {"what": "hand_over", "nodes": NODES, "size": size, "home": home, "folder": f"{home}/table"}
+    return context.block(driver, wanted, most={"grown": SMALL_COPY + COPY_SHARE * size}, **question)
+
+
+def _against(context: Context, peer: str, size: int, count: int) -> Row:
+    """One peer after another: each holds the table."""
+    with context.driver("ours") as ours, context.driver(peer) as theirs:
+        sides: dict[str, Callable[[], Block]] = {
+            "ours": partial(_ours, context, ours, size),
+            peer: partial(context.block, theirs, {}, what="hand_over", nodes=NODES, size=size),
+        }
+        blocks = rounds(sides, count)
+    return compared(
+        context, "B3", "by reference, and theirs by value", peer, (blocks["ours"], blocks[peer]), NODES
+    )

@@ -1,0 +1,56 @@
+"""`make bench`: run benches, print a JSON line per comparison, keep the table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bench import hand_over, node_overhead, start_and_plan, unchanged_rerun
+from bench.context import Context, opened, say
+from bench.environments import PEERS, version
+from bench.machine import facts
+from bench.report import Row, merged, read_rows, table
+
+BENCHES: dict[str, Callable[[Context], Iterator[Row]]] = {
+    "B14": start_and_plan.run,
+    "B1": node_overhead.run,
+    "B2": unchanged_rerun.run,
+    "B3": hand_over.run,
+}
+HERE = Path(__file__).parent
+ROWS = HERE / "results.jsonl"
+TABLE = HERE / "RESULTS.md"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 1 when a target was missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
+    parser.add_argument("--only", choices=BENCHES, action="append", help="Default: all.")
+    parser.add_argument("--size", choices=("smoke", "full"), default="smoke")
+    asked = parser.parse_args(argv)
+    rows = []
+    with opened(asked.size) as context:
+        for name in asked.only or BENCHES:
+            began = time.monotonic()
+            for row in BENCHES[name](context):
+                print(row.line(), flush=True)
+                rows.append(row)
+                keep([row])
+            say(f"{name} took {time.monotonic() - began:.0f} s")
+    return int(any(row.met is False for row in rows))
+
+
+def keep(rows: Sequence[Row]) -> None:
+    """Put new rows in the place of older ones, and write the table anew."""
+    known = merged(read_rows(ROWS), rows)
+    ROWS.write_text("".join(f"{row.line()}\n" for row in known))
+    peers = sorted(path.parent.name for path in PEERS.glob("*/requirements.in"))
+    versions = {"peers": ", ".join(map(version, peers))}
+    TABLE.write_text(table(known, {**facts(), **versions}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
