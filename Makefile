@@ -31,7 +31,7 @@ test: setup ## Set up, then run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: packages ## Run the tests that need neither Java nor TensorFlow
-	@$(BIN)/python -m pytest -m "$(FAST)" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(FAST)" $(ARGS)
 
 check: packages ## Lint, format, types and import directions
 	@$(BIN)/ruff check .

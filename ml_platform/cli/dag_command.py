@@ -296,7 +296,9 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpe
             with watching(count):
                 result = dag(engine=engine, **parameters)
         if states["cached"] and not states["done"]:
-            console.print(f"nothing to do: {states['cached']} results are stored; --force TASK runs one anyway")
+            console.print(
+                f"nothing to do: {states['cached']} results are stored; --force TASK runs one anyway"
+            )
         return result
 
 

@@ -22,7 +22,7 @@ from ml_platform.engine.run import Execution
 from ml_platform.errors import SpecError, nearest
 from ml_platform.resources.leases import Leases, Scope
 from ml_platform.resources.placement import load_placement
-from ml_platform.resources.planning import planning
+from ml_platform.resources.planning import at_work, planning
 from ml_platform.store.history import add_to_history, read_history
 from ml_platform.store.leftovers import sweep
 from ml_platform.store.records import RunRecord
@@ -91,7 +91,8 @@ def _run(
     ended: BaseException | None = None
     try:
         refuse(graph.name, planned.faults)
-        return fill(graph.output, execution.run())
+        with at_work():
+            return fill(graph.output, execution.run())
     except BaseException as error:
         ended = error
         raise
@@ -108,30 +109,23 @@ def _run(
 def selected(graph: Graph, engine: EngineSpec) -> Graph:
     """The graph, or with `until` the part of it that ends in that task, which is then its output."""
     for name in (*engine.force, *filter(None, (engine.until, engine.from_task))):
-        if not _named(graph, name):
+        if not graph.named(name):
             raise SpecError(
                 f"{graph.name} has no task {name!r}", hint=nearest(name, [n.name for n in graph.nodes])
             )
     if engine.until is None:
         return graph
-    ends = _named(graph, engine.until)
+    ends = graph.named(engine.until)
     kept = set().union(*(graph.upstream(name) for name in ends))
     output = [Reference(name) for name in ends]
     nodes = tuple(node for node in graph.nodes if node.name in kept)
     return Graph(graph.name, nodes, output[0] if len(output) == 1 else output)
 
 
-def _named(graph: Graph, name: str) -> list[str]:
-    """Nodes of this name, or all nodes of the task of this name."""
-    if name in graph:
-        return [name]
-    return [node.name for node in graph.nodes if node.task.name == name]
-
-
 def _world(graph: Graph, leases: Leases, engine: EngineSpec) -> World:
-    forced = {node: "forced" for name in engine.force for node in _named(graph, name)}
+    forced = {node: "forced" for name in engine.force for node in graph.named(name)}
     if engine.from_task is not None:
-        after = {node for name in _named(graph, engine.from_task) for node in graph.downstream(name)}
+        after = {node for name in graph.named(engine.from_task) for node in graph.downstream(name)}
         forced |= dict.fromkeys(after, f"from {engine.from_task} on")
     return World(
         results=Results(),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from prefect.exceptions import ParameterTypeError
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from ml_platform.engine.graph import Graph
 from ml_platform.engine.keys import digest_of, value_digest
@@ -25,6 +25,7 @@ from ml_platform.store.stamps import locations, stamp
 if TYPE_CHECKING:
     from ml_platform.engine.dag import Dag
 
+MASK = str(SecretStr("secret"))
 COMPLETED = ("completed", "cached")
 
 
@@ -40,6 +41,13 @@ def resumed_parameters(dag: Dag[..., Any], engine: EngineSpec) -> dict[str, Any]
     parameters = copy.deepcopy(record.get("parameters") or {})
     for path, value in engine.overrides.items():
         _set(parameters, path, value)
+    secret = [name for name, value in parameters.items() if MASK in str(value)]
+    if secret:
+        raise SpecError(
+            f"run {engine.run} was given secrets, which no record keeps",
+            got=f"parameter {', '.join(secret)}",
+            hint="start a new run with them: what is stored is reused all the same",
+        )
     try:
         return dag.with_defaults(parameters)
     except (ParameterTypeError, ValidationError, TypeError, ValueError) as error:

@@ -21,15 +21,16 @@ from ml_platform.engine.keys import NoIdentityError, task_code
 from ml_platform.engine.outputs import ListOutput, Output, Values, to_json
 from ml_platform.engine.plan import EngineSpec, Planned
 from ml_platform.engine.prefect_door import new_run_id, record_node, run_node
-from ml_platform.errors import GraphError, PlatformError, StoreError
+from ml_platform.errors import GraphError, PlatformError
 from ml_platform.resources.leases import Leases, using
+from ml_platform.resources.planning import at_work
 from ml_platform.resources.progress import Progress, listening
 from ml_platform.specs.resources import ResourceSpec
 from ml_platform.store import crash
 from ml_platform.store.flights import flight
 from ml_platform.store.history import NodeHistory
 from ml_platform.store.records import RunRecord
-from ml_platform.store.results import Result
+from ml_platform.store.results import Absent, Result
 from ml_platform.store.stamps import locations, stamp
 
 MAX_THREADS = 32
@@ -151,6 +152,7 @@ class Execution:
         members = node.expanded(len(items))
         self._members[node.name] = [member.name for member in members]
         if not members:
+            self._tell(node.name, "done")
             self._complete(node, Output([]), ())
         for member in members:
             self._owner[member.name] = node
@@ -205,6 +207,7 @@ class Execution:
         if owner is not None and all(name in self.outputs for name in self._members[owner.name]):
             names = self._members[owner.name]
             ids = tuple(run_id for name in names for run_id in self._ids[name])
+            self._tell(owner.name, "done")
             self._complete(owner, ListOutput([self.outputs[name] for name in names]), ids)
 
     def _reuse(self, node: Node, decision: Decision) -> None:
@@ -273,6 +276,11 @@ class Execution:
     # ── One node, in a thread of its own ─────────────────────────────────────────────────────────
 
     def _run_node(self, node: Node, decision: Decision) -> Output:
+        with at_work():
+            return self._watched(node, decision)
+
+    def _watched(self, node: Node, decision: Decision) -> Output:
+        """Run a node, and say and record what became of it."""
         self._threads[node.name] = threading.get_ident()
         began = time.monotonic()
         self._ids[node.name] = (new_run_id(),)
@@ -306,16 +314,21 @@ class Execution:
         def say() -> None:
             self._tell(node.name, "running", message="another run does the same; waiting for its result")
 
-        with flight(decision.own, decision.inputs, on_wait=say) as waited:
-            if waited and node.name not in self.world.forced:
-                again = decide(node, self.outputs, self.world.fresh())
-                if again.result is not None:
-                    self._show_as(node, again)
-                    return Output(result=again.result, type_=node.task.output_type), again, "cached"
+        with flight(decision.own, decision.inputs, on_wait=say):
+            again = self._found_meanwhile(node, decision)
+            if again is not None:
+                self._ids[node.name] = self._show(node, "Cached", again.reason)
+                return Output(result=again.result, type_=node.task.output_type), again, "cached"
             return self._executed(node, decision), decision, "completed"
 
-    def _show_as(self, node: Node, decision: Decision) -> None:
-        self._ids[node.name] = self._show(node, "Cached", decision.reason)
+    def _found_meanwhile(self, node: Node, decision: Decision) -> Decision | None:
+        """What another run has stored since this node was decided."""
+        if node.declared in self.world.forced:
+            return None
+        if isinstance(self.world.results.find(decision.own, decision.inputs), Absent):
+            return None
+        again = decide(node, self.outputs, self.world.fresh())
+        return again if again.result is not None else None
 
     def _executed(self, node: Node, decision: Decision) -> Output:
         began = time.monotonic()
@@ -367,7 +380,7 @@ class Execution:
                 writers=_WRITERS,
             )
             self.world.results.put(result)
-        except (NoIdentityError, StoreError) as error:
+        except (NoIdentityError, PlatformError) as error:
             self._tell(node.name, "running", message=f"its result is not kept: {str(error).splitlines()[0]}")
 
     # ── Small things ─────────────────────────────────────────────────────────────────────────────

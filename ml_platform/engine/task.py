@@ -44,7 +44,7 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
     A rank or an executor that was lost is tried again unasked; other errors only where `retries` asks.
     """
     error = state.data
-    if isinstance(error, PlatformError):
+    if isinstance(error, PlatformError) and not isinstance(error, TaskTimeoutError):
         return isinstance(error, InfrastructureError) and not isinstance(error, DesyncError)
     return "retries" in task.options and isinstance(error, Exception)
 

@@ -46,12 +46,14 @@ def at_work() -> Iterator[None]:
     A run begins when no dag is being traced: the limits of that hold for the whole process.
     """
     here = threading.get_ident()
+    already = here in _at_work
     with nullcontext() if _at_work else tracing:
         _at_work.add(here)
     try:
         yield
     finally:
-        _at_work.discard(here)
+        if not already:
+            _at_work.discard(here)
 
 
 def anyone_at_work() -> bool:

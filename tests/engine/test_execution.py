@@ -95,10 +95,6 @@ def test_equal_calls_in_one_run_do_the_work_once(run: Runner, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("happened")
-@pytest.mark.xfail(
-    strict=True,
-    reason="run.py asks again only if it waited for the lock: what ended before that is missed",
-)
 def test_what_another_run_finished_in_the_meantime_is_not_done_again(
     run: Runner, prefect_api: str, tmp_path: Path
 ) -> None:
@@ -416,9 +412,6 @@ def test_a_result_is_not_kept_when_what_it_read_moved_meanwhile(run: Runner, tmp
         assert any("what it reads was changed while it ran" in event.message for event in ran.events)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="run.py: _store lets the error of a probe end a run whose task has ended well"
-)
 def test_a_probe_that_fails_after_the_task_takes_nothing_back(run: Runner, tmp_path: Path) -> None:
     @task(probe=content)
     def removes(path: str) -> int:
@@ -498,7 +491,6 @@ def fans(n: int = 2) -> int:
     return total(map_over(add, count_to(n)))
 
 
-@pytest.mark.xfail(strict=True, reason="run.py: a mapped node is told as waiting, and its end is never told")
 @pytest.mark.parametrize("n", [0, 2])
 def test_whoever_watches_sees_every_node_end(run: Runner, n: int) -> None:
     ran = run(fans, n=n)
@@ -579,9 +571,6 @@ def test_several_dags_run_in_one_process_at_once() -> None:
         assert [each.result()[0] for each in asked] == [20, 40, 60]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="run.py: Execution.run and _run_node do not say that they are at_work()"
-)
 def test_a_plan_beside_a_run_lets_it_run(prefect_api: str, tmp_path: Path) -> None:
     """Threads that the other run starts meanwhile are none of the planned dag's."""
     with process("plan_meanwhile", tmp_path, prefect_api) as started:

@@ -10,7 +10,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.runtime import flow_run
 from pydantic import SecretStr
 
-from ml_platform.engine import dag, task
+from ml_platform.engine import EngineSpec, dag, task
+from ml_platform.engine.resume import resumed_parameters
+from ml_platform.errors import SpecError
 from ml_platform.store.location import home
 from ml_platform.store.records import read_run
 
@@ -46,6 +48,14 @@ def test_a_secret_is_in_no_key_plan_record_or_page(
         artifacts = client.read_artifacts()
     assert CANARY not in told.model_dump_json()
     assert not [artifact for artifact in artifacts if CANARY in str(artifact.data)]
+
+
+def test_a_run_with_a_secret_is_not_resumed_without_it(prefect_api: str) -> None:
+    """Its record holds stars: a task must never get them for a password."""
+    run = secretive(password=SecretStr(CANARY))
+    with pytest.raises(SpecError, match="secrets, which no record keeps") as caught:
+        resumed_parameters(secretive, EngineSpec(mode="resume", run=run))
+    assert "parameter password" in str(caught.value)
 
 
 def test_an_argument_that_does_not_fit_does_not_tell_the_secret() -> None:
