@@ -16,6 +16,8 @@ from ml_platform.engine import dag, task
 from ml_platform.resources.planning import anyone_at_work, at_work, only_plans, planning
 from tests.engine.attacks import ATTACKS
 
+pytestmark = pytest.mark.slow
+
 ENDED_BY_US = 2
 ENDED_BY_THE_KERNEL = -signal.SIGXFSZ
 

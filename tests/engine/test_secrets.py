@@ -16,6 +16,8 @@ from ml_platform.errors import SpecError
 from ml_platform.store.location import home
 from ml_platform.store.records import read_run
 
+pytestmark = pytest.mark.slow
+
 CANARY = "canary-5f0c2a91d7"
 
 

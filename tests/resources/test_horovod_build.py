@@ -280,6 +280,7 @@ def test_a_build_that_was_killed_is_swept_away(own_cache: Path) -> None:
     assert not list(own_cache.iterdir())
 
 
+@pytest.mark.horovod
 def test_an_installed_build_is_kept_without_looking_at_the_compiler(tmp_path: Path) -> None:
     """The command is part of every set-up; with Horovod in place it only reads."""
     if metadata.version("horovod").partition("+")[2] != present_recipe().local_version:
