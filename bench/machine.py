@@ -10,10 +10,7 @@ from pathlib import Path
 
 import psutil
 
-THREADS = {
-    name: "1"
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-}
+THREADS = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 """The same cap for every side: nothing here is about arithmetic."""
 FOREIGN_LIMIT = 0.05
 

@@ -31,7 +31,7 @@ class Server:
         self._sent[flow_run] = task_runs
 
     def drain(self) -> None:
-        """Wait for the end of every task run that was started: an undrained server measures the block before."""
+        """Wait for the end of every task run: an undrained server measures the block before."""
         deadline = time.monotonic() + DRAIN_S
         for flow_run, wanted in list(self._sent.items()):
             while (found := self._recorded(flow_run)) < wanted:

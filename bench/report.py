@@ -33,7 +33,12 @@ class Row:
     date: str = ""
 
     @property
-    def met(self) -> bool | None:
+    INTRODUCTION = """\
+Written by `make bench`. A ratio is our time over the peer's, lower is better; in brackets the 95 % interval.
+*Discarded* pairs saw more than 5 % foreign load; a row marked *disturbed* had too few others."""
+
+
+def met(self) -> bool | None:
         """None without a target. Missed only when the whole interval is on the wrong side."""
         return None if self.target is None else self.low <= self.target
 
@@ -73,8 +78,7 @@ def table(rows: Iterable[Row], facts: Mapping[str, str]) -> str:
     head = [
         "# Results",
         "",
-        "Written by `make bench`. A ratio is our time over the peer's, lower is better; in brackets the 95 % "
-        "interval. *Discarded* pairs saw more than 5 % foreign load; a row marked *disturbed* had too few others.",
+        INTRODUCTION,
         "",
         *(f"- {name}: {value}" for name, value in facts.items()),
         "",

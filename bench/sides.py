@@ -99,7 +99,7 @@ def _own_folders(folder: Path) -> dict[str, str]:
 
 
 def measured(work: Callable[[], float | None]) -> Block:
-    """A block of work with the foreign load meanwhile. It may say itself how long the part that counts took."""
+    """A block of work with the foreign load meanwhile. It may say how long the part that counts took."""
     load = ForeignLoad()
     began = time.perf_counter()
     seconds = work()

@@ -69,6 +69,7 @@ class World:
         self.accepted = accepted or {}
         self._stamps: dict[str, str | None] = {}
         self._codes: dict[str, str] = {}
+        self._kept: dict[str, Code | None] = {}
 
     def stamp(self, uri: str) -> str | None:
         """Evidence of what lies at a URI; asked once per world."""
@@ -87,6 +88,13 @@ class World:
             except StoreError:
                 return ""
         return self._codes[code.digest]
+
+    def kept_code(self, digest: str) -> Code | None:
+        """What a task reached when it last ran; None when that is not kept any more."""
+        if digest not in self._kept:
+            content = self.results.get_code(digest) if digest else None
+            self._kept[digest] = Code.model_validate(content) if content else None
+        return self._kept[digest]
 
     def fresh(self) -> World:
         """The same views, with nothing remembered of what lies where."""
@@ -221,8 +229,7 @@ class _Question:
 
     def _code_changes(self) -> list[str]:
         now = task_code(self.node.task.function)
-        kept = self.world.results.get_code(self.history.code) if self.history else None
-        before = Code.model_validate(kept) if kept else None
+        before = self.world.kept_code(self.history.code) if self.history else None
         return [explain(before, now)] if before is not None and before.digest != now.digest else []
 
     def _say(self, verdict: Verdict, reason: str, result: Result | None = None) -> Decision:

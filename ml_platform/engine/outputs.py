@@ -86,6 +86,8 @@ def to_json(value: Any, type_: Any) -> Any:
     Raises:
         NoIdentityError: It does not come back as what it was, so it cannot be stored.
     """
+    if value is None or type(value) in (bool, int, str):
+        return value
     try:
         content = adapter(type_).dump_python(value, mode="json")
         back = adapter(type_).validate_json(_JSON.dump_json(content), strict=True)

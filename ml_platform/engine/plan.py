@@ -170,6 +170,9 @@ class _Planner:
         except PlatformError as error:
             self.faults.append(error)
             decision = ruled(node, "blocked", error.what)
+        if node.over is not None and decision.verdict == "run":
+            reason = f"{decision.reason}; for each item of a list that is not known yet"
+            decision = decision.model_copy(update={"verdict": "maybe", "reason": reason})
         self._decisions[node.name] = decision
         if decision.result is not None:
             self.outputs[node.name] = Output(result=decision.result, type_=node.task.output_type)

@@ -8,9 +8,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any
 from uuid import UUID
 
@@ -79,6 +80,7 @@ class Execution:
         self._ready: deque[Node] = deque(node for node in graph.nodes if not node.parents)
         self._admitted: deque[tuple[Node, Decision]] = deque()
         self._running: dict[Future[Output], Node] = {}
+        self._ended: SimpleQueue[Future[Output]] = SimpleQueue()
         self._threads: dict[str, int] = {}
         self._failure: BaseException | None = None
         self._uses = {
@@ -152,8 +154,8 @@ class Execution:
         members = node.expanded(len(items))
         self._members[node.name] = [member.name for member in members]
         if not members:
-            self._tell(node.name, "done")
-            self._complete(node, Output([]), ())
+            self._tell(node.name, "skipped", message="its list is empty")
+            self._complete(node, Output([]), (), "skipped")
         for member in members:
             self._owner[member.name] = node
             self._ready.append(member)
@@ -164,18 +166,31 @@ class Execution:
             if self._failure is not None and self.engine.on_failure == "stop":
                 self._skip(node, "another task failed")
             elif self.leases.budget.try_admit(self._needs(node)):
-                self._running[pool.submit(copy_context().run, self._run_node, node, decision)] = node
+                future = self._start(pool, node, decision, alone=not self._admitted and not self._running)
+                self._running[future] = node
+                future.add_done_callback(self._ended.put)
             else:
                 self._admitted.append((node, decision))
         if self._admitted and not self._running:
             names = ", ".join(node.name for node, _ in self._admitted)
             raise GraphError(f"no task of {self.graph.name} can start", got=names)
 
+    def _start(
+        self, pool: ThreadPoolExecutor, node: Node, decision: Decision, *, alone: bool
+    ) -> Future[Output]:
+        """Run a node in a thread; a small one with nothing beside it, here: a thread costs as much."""
+        if not alone or node.resources or node.task.isasync or node.task.timeout_seconds:
+            return pool.submit(copy_context().run, self._run_node, node, decision)
+        future: Future[Output] = Future()
+        try:
+            future.set_result(copy_context().run(self._run_node, node, decision))
+        except Exception as error:  # noqa: BLE001  (as a thread would keep it)
+            future.set_exception(error)
+        return future
+
     def _collect(self) -> None:
-        if not self._running:
-            return
-        ended, _ = wait(self._running, return_when=FIRST_COMPLETED)
-        for future in ended:
+        while self._running:
+            future = self._ended.get()
             node = self._running.pop(future)
             self.leases.budget.release(self._needs(node))
             error = future.exception()
@@ -186,6 +201,8 @@ class Execution:
                 self._give_up_after(node.name)
             else:
                 raise error
+            if self._ready or self._ended.empty():
+                return
 
     def _let_go(self, node: Node) -> None:
         """A node ended: close what no coming one uses."""
@@ -207,8 +224,9 @@ class Execution:
         if owner is not None and all(name in self.outputs for name in self._members[owner.name]):
             names = self._members[owner.name]
             ids = tuple(run_id for name in names for run_id in self._ids[name])
-            self._tell(owner.name, "done")
-            self._complete(owner, ListOutput([self.outputs[name] for name in names]), ids)
+            state = "cached" if all(self.states[name] == "cached" for name in names) else "done"
+            self._tell(owner.name, state)
+            self._complete(owner, ListOutput([self.outputs[name] for name in names]), ids, state)
 
     def _reuse(self, node: Node, decision: Decision) -> None:
         output = self._known.get(node.name) or Output(result=decision.result, type_=node.task.output_type)
@@ -250,8 +268,9 @@ class Execution:
         self.states[name] = "failed"
         if name in self._owner:
             name = self._owner[name].name
+        after = self.graph.downstream(name)
         for node in self.graph.nodes:
-            if node.name in self.graph.downstream(name) and node.name not in self.states:
+            if node.name in after and node.name not in self.states:
                 self.states[node.name] = "skipped"
                 self._let_go(node)
                 self.record.node(node.name, state="skipped", reason=f"{name} failed", task=node.function)

@@ -57,6 +57,8 @@ class Budget:
     def try_admit(self, needs: Iterable[Need]) -> bool:
         """Take all of it, or nothing."""
         asked = list(needs)
+        if not asked:
+            return True
         with self._changed:
             if any(need.exclusive and self._users[need] for need in asked):
                 return False

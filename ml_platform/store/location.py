@@ -22,7 +22,8 @@ def home() -> Path:
     """
     folder = Path(os.environ.get("ML_PLATFORM_HOME") or ".ml-platform").expanduser().absolute()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
             f"the platform's folder {folder} cannot be made",

@@ -7,6 +7,7 @@ the storage can promise it without waiting for a disk; whoever reads checks what
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
@@ -92,7 +93,7 @@ class LocalObjects:
         """As promised; without fsync, so that after a power cut the object may be torn."""
         path = f"{self._root}/{key}"
         folder = path.rpartition("/")[0]
-        temporary = f"{self._root}/{BUILDING}{builder()}-{os.urandom(8).hex()}"
+        temporary = f"{self._root}/{BUILDING}{builder()}-{next(_written)}"
         handle = _create(temporary, self._root)
         try:
             _write_whole(handle, content)
@@ -131,6 +132,10 @@ class LocalObjects:
         # Another writer may be at work there: then the folder is not empty, or it makes it anew.
         with contextlib.suppress(OSError):
             os.rmdir(path.rpartition("/")[0])  # noqa: PTH106
+
+
+_written = itertools.count()
+"""A builder is one process, and this is its own count: together they name a file that nobody else writes."""
 
 
 def _create(path: str, folder: str) -> int:

@@ -12,7 +12,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter
 
@@ -32,6 +32,7 @@ class RunRecord:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._nodes: IO[bytes] | None = None
 
     def begin(self, **facts: Any) -> None:
         """Say what is going to run."""
@@ -42,16 +43,19 @@ class RunRecord:
         """Append what became of one node. A line that a crash cuts short is left out when read."""
         line = _ANY.dump_json({"node": name, **facts}, fallback=repr) + b"\n"
         with self._lock:
-            self._make_folder()
             try:
-                with (self.folder / NODES).open("ab", buffering=0) as file:
-                    file.write(line)
+                if self._nodes is None:
+                    self._make_folder()
+                    self._nodes = (self.folder / NODES).open("ab", buffering=0)
+                self._nodes.write(line)
             except OSError as error:
                 raise _unwritable(self.folder / NODES, error) from error
 
     def finish(self, **facts: Any) -> Path:
         """Fold the nodes and these facts into run.json. Returns its path."""
         self._make_folder()
+        if self._nodes is not None:
+            self._nodes.close()
         nodes = {node["node"]: node for node in _nodes(self.folder)}
         return self._write_run({**facts, "nodes": list(nodes.values())})
 

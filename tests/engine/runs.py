@@ -44,7 +44,8 @@ class Ran:
     @property
     def executed(self) -> set[str]:
         """Nodes whose task ran to its end."""
-        return {node for node, state in self.states.items() if state == "done"}
+        began = {event.node for event in self.events if event.state == "running"}
+        return {node for node, state in self.states.items() if state == "done" and node in began}
 
     @property
     def messages(self) -> dict[str, str]:

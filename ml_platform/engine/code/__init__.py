@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from ml_platform.engine.code.origin import versions
@@ -36,7 +37,7 @@ class Code(Spec):
     uncacheable: tuple[str, ...] = ()
     """What cannot be hashed, with path and type. Empty: results can be kept."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256, 64 hexadecimal digits. Modules do not enter it: a moved function is the same function."""
         packages = (f"{name} {version}" for name, version in sorted(self.packages.items()))
