@@ -11,6 +11,11 @@ from typing import Any
 from bench.pairing import Interval
 
 
+INTRODUCTION = """\
+Written by `make bench`. A ratio is our time over the peer's, lower is better; in brackets the 95 % interval.
+*Discarded* pairs saw more than 5 % foreign load; a row marked *disturbed* had too few others."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One comparison. `ratio` is in `unit`: × is our time over the peer's, lower is better."""
@@ -33,12 +38,7 @@ class Row:
     date: str = ""
 
     @property
-    INTRODUCTION = """\
-Written by `make bench`. A ratio is our time over the peer's, lower is better; in brackets the 95 % interval.
-*Discarded* pairs saw more than 5 % foreign load; a row marked *disturbed* had too few others."""
-
-
-def met(self) -> bool | None:
+    def met(self) -> bool | None:
         """None without a target. Missed only when the whole interval is on the wrong side."""
         return None if self.target is None else self.low <= self.target
 
