@@ -10,7 +10,6 @@ from typing import Any
 
 from bench.pairing import Interval
 
-
 INTRODUCTION = """\
 Written by `make bench`. A ratio is our time over the peer's, lower is better; in brackets the 95 % interval.
 *Discarded* pairs saw more than 5 % foreign load; a row marked *disturbed* had too few others."""
