@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,25 @@ def grown(work: Callable[[], Any]) -> tuple[float, int, Any]:
     before = _memory("VmRSS")
     seconds, result = timed(work)
     return seconds, max(0, _memory("VmHWM") - before), result
+
+
+def answered(
+    work: Callable[[], Any], value: Callable[[Any], Any], executed: Callable[[], int]
+) -> dict[str, Any]:
+    """What a driver says of a piece of work; `value` reads the result, outside of the time."""
+    seconds, larger, result = grown(work)
+    return {"seconds": seconds, "grown": larger, "value": value(result), "executed": executed()}
+
+
+def counted(function: Callable[..., Any], into: list[str]) -> Callable[..., Any]:
+    """The function, noting each time that it ran."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        into.append(function.__name__)
+        return function(*args, **kwargs)
+
+    return run
 
 
 def _memory(name: str) -> int:

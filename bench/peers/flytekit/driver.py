@@ -15,34 +15,20 @@ logging.disable(logging.INFO)
 executed: list[str] = []
 
 
-def variant(function: Any) -> Any:
+def variant(function: Any, **options: Any) -> Any:
     def called(*given: Any, **more: Any) -> Any:
         """Flytekit takes keywords alone."""
         return made(**dict(zip(made.python_interface.inputs, given, strict=False)), **more)
 
-    made = task(function)
+    made = task(function, **options)
     return called
 
 
 CALLS = [variant(body) for body in (exchange.one, exchange.add, exchange.join, exchange.total)]
-
-
-@task(cache=True, cache_version="1")
-def text(at: int, size: int, edit: int) -> str:
-    executed.append("text")
-    return exchange.text(at, size, edit)
-
-
-@task(cache=True, cache_version="1")
-def turned(text: str) -> str:
-    executed.append("turned")
-    return exchange.turned(text)
-
-
-@task(cache=True, cache_version="1")
-def length(texts: list[str]) -> int:
-    executed.append("length")
-    return exchange.length(texts)
+KEPT = [
+    variant(exchange.counted(body, executed), cache=True, cache_version="1")
+    for body in (exchange.text, exchange.turned, exchange.length)
+]
 
 
 @task
@@ -56,10 +42,7 @@ def workflow_of(what: str, nodes: int, shape: str, size: int, edited: int | None
         return exchange.walk(exchange.graph(shape, nodes), *CALLS)
 
     def texts() -> int:
-        first = lambda at, size, edit: text(at=at, size=size, edit=edit)  # noqa: E731
-        return exchange.texts(
-            nodes, size, edited, first, lambda given: turned(text=given), lambda ends: length(texts=ends)
-        )
+        return exchange.texts(nodes, size, edited, *KEPT)
 
     def hand_over(table: pd.DataFrame) -> pd.DataFrame:
         for _ in range(nodes):
@@ -77,9 +60,8 @@ def answer(
     executed.clear()
     made = workflow_of(what, nodes, shape, size, edited)
     given = {"table": exchange.frame(size)} if what == "hand_over" else {}
-    seconds, grown, value = exchange.grown(lambda: made(**given))
-    value = len(value) if what == "hand_over" else value
-    return {"seconds": seconds, "grown": grown, "value": value, "executed": len(executed)}
+    read = len if what == "hand_over" else lambda value: value
+    return exchange.answered(lambda: made(**given), read, lambda: len(executed))
 
 
 exchange.serve(answer)

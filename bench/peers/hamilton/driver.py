@@ -1,8 +1,5 @@
-"""Hamilton, as its documentation says: "Driver" for plain runs, "Caching" for those that keep results.
-
-The module is made from a table of the graph ("Ad hoc modules"); many inputs of one function stand in
-`inject(group(…))` ("Function modifiers").
-"""
+"""Hamilton, as its documentation says: "Driver", "Caching" where results are kept, "Ad hoc modules" for one
+made from a table of the graph, "Function modifiers" for `inject(group(…))` of many inputs."""
 
 from __future__ import annotations
 
@@ -47,12 +44,10 @@ def graph(shape: str, nodes: int) -> Any:
 def texts(nodes: int, size: int, folder: str) -> Any:
     made = []
     for at, parents in enumerate(exchange.graph("chains", nodes)):
-        if not parents:
-            made.append(function(at, [f"edit{at}"], f"exchange.text({at}, {size}, {{}})", "int", "str"))
-        elif len(parents) == 1:
-            made.append(function(at, names(parents), "exchange.turned({})", "str", "str"))
-        else:
-            made.append(function(at, names(parents), "exchange.length({})", "str", "int"))
+        given = names(parents) or [f"edit{at}"]
+        first = (f"exchange.text({at}, {size}, {{}})", "int", "str")
+        kinds = first, ("exchange.turned({})", "str", "str"), ("exchange.length({})", "str", "int")
+        made.append(function(at, given, *kinds[min(len(parents), 2)]))
     return module(made).with_cache(path=folder).build()
 
 
@@ -61,27 +56,23 @@ def hand_over(nodes: int) -> Any:
     return module(hops).build()
 
 
-def answer(
-    what: str, nodes: int, shape: str = "chains", size: int = 0, edited: int | None = None, folder: str = ""
-) -> dict[str, Any]:
+def answer(what: str, nodes: int, shape: str = "chains", size: int = 0, **more: Any) -> dict[str, Any]:
     executed.clear()
     given: dict[str, Any] = {}
     wanted = [f"n{at}" for at in exchange.sinks(exchange.graph(shape, nodes))]
     if what == "hand_over":
         made, given, wanted = hand_over(nodes), {"n0": exchange.frame(size)}, [f"n{nodes}"]
     elif what == "texts":
-        made, given = (
-            texts(nodes, size, folder),
-            {f"edit{at}": int(at == edited) for at in range(exchange.CHAINS)},
-        )
+        made = texts(nodes, size, more["folder"])
+        given = {f"edit{at}": int(at == more["edited"]) for at in range(exchange.CHAINS)}
     else:
         made = graph(shape, nodes)
-    seconds, grown, found = exchange.grown(lambda: made.execute(wanted, inputs=given))
-    values = [found[name] for name in wanted]
-    value = {"graph": values, "texts": values[0], "hand_over": len(values[0]) if what == "hand_over" else 0}[
-        what
-    ]
-    return {"seconds": seconds, "grown": grown, "value": value, "executed": len(executed)}
+
+    def value(found: dict[str, Any]) -> Any:
+        values = [found[name] for name in wanted]
+        return len(values[0]) if what == "hand_over" else values if what == "graph" else values[0]
+
+    return exchange.answered(lambda: made.execute(wanted, inputs=given), value, lambda: len(executed))
 
 
 exchange.serve(answer)

@@ -24,12 +24,11 @@ def counted(function: Any, at: int, *given: Any) -> Any:
     return function(*given)
 
 
-def variadic_total(*xs: int) -> int:
-    return sum(xs)
+def variadic(function: Any) -> Any:
+    return lambda *given: function(list(given))
 
 
-def variadic_length(*texts: str) -> int:
-    return exchange.length(list(texts))
+BODIES = (exchange.one, exchange.add, exchange.join, variadic(exchange.total))
 
 
 def pipeline(parents: list[list[int]], bodies: list[Any]) -> Pipeline:
@@ -41,18 +40,13 @@ def pipeline(parents: list[list[int]], bodies: list[Any]) -> Pipeline:
     )
 
 
-def in_memory(names: list[str]) -> DataCatalog:
-    return DataCatalog({name: MemoryDataset(copy_mode="assign") for name in names})
-
-
 def answer(what: str, nodes: int, shape: str = "chains", size: int = 0, **more: Any) -> dict[str, Any]:
     executed.clear()
     options = {}
     if what == "hand_over":
-        made = Pipeline(
-            [node(lambda table: table, f"n{at}", f"n{at + 1}", name=f"n{at}") for at in range(nodes)]
-        )
-        catalog = in_memory([f"n{at}" for at in range(nodes + 1)])
+        hops = [node(lambda table: table, f"n{at}", f"n{at + 1}", name=f"n{at}") for at in range(nodes)]
+        made = Pipeline(hops)
+        catalog = DataCatalog({f"n{at}": MemoryDataset(copy_mode="assign") for at in range(nodes + 1)})
         catalog["n0"] = MemoryDataset(exchange.frame(size), copy_mode="assign")
         wanted = [nodes]
     else:
@@ -60,23 +54,23 @@ def answer(what: str, nodes: int, shape: str = "chains", size: int = 0, **more: 
         wanted = exchange.sinks(parents)
         names = [f"n{at}" for at in range(nodes)]
         if what == "graph":
-            bodies = [
-                (exchange.one, exchange.add, exchange.join, variadic_total)[min(len(p), 3)] for p in parents
-            ]
-            catalog = in_memory(names)
+            bodies = [BODIES[min(len(p), 3)] for p in parents]
+            catalog = DataCatalog({name: MemoryDataset(copy_mode="assign") for name in names})
         else:
-            firsts = [
-                partial(exchange.text, at, size, int(at == more["edited"])) for at in range(exchange.CHAINS)
-            ]
-            bodies = [*firsts, *[exchange.turned] * (nodes - 1 - exchange.CHAINS), variadic_length]
+            edits = [int(at == more["edited"]) for at in range(exchange.CHAINS)]
+            firsts = [partial(exchange.text, at, size, edit) for at, edit in enumerate(edits)]
+            bodies = [*firsts, *[exchange.turned] * (nodes - 1 - exchange.CHAINS), variadic(exchange.length)]
             kept = {name: PickleDataset(filepath=str(Path(more["folder"], name))) for name in names}
             catalog, options = DataCatalog(kept), {"only_missing_outputs": True}
         made = pipeline(parents, bodies)
-    seconds, grown, _ = exchange.grown(lambda: SequentialRunner().run(made, catalog, **options))
-    values = [catalog.load(f"n{at}") for at in wanted]
-    value = values if what == "graph" else values[0]
-    value = len(value) if what == "hand_over" else value
-    return {"seconds": seconds, "grown": grown, "value": value, "executed": len(executed)}
+
+    def value(_: Any) -> Any:
+        values = [catalog.load(f"n{at}") for at in wanted]
+        return len(values[0]) if what == "hand_over" else values if what == "graph" else values[0]
+
+    return exchange.answered(
+        lambda: SequentialRunner().run(made, catalog, **options), value, lambda: len(executed)
+    )
 
 
 exchange.serve(answer)

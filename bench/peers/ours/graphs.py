@@ -45,7 +45,7 @@ def count(files: list[File]) -> int:
 
 
 @task
-def hop(table: Dataset) -> Dataset:
+def hop(table: Dataset, at: int) -> Dataset:
     return table
 
 
@@ -67,9 +67,9 @@ def files(nodes: int, size: int, edited: int | None, folder: str) -> Any:
 
 @dag
 def table_hops(table: Dataset, nodes: int) -> Any:
-    handed = hop(table)
-    for _ in range(nodes - 1):
-        handed = hop(handed)
+    handed = hop(table, 0)
+    for at in range(1, nodes):
+        handed = hop(handed, at)
     return handed
 
 

@@ -1,9 +1,6 @@
-"""Plain Prefect, as its documentation says.
-
-Calls and `.submit`: "How to write and run tasks". Caching: "How to cache workflow step outputs", with the
-policy it names for unchanged inputs and code; the default policy holds the run id and would run again.
-A task that shares nothing is told so by NO_CACHE, which spares Prefect the hashing of its inputs.
-"""
+"""Plain Prefect, as its documentation says: "How to write and run tasks" for calls and `.submit`, and "How to
+cache workflow step outputs" for the policy of unchanged inputs and code (the default one holds the run id). A
+task that keeps nothing has NO_CACHE, which spares Prefect the hashing of its inputs."""
 
 from __future__ import annotations
 
@@ -25,26 +22,14 @@ SUBMITTED = [task.submit for task in CALLED]
 KEPT: dict[str, Any] = {"cache_policy": INPUTS + TASK_SOURCE, "persist_result": True}
 
 
-@prefect.task(**KEPT)
-def text(at: int, size: int, edit: int) -> str:
-    executed.append("text")
-    return exchange.text(at, size, edit)
+TEXTS = [
+    prefect.task(exchange.counted(body, executed), **KEPT)
+    for body in (exchange.text, exchange.turned, exchange.length)
+]
 
 
 @prefect.task(**KEPT)
-def turned(text: str) -> str:
-    executed.append("turned")
-    return exchange.turned(text)
-
-
-@prefect.task(**KEPT)
-def length(texts: list[str]) -> int:
-    executed.append("length")
-    return exchange.length(texts)
-
-
-@prefect.task(**KEPT)
-def hop(table: Any) -> Any:
+def hop(table: Any, at: int) -> Any:
     return table
 
 
@@ -54,13 +39,13 @@ def graph(shape: str, nodes: int, submit: bool = False) -> Any:
 
 
 def texts(nodes: int, size: int, edited: int | None = None) -> Any:
-    return exchange.texts(nodes, size, edited, text, turned, length)
+    return exchange.texts(nodes, size, edited, *TEXTS)
 
 
 def hand_over(size: int, nodes: int) -> Any:
     table = TABLES[size]
-    for _ in range(nodes):
-        table = hop(table)
+    for at in range(nodes):
+        table = hop(table, at)
     return len(table)
 
 
