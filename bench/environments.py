@@ -43,6 +43,6 @@ def _build(folder: Path, requirements: Path) -> None:
     print(f"building {folder.name}", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-    install = [UV, "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode"]
+    install: list[str | Path] = [UV, "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode"]
     subprocess.run([*install, "--python", folder / "bin" / "python", "-r", requirements], check=True)
     (folder / "ready").touch()

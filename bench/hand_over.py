@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from bench.context import Context, compared, say
 from bench.pairing import Block, Interval, difference
@@ -48,7 +49,7 @@ def _ours(context: Context, driver: Driver, size: int) -> Block:
 def _against(context: Context, peer: str, size: int) -> Row:
     """One peer after another, each with a smaller table: some take minutes for a large one."""
     with context.driver("ours") as ours, context.driver(peer) as theirs:
-        asked = {"what": "hand_over", "nodes": NODES, "size": size}
+        asked: dict[str, Any] = {"what": "hand_over", "nodes": NODES, "size": size}
         sides: dict[str, Callable[[], Block]] = {
             "ours": partial(_ours, context, ours, size),
             peer: partial(context.block, theirs, {}, **asked),

@@ -53,7 +53,10 @@ def _sides(context: Context, drivers: dict[str, Any], shape: str) -> dict[str, C
             wanted["executed"], more["home"] = nodes, context.home()
         return context.block(drivers[name], wanted, what="graph", shape=shape, nodes=nodes, **more)
 
-    found = {"ours": partial(side, "ours"), **{said: partial(side, name) for name, said in PEERS.items()}}
+    found: dict[str, Callable[[int], Block]] = {
+        "ours": partial(side, "ours"),
+        **{said: partial(side, name) for name, said in PEERS.items()},
+    }
     if shape == "fan":
         found[SUBMIT] = partial(side, "prefect", submit=True)
     return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from bench.context import Context, compared, counts, say
 from bench.machine import FOREIGN_LIMIT
@@ -65,9 +66,10 @@ def _plan(context: Context, driver: Driver, shape: str, stored: bool) -> Iterato
     """Sizes in turn, so that a disturbance meets all of them."""
     case = f"plan of {shape}, {'all cached' if stored else 'never run'}"
     say(f"B14: {case}")
-    wanted, sides = "cached" if stored else "value", {}
+    wanted = "cached" if stored else "value"
+    sides: dict[str, Callable[[], Block]] = {}
     for nodes in SIZES:
-        about = {"shape": shape, "nodes": nodes, "home": context.home()}
+        about: dict[str, Any] = {"shape": shape, "nodes": nodes, "home": context.home()}
         if stored:
             driver.ask(what="fill", **about)
         sides[str(nodes)] = partial(context.block, driver, {wanted: nodes}, what="plan", **about)
@@ -76,8 +78,8 @@ def _plan(context: Context, driver: Driver, shape: str, stored: bool) -> Iterato
     pairs = clean(largest, limit=FOREIGN_LIMIT)
     per_node = interval([1e3 * block.seconds / SIZES[-1] for block, _ in pairs.kept])
     same = {"limit": "reading the graph once", **counts(pairs)}
-    about = f"{SIZES[-1]} nodes"
-    yield row("B14", case, about, context.size, per_node, unit="ms a node", target=PLAN_MS, **same)
+    at_most = f"{SIZES[-1]} nodes"
+    yield row("B14", case, at_most, context.size, per_node, unit="ms a node", target=PLAN_MS, **same)
     grown = growth(SIZES, [[block.seconds for block in blocks[str(nodes)]] for nodes in SIZES])
-    about = f"{SIZES[0]} to {SIZES[-1]} nodes"
-    yield row("B14", case, about, context.size, grown, unit="exponent", target=EXPONENT, **same)
+    growing = f"{SIZES[0]} to {SIZES[-1]} nodes"
+    yield row("B14", case, growing, context.size, grown, unit="exponent", target=EXPONENT, **same)

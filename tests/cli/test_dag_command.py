@@ -142,6 +142,7 @@ def test_a_run_as_a_person_types_it(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_plan_run_and_resume_as_a_person_types_them(folder: Path) -> None:
     """What is stored is not run again; why something runs is said before it does; runs are told apart."""
     assert _run(folder, "--n", "7").returncode == 0
