@@ -39,7 +39,7 @@ def measure(
     """Score a labelled part and measure the predictions.
 
     The lines (some 40 bytes a row) are gathered in this process, sorted by row key, and kept in one Parquet
-    file under `home()`; the same model on the same rows gives the same file.
+    file of their own under `home()`; the same model on the same rows gives the same lines.
 
     Raises:
         DataError: The part lacks columns that the model reads, or has no rows.
