@@ -26,6 +26,7 @@ from ml_platform.errors import InfrastructureError, ResourceStartError, UsageErr
 from ml_platform.specs.base import Spec
 from ml_platform.store.atomic import write_atomically
 from ml_platform.store.location import home
+from ml_platform.store.prefect_database import database_url, prepare_database
 
 WORK_POOL = "ml-process"
 HOST = "127.0.0.1"
@@ -123,6 +124,7 @@ def _start_all(prefect_port: int, mlflow_port: int, say: Say) -> Services:
     prefect_url, mlflow_url = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
     api = f"{prefect_url}/api"
     say(f"starting a Prefect server on {prefect_url} and an MLflow server on {mlflow_url}")
+    prepare_database()
     prefect = _spawn("prefect", _prefect_command(prefect_port), _prefect_environment(api))
     mlflow = _spawn("mlflow", _mlflow_command(mlflow_port), MLFLOW_SETTINGS)
     _wait_until("prefect", prefect, lambda: responds(f"{api}/health"))
@@ -159,7 +161,7 @@ def _prefect_command(port: int) -> list[str]:
 def _prefect_environment(api: str) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(home() / "prefect"),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home() / 'prefect.db'}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url(),
         # Its task logs tracebacks about a locked SQLite file, and tells a stranger about this machine.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # The pages ask port 4200 unless they are told.

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings
 from ml_platform.engine.prefect_door import flow_runs_of_this_process, wait_until_recorded
 from ml_platform.errors import InfrastructureError
 from ml_platform.store.location import home
+from ml_platform.store.prefect_database import database_url, keep_blank, prepare_database
 
 RECORDING_S = 120
 RECORDING_AFTER_A_FAILURE_S = 15
@@ -29,11 +30,6 @@ RECORDING_AFTER_A_FAILURE_S = 15
 def configured_api() -> str | None:
     """URL that the environment or the active Prefect profile names."""
     return get_current_settings().api.url
-
-
-def database_url() -> str:
-    """SQLite file that embedded Prefect servers share."""
-    return f"sqlite+aiosqlite:///{home() / 'prefect.db'}"
 
 
 @contextmanager
@@ -73,6 +69,7 @@ class TemporaryServer:
         self._timeout_s = timeout_s
         self._port = _free_port()
         self._log = home() / "prefect-server.log"
+        prepare_database()
         # The server dies with the thread that started it (PDEATHSIG), so that thread is kept.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefect-server")
         self._process = self._thread.submit(self._start).result()
@@ -110,6 +107,7 @@ class TemporaryServer:
         deadline = time.monotonic() + self._timeout_s
         while time.monotonic() < deadline and self._process.poll() is None:
             if _answers(f"http://127.0.0.1:{self._port}/api/health"):
+                keep_blank()
                 return f"http://127.0.0.1:{self._port}/api"
             time.sleep(0.1)
         raise InfrastructureError(
