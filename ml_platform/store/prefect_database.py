@@ -2,7 +2,8 @@
 
 Prefect makes its tables by a hundred migrations: 12 s of a processor, and the same file each time. So the
 first one is kept in the user's cache (`$XDG_CACHE_HOME` or ~/.cache, folder ml-platform/prefect) under
-Prefect's version, before anything of a run is in it, and other homes begin with a copy. Where that fails, only time is lost.
+Prefect's version, before anything of a run is in it, and other homes begin with a copy. Where that fails,
+only time is lost.
 """
 
 from __future__ import annotations
