@@ -10,6 +10,8 @@ ARGS ?=
 
 export PYTHON
 BIN := .venv/bin
+# Files go to two workers in the order of tests/conftest.py, not by their number of tests.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 FAST := not spark and not horovod and not slow and not browser and not gpu
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -28,10 +30,10 @@ retrain: setup ## Set up, then run the main job (ARGS="--help" lists its options
 	@$(BIN)/python -m flows.retrain $(ARGS)
 
 test: setup ## Set up, then run all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(TWO) $(ARGS)
 
 test-fast: packages ## Run the tests that need neither Java nor TensorFlow
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(FAST)" $(ARGS)
+	@$(BIN)/python -m pytest $(TWO) -m "$(FAST)" $(ARGS)
 
 check: packages ## Lint, format, types and import directions
 	@$(BIN)/ruff check .

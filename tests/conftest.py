@@ -1,14 +1,18 @@
-"""What every test has: a platform folder of its own, and one Spark application for all that ask."""
+"""What every test has: a folder of its own, and one Spark session and one Prefect server for all that ask."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+HEAVY = ("horovod", "spark", "slow")
+"""Markers of long files, the longest first."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +37,27 @@ def spark() -> Iterator[SparkSession]:
         yield session
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """URL of a Prefect server's API."""
+    from ml_platform.engine.server import TemporaryServer
+
+    running = TemporaryServer()
+    try:
+        yield running.url()
+    finally:
+        running.stop()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole flows first: with two workers, nothing long is left for the end."""
-    items.sort(key=lambda item: "/scenarios/" not in str(item.path))
+    """Files by what they start: with two workers, nothing long is left for the end."""
+    weights: dict[Path, int] = {}
+    for item in items:
+        weights[item.path] = max(weights.get(item.path, 0), _weight(item))
+    items.sort(key=lambda item: -weights[item.path])
+
+
+def _weight(item: pytest.Item) -> int:
+    if item.path.parent.name == "scenarios":
+        return len(HEAVY) + 1
+    return next((len(HEAVY) - at for at, mark in enumerate(HEAVY) if item.get_closest_marker(mark)), 0)

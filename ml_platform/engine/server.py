@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings
 
 from ml_platform.engine.prefect_door import flow_runs_of_this_process, wait_until_recorded
 from ml_platform.errors import InfrastructureError
+from ml_platform.resources.ports import free_port
 from ml_platform.store.location import home
 from ml_platform.store.prefect_database import database_url, keep_blank, prepare_database
 
@@ -67,7 +67,7 @@ class TemporaryServer:
 
     def __init__(self, *, timeout_s: float = 180) -> None:
         self._timeout_s = timeout_s
-        self._port = _free_port()
+        self._port = free_port()
         self._log = home() / "prefect-server.log"
         prepare_database()
         # The server dies with the thread that started it (PDEATHSIG), so that thread is kept.
@@ -131,13 +131,6 @@ class TemporaryServer:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _answers(url: str) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from ml_platform.cli.probes import get_json, responds
 from ml_platform.cli.services import MARK, Process, Services, services, start, stop
 from ml_platform.errors import InfrastructureError, ResourceStartError, UsageError
+from ml_platform.resources.ports import free_port
 from ml_platform.store.location import home
 
 
@@ -26,10 +27,7 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
+    return free_port(), free_port()
 
 
 def marked() -> list[str]:

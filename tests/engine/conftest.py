@@ -1,4 +1,4 @@
-"""A real Prefect server for the engine's tests, one for all of them."""
+"""Runs on a real Prefect server, one for all tests of the engine."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from ml_platform.engine.server import TemporaryServer
 from ml_platform.resources.leases import KINDS
 from tests.counters import CounterLease
 from tests.engine.runs import FlowRun, Runner
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    running = TemporaryServer()
-    try:
-        yield running.url()
-    finally:
-        running.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,23 +23,33 @@ ENDED_BY_US = 2
 ENDED_BY_THE_KERNEL = -signal.SIGXFSZ
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_ends_the_process(name: str, tmp_path: Path) -> None:
-    """Also when it suppresses every exception, BaseException included."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.engine.attacks", name, str(tmp_path)],
-        env={**os.environ, "ML_PLATFORM_HOME": str(tmp_path / "home")},
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[int, str]]]:
+    """A folder per attack, and of each how its process ended and what it said."""
+    folder = tmp_path_factory.mktemp("attacks")
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.engine.attacks", str(folder)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
-    assert ended.returncode in (ENDED_BY_US, ENDED_BY_THE_KERNEL), ended.stderr
-    assert not (tmp_path / "evidence").exists()
-    assert not (tmp_path / "survived").exists()
-    if ended.returncode == ENDED_BY_US:
-        assert "tried to run something" in ended.stderr
-        assert "move it into a task" in ended.stderr
+    ends = {name: (code, said) for name, code, said in map(json.loads, ran.stdout.splitlines())}
+    assert list(ends) == list(ATTACKS), ran.stderr
+    return folder, ends
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_ends_the_process(name: str, attacked: tuple[Path, dict[str, tuple[int, str]]]) -> None:
+    """Also when it suppresses every exception, BaseException included."""
+    folder, ends = attacked
+    code, said = ends[name]
+    assert code in (ENDED_BY_US, ENDED_BY_THE_KERNEL), said
+    assert not (folder / name / "evidence").exists()
+    assert not (folder / name / "survived").exists()
+    if code == ENDED_BY_US:
+        assert "tried to run something" in said
+        assert "move it into a task" in said
 
 
 def test_after_a_plan_everything_is_allowed_again(tmp_path: Path) -> None:

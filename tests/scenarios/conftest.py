@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
+AS_SHIPPED = {"ML_PLATFORM_PLACEMENTS": str(ROOT / "deployments" / "placements")}
+QUICK = {"ML_PLATFORM_PLACEMENTS": str(Path(__file__).parent / "placements")}
 
 
 @dataclass
@@ -37,9 +39,10 @@ class Project:
         self.home = folder / ".ml-platform"
 
     def run(self, module: str, *arguments: str, timeout: float = 600, **environment: str) -> Outcome:
-        """`python -m module arguments`, from the repository, with this folder's home."""
+        """`python -m module arguments`, from the repository, with this folder's home and a quick JVM."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-        env = {**inherited, "ML_PLATFORM_HOME": str(self.home), "PYTHONPATH": str(ROOT), **environment}
+        own = {"ML_PLATFORM_HOME": str(self.home), "PYTHONPATH": str(ROOT), **QUICK}
+        env = {**inherited, **own, **environment}
         command = [sys.executable, "-m", module, *arguments]
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
         return Outcome(done.returncode, done.stdout, done.stderr)

@@ -12,7 +12,10 @@ import pytest
 
 from flows.retrain import retrain
 from ml_platform.cli.dag_command import main
+from tests.engine.conftest import prefect_api
 from tests.scenarios.conftest import Project
+
+__all__ = ["prefect_api"]
 
 pytestmark = [pytest.mark.slow]
 
@@ -34,7 +37,7 @@ def _said_well(home: Path, out: str, err: str, said: str, *, kept: int = 0) -> N
 
 @pytest.fixture
 def refused(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    project: Project, prefect_api: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., None]:
     """The command in this process, which has the libraries loaded already: the same code, in a second."""
     monkeypatch.setenv("ML_PLATFORM_HOME", str(project.home))
@@ -108,8 +111,8 @@ def broken_mlflow() -> Iterator[str]:
     server.server_close()
 
 
-def test_an_mlflow_server_that_answers_500(project: Project, broken_mlflow: str) -> None:
-    _refused(project, 5, "500", MLFLOW_TRACKING_URI=broken_mlflow)
+def test_an_mlflow_server_that_answers_500(project: Project, broken_mlflow: str, server: str) -> None:
+    _refused(project, 5, "500", MLFLOW_TRACKING_URI=broken_mlflow, PREFECT_API_URL=server)
 
 
 @pytest.mark.spark

@@ -40,12 +40,14 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def trained(project: Project, tables: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def trained(
+    project: Project, tables: tuple[Path, Path], server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     destination = tmp_path_factory.mktemp("out") / "scored"
     options = ["--split.key-columns", "customer", "--features.drop", "customer", "--model", "churn"]
     outcome = project.run(
         "flows.retrain", "--source", str(tables[0]), "--label", "churned", "--predictions", str(destination),
-        *options, *SMALL, "--json",
+        *options, *SMALL, "--json", PREFECT_API_URL=server,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     return outcome.json
@@ -66,13 +68,12 @@ def test_rows_without_a_label_are_set_aside_and_counted(trained: Any) -> None:
 
 
 def test_an_unlabelled_table_is_scored_with_the_champion(
-    trained: Any, project: Project, tables: tuple[Path, Path], tmp_path: Path
+    trained: Any, project: Project, tables: tuple[Path, Path], server: str, tmp_path: Path
 ) -> None:
     """An unknown plan and an empty cell are no errors; every row gets the version that scored it."""
     arguments = ["--model", "models:/churn@champion", "--source", str(tables[1]), "--keys", "customer"]
-    outcome = project.run(
-        "flows.batch_inference", *arguments, "--predictions", str(tmp_path / "new scores"), "--json"
-    )
+    arguments += ["--predictions", str(tmp_path / "new scores"), "--json"]
+    outcome = project.run("flows.batch_inference", *arguments, PREFECT_API_URL=server)
     assert outcome.code == 0, outcome.err
     assert outcome.json["predictions"]["rows"] == 3
     scored = pq.read_table(tmp_path / "new scores").to_pylist()

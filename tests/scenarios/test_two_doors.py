@@ -9,12 +9,12 @@ import pytest
 
 from ml_platform import Spark, dag, task
 from ml_platform.resources.leases import close_process_leases
-from tests.engine.conftest import prefect_api, server
+from tests.engine.conftest import prefect_api
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["prefect_api", "server"]
+__all__ = ["prefect_api"]
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
 

@@ -21,6 +21,7 @@ import pytest
 
 from ml_platform.errors import TrackingError
 from ml_platform.inference.raw_model import load_raw_model
+from ml_platform.resources.ports import free_port
 from ml_platform.specs.references import Dataset
 from ml_platform.store.digests import digest
 from ml_platform.tracking import champion, check_tracking, fetch, find, how_to_open, promote, register
@@ -69,12 +70,6 @@ def answering(status: int, body: bytes = b"oops") -> Iterator[Answers]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_server_that_answers_500_is_found_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
