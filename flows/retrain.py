@@ -46,7 +46,9 @@ def retrain(
     state = fit_features(parts.train, features)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
-    network = train_keras(train, validation, state, parts, split, keras, job=Horovod(ranks=keras.ranks))
+    network = train_keras(
+        train, validation, state, parts, split, keras, job=Horovod(ranks=keras.ranks, max_restarts=1)
+    )
     trees = train_xgboost(train, validation, state, parts, split, xgboost)
 
     candidates = [measure_model(found, parts.validation, "validation") for found in (network, trees)]

@@ -11,6 +11,7 @@ PlatformError                what failed and where, wanted against got, evidence
     ├── TaskTimeoutError     a task took longer than its `timeout_seconds`
     ├── ResourceStartError   a resource did not start, or could never start here
     ├── RankError            a rank raised, died or fell silent
+    │   └── RankLostError       it died or fell silent: another gang may do better
     ├── DesyncError          ranks that must hold equal bytes do not
     ├── StoreError           the store refused a read or a write
     └── TrackingError        the MLflow server or database did not do what it was asked
@@ -115,6 +116,10 @@ class ResourceStartError(InfrastructureError):
 
 
 class RankError(InfrastructureError):
+    pass
+
+
+class RankLostError(RankError):
     pass
 
 

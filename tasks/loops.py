@@ -26,5 +26,6 @@ def fit_keras(rank: Rank, train: Dataset, validation: Dataset, spec: KerasSpec, 
         seed=spec.seed,
         shuffle=spec.shuffle,
         patience=spec.patience,
+        checkpoint_every_epochs=1,
     )
     return rank.fitted(model, history)

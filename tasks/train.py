@@ -43,7 +43,7 @@ def train_keras(
     parts: Parts,
     split: SplitSpec,
     spec: KerasSpec,
-    job: HorovodJob = Horovod(),
+    job: HorovodJob = Horovod(max_restarts=1),
     run: TrackingRun = Tracking(nested=True),
 ) -> Model:
     """A dense network, trained by the gang; every rank ends with the same bytes, and the run says so."""

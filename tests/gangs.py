@@ -27,6 +27,12 @@ def warm_pair() -> HorovodJob:
     return job
 
 
+def log_of_rank_0(job: HorovodJob) -> str:
+    """What rank 0 has said so far."""
+    assert isinstance(job, ProcessesJob)
+    return job._plan.ranks[0].log_file.read_text()
+
+
 def light_job(folder: Path, *, ranks: int = 1, heartbeat_timeout_s: float = 30) -> ProcessesJob:
     """Ranks without TensorFlow: up in half a second, for everything but training. Close it."""
     spec = HorovodSpec(ranks=ranks, heartbeat_timeout_s=heartbeat_timeout_s)

@@ -39,6 +39,9 @@ class HorovodSpec(ResourceSpec):
     heartbeat_timeout_s: Annotated[float, NotIdentity()] = Field(
         30, gt=0, description="Seconds of silence that make a rank hung."
     )
+    max_restarts: Annotated[int, NotIdentity()] = Field(
+        0, ge=0, description="How often ranks start again within one job, after one of them was lost."
+    )
 
 
 class TrackingSpec(ResourceSpec):

@@ -20,6 +20,7 @@ from pydantic import Field
 from ml_platform.errors import StoreError
 from ml_platform.specs.base import Spec
 from ml_platform.store.folders import open_folder, scheme_of
+from ml_platform.store.leftovers import PASSING
 from ml_platform.store.location import data_uri, home
 from ml_platform.store.manifest import MANIFEST, Manifest
 from ml_platform.store.objects import BUILDING, Entry, open_objects
@@ -206,6 +207,9 @@ def _items_of_store(root: str, entries: Iterable[Entry]) -> Iterator[Item]:
     folders: dict[str, list[Entry]] = {}
     for entry in entries:
         parts = entry.key.split("/")
+        if parts[0] == PASSING:
+            yield _item("unfinished", root, entry.key, [entry])
+            continue
         if parts[0] == FOLDER:
             kind: Kind = (
                 "unfinished" if BUILDING in parts[-1] else "code" if parts[1:2] == [CODE] else "result"

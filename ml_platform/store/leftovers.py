@@ -18,6 +18,9 @@ from pathlib import Path
 from ml_platform.store.folders import local_path, scheme_of
 from ml_platform.store.location import data_uri, home
 
+PASSING = ".passing"
+"""Folder of the store for objects that live as long as the process that they serve."""
+
 _TAG = re.compile(r"by-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)")
 
 
@@ -47,6 +50,7 @@ def unfinished(home: Path, store_uri: str, temporary: Path) -> Iterator[Path]:
         store = local_path(store_uri)
         yield from store.glob("*/*.tmp-by-*")
         yield from store.glob(".results/.building-by-*")
+        yield from store.glob(f"{PASSING}/by-*")
 
 
 @lru_cache(maxsize=1)

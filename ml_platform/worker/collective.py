@@ -68,17 +68,28 @@ class Horovod:
 
         hvd = self._hvd
         out: list[Any] = list(gradients)
-        # One call for all dense ones, each sparse one by itself: in a mixed list Horovod pairs the
-        # shapes of dense tensors with the wrong ones, and dense copies of sparse gradients change Adam.
+        # One call for all dense ones of a type, each sparse one by itself: in a mixed list Horovod pairs the
+        # shapes of dense tensors with the wrong ones, and dense copies of sparse gradients change Adam. All
+        # have names of ours: Horovod would name them after layers, and a rank that built another model
+        # before has other layer names, so that ranks would wait for each other for good.
         dense = [i for i, g in enumerate(out) if g is not None and not isinstance(g, tf.IndexedSlices)]
-        if dense:
-            reduced = hvd.grouped_allreduce([out[i] for i in dense], op=hvd.Average)
-            for i, gradient in zip(dense, reduced, strict=True):
+        for kind in dict.fromkeys(out[i].dtype for i in dense):
+            alike = [i for i in dense if out[i].dtype == kind]
+            name = f"gradients_{kind.name}"
+            reduced = hvd.grouped_allreduce([out[i] for i in alike], op=hvd.Average, name=name)
+            for i, gradient in zip(alike, reduced, strict=True):
                 out[i] = gradient
         for i, gradient in enumerate(out):
             if isinstance(gradient, tf.IndexedSlices):
-                out[i] = hvd.allreduce(gradient, op=hvd.Average)
+                out[i] = self._average_sparse(gradient, f"gradient_{i}")
         return out
+
+    def _average_sparse(self, gradient: Any, name: str) -> Any:
+        import tensorflow as tf
+
+        values = self._hvd.allgather(gradient.values, name=f"{name}_values")
+        indices = self._hvd.allgather(gradient.indices, name=f"{name}_indices")
+        return tf.IndexedSlices(values / tf.cast(self.size, values.dtype), indices, gradient.dense_shape)
 
     def broadcast(self, value: NDArray[Any]) -> NDArray[Any]:
         import tensorflow as tf

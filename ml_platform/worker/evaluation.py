@@ -12,18 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_platform.errors import DataError
-from ml_platform.worker.collective import gather_json
-from ml_platform.worker.feed import Feed, Rows
-from ml_platform.worker.pipeline import stream
+from ml_platform.worker.columns import Rows
+from ml_platform.worker.feed import Feed
+from ml_platform.worker.metrics import global_values
+from ml_platform.worker.pipeline import batches_of
 
 if TYPE_CHECKING:
     from ml_platform.worker.rank import Rank
 
 
 def evaluate(rank: Rank, model: Any, feed: Feed) -> dict[str, float]:
-    """Loss and metrics of a compiled model: the mean over all rows, the same bits on every rank.
-
-    Metrics that are no means over rows (AUC, say) are averages of the ranks' values, by their rows.
+    """Loss and metrics of a compiled model over all rows, the same bits on every rank.
 
     Rows with a negative label (a class that was not trained on) are left out.
 
@@ -31,15 +30,10 @@ def evaluate(rank: Rank, model: Any, feed: Feed) -> dict[str, float]:
         DataError: No row is left.
     """
     own, rows = _own_values(rank, model, feed)
-    parts: list[tuple[dict[str, float], int]] = gather_json(rank.collective, [own, rows])
-    everything = sum(count for _, count in parts)
-    if not everything:
+    values = global_values(model, rank.collective, own, rows=rows)
+    if not values:
         raise DataError("there is no row to evaluate on")
-    names = [name for values, _ in parts for name in values]
-    return {
-        name: sum(values[name] * count for values, count in parts if count) / everything
-        for name in dict.fromkeys(names)
-    }
+    return values
 
 
 def predict(rank: Rank, model: Any, feed: Feed) -> NDArray[np.float32]:
@@ -55,13 +49,13 @@ def predict(rank: Rank, model: Any, feed: Feed) -> NDArray[np.float32]:
 
 
 def _own_values(rank: Rank, model: Any, feed: Feed) -> tuple[dict[str, float], int]:
-    counter = _Counter()
+    counter = _Counter(classes=feed.has_classes)
     batches = counter.counted(feed.span(rank=rank.rank, world_size=rank.world_size))
     # Keras fails without a batch, so a rank without rows must not call it.
     first = next(batches, None)
     if first is None:
         return {}, 0
-    with stream(lambda: itertools.chain([first], batches), width=feed.width, rows=None) as data, _calm():
+    with batches_of(feed, lambda: itertools.chain([first], batches)) as data, _calm():
         values = model.evaluate(data, verbose=0, return_dict=True)
     return {name: float(value) for name, value in values.items()}, counter.rows
 
@@ -77,12 +71,14 @@ def _calm() -> Iterator[None]:
 class _Counter:
     """Counts the rows that go by. Rows of classes that were not trained on count for nothing."""
 
-    rows = 0
+    def __init__(self, *, classes: bool) -> None:
+        self.rows = 0
+        self._classes = classes
 
     def counted(self, batches: Iterable[Rows]) -> Iterator[Rows]:
         for batch in batches:
-            known = batch.labels >= 0
-            kept = batch if known.all() else Rows(batch.features[known], batch.labels[known])
+            known = batch.labels >= 0 if self._classes else np.ones(1, bool)
+            kept = batch if known.all() else batch.part(known)
             if len(kept.labels):
                 self.rows += len(kept.labels)
                 yield kept

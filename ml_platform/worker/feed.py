@@ -1,30 +1,36 @@
-"""Streams packed Parquet to a rank: never a whole table, no copy before the batch is put together.
+"""Streams Parquet to a rank: never a whole table, and packed columns are viewed, not copied.
 
-A packed data set has an integer column `label` and a column `features` of fixed-size binary, each value
-`width` little-endian float32.
+Shards are row ranges (`lanes`), decoded a row group ahead (`row_groups`), mixed within a bounded buffer, and
+put together as several steps at once.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ml_platform.errors import DataError, SpecError
+from ml_platform.errors import DataError
+from ml_platform.worker.columns import Columns, Layout, Rows, joined, layout_of
 from ml_platform.worker.lanes import Batching, Lane, Range, RowGroup, plan_epoch, plan_span
+from ml_platform.worker.row_groups import CACHE_BYTES, WHOLE_SHARE, RowGroups, opened
 
 if TYPE_CHECKING:
     from ml_platform.specs.references import Dataset
 
 BUFFER_ROWS = 2048
 """Rows of one lane that are mixed with each other."""
-CACHE_BYTES = 512 << 20
-"""Decoded row groups that are kept, per rank. At least one is."""
+CHUNK_BYTES = 4 << 20
+"""Steps that are handed over together have about this size."""
 EVALUATION_ROWS = 4096
 """Rows per step when each row is read once."""
+AHEAD_ROWS = 32_768
+"""How many rows before it is needed a lane's row group is decoded."""
+
+PACKED = Columns()
 
 
 class File(Protocol):
@@ -34,14 +40,8 @@ class File(Protocol):
     def uri(self) -> str: ...
 
     @property
-    def rows(self) -> int: ...
-
-
-class Rows(NamedTuple):
-    """`features` of shape (rows, width), float32; `labels` of shape (rows,), int32."""
-
-    features: NDArray[np.float32]
-    labels: NDArray[np.int32]
+    def rows(self) -> int | None:
+        """What the data set says; None: whatever the file says."""
 
 
 class Feed:
@@ -50,100 +50,212 @@ class Feed:
     Args:
         files: Of the data set, in the manifest's order.
     Raises:
-        DataError: A file is missing, corrupt or not packed.
+        DataError: A file is missing or corrupt, or has no row that it should have.
+        SpecError: A file has not these columns.
     """
 
-    def __init__(self, files: Iterable[File], *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, files: Iterable[File], columns: Columns = PACKED, *, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         self.groups: tuple[RowGroup, ...] = ()
-        self.width = 0
-        self._cache: OrderedDict[RowGroup, Rows] = OrderedDict()
-        self._cached_bytes = 0
-        self._cache_bytes = cache_bytes
+        self.columns = columns
+        self.layout = Layout(0, np.dtype(np.int32))
         for file in files:
             self._add(file)
+        self._read = RowGroups(columns, self.layout, cache_bytes=cache_bytes)
+        self._whole_rows = _whole_rows(self.rows, self.layout, cache_bytes)
 
     @property
     def rows(self) -> int:
         return sum(group.rows for group in self.groups)
 
-    def batches(
+    @property
+    def width(self) -> int:
+        return self.layout.width
+
+    @property
+    def has_classes(self) -> bool:
+        """Labels are classes, not values."""
+        return self.layout.label_type == np.int32
+
+    def chunks(
         self, batching: Batching, *, rank: int, seed: int, epoch: int, shuffle: bool
     ) -> Iterator[Rows]:
-        """This rank's share of each global batch of one epoch.
+        """This rank's share of the global batches of one epoch, several steps at once.
 
         Yields:
-            `batching.steps` times: features (share, width), labels (share,).
+            features (steps, share, width), labels (steps, share), `batching.steps` steps over all.
         Raises:
             DataError: A file is corrupt, or a label is not a class.
         """
-        lanes = plan_epoch(self.groups, batching, rank=rank, seed=seed, epoch=epoch, shuffle=shuffle)
-        streams = [_in_pieces(self._lane(lane), batching.lane_rows) for lane in lanes]
-        for parts in zip(*streams, strict=True):
-            rows = _joined(parts)
-            if rows.labels.min() < 0:
+        lanes = plan_epoch(
+            self.groups,
+            batching,
+            rank=rank,
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            whole_rows=self._whole_rows,
+        )
+        streams = [_Stream(self._lane(lane)) for lane in lanes]
+        most = max(1, CHUNK_BYTES // (batching.share * self.layout.row_bytes))
+        for first in range(0, batching.steps, most):
+            steps = min(most, batching.steps - first)
+            parts = [stream.take(steps * batching.lane_rows) for stream in streams]
+            rows = _side_by_side(parts, steps)
+            if self.has_classes and rows.labels.min() < 0:
                 raise DataError(
-                    "a row to train on has a label that is not a class", got=int(rows.labels.min())
+                    "a row to train on has a label that is not a class",
+                    wanted="classes from 0",
+                    got=int(rows.labels.min()),
+                    hint="values to regress on are stored as floats",
                 )
             yield rows
 
+    def batches(
+        self, batching: Batching, *, rank: int, seed: int, epoch: int, shuffle: bool
+    ) -> Iterator[Rows]:
+        """As `chunks`, one step at a time: features (share, width), labels (share,)."""
+        for rows in self.chunks(batching, rank=rank, seed=seed, epoch=epoch, shuffle=shuffle):
+            for step in range(len(rows.labels)):
+                weights = None if rows.weights is None else rows.weights[step]
+                yield Rows(rows.features[step], rows.labels[step], weights)
+
     def span(self, *, rank: int, world_size: int, batch_rows: int = EVALUATION_ROWS) -> Iterator[Rows]:
         """This rank's part of all rows, each exactly once over all ranks, in the manifest's order."""
-        for part in plan_span(self.groups, rank=rank, world_size=world_size):
-            rows = self._read(part)
-            for start in range(0, part.rows, batch_rows):
-                yield Rows(rows.features[start : start + batch_rows], rows.labels[start : start + batch_rows])
+        ranges = plan_span(self.groups, rank=rank, world_size=world_size)
+        for rows in self._ranges(ranges):
+            for start in range(0, len(rows.labels), batch_rows):
+                yield rows.part(slice(start, start + batch_rows))
 
     def _add(self, file: File) -> None:
-        parquet = _open(file.uri)
+        parquet = opened(file.uri)
         try:
-            width = _packed_width(parquet.schema_arrow, file.uri)
+            layout = layout_of(parquet.schema_arrow, self.columns, file.uri)
             metadata = parquet.metadata
             groups = [
                 RowGroup(file.uri, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)
             ]
         finally:
             parquet.close()
-        if sum(group.rows for group in groups) != file.rows:
+        rows = sum(group.rows for group in groups)
+        if file.rows is not None and rows != file.rows:
             raise DataError(
-                f"{file.uri} is not what its manifest says",
-                wanted=f"{file.rows} rows",
-                got=f"{sum(group.rows for group in groups)} rows",
+                f"{file.uri} is not what its manifest says", wanted=f"{file.rows} rows", got=f"{rows} rows"
             )
-        if self.width not in (0, width):
-            raise DataError(f"{file.uri} has rows of another width", wanted=self.width, got=width)
-        self.width = width
+        if self.groups and self.layout != layout:
+            raise DataError(
+                f"{file.uri} has other columns than the files before it", wanted=self.layout, got=layout
+            )
+        self.layout = layout
         self.groups += tuple(group for group in groups if group.rows)
 
     def _lane(self, lane: Lane) -> Iterator[Rows]:
-        pieces = (self._read(part) for part in lane.ranges)
+        pieces = self._ranges(lane.ranges)
         return pieces if lane.seed is None else _mixed(pieces, lane.seed)
 
-    def _read(self, part: Range) -> Rows:
-        rows = self._decoded(part.group)
-        end = part.offset + part.rows
-        return Rows(rows.features[part.offset : end], rows.labels[part.offset : end])
+    def _ranges(self, ranges: Sequence[Range]) -> Iterator[Rows]:
+        known, ahead = 0, 0
+        for number, part in enumerate(ranges):
+            if self._is_whole(part):
+                rows: Iterable[Rows] = [self._read.rows(part)]
+            else:
+                rows = self._read.pieces(part)
+            while known < len(ranges) and (known <= number + 1 or ahead < AHEAD_ROWS):
+                if known > number and self._is_whole(ranges[known]):
+                    self._read.expect(ranges[known].group)
+                ahead, known = ahead + ranges[known].rows, known + 1
+            ahead -= part.rows
+            yield from rows
 
-    def _decoded(self, group: RowGroup) -> Rows:
-        rows = self._cache.pop(group, None)
-        if rows is None:
-            rows = _decode(group, self.width)
-            self._cached_bytes += rows.features.nbytes + rows.labels.nbytes
-        self._cache[group] = rows
-        while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
-            _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.features.nbytes + oldest.labels.nbytes
-        return rows
+    def _is_whole(self, part: Range) -> bool:
+        return self._whole_rows is None or part.group.rows <= self._whole_rows
 
 
-def open_feed(dataset: Dataset) -> Feed:
-    """The feed of a data set of the store.
+class TableFile(NamedTuple):
+    """A Parquet file that no manifest knows."""
+
+    uri: str
+    rows: int | None = None
+
+
+def open_feed(source: Dataset | str | PathLike[str], columns: Columns = PACKED) -> Feed:
+    """The feed of a data set of the store, of a Parquet file, or of a folder of them.
 
     Raises:
-        DataError: It has no packed features, or a file is missing or corrupt.
+        DataError: There is no file, or one is corrupt.
+        SpecError: The columns are not there, or not numeric.
     """
+    from ml_platform.specs.references import Dataset
     from ml_platform.store.manifest import dataset_files
 
-    return Feed(dataset_files(dataset))
+    if isinstance(source, Dataset):
+        return Feed(dataset_files(source), columns)
+    return Feed(_table_files(source), columns)
+
+
+def _table_files(source: str | PathLike[str]) -> list[TableFile]:
+    from ml_platform.store.folders import open_folder, scheme_of
+
+    text = str(source)
+    uri = text.rstrip("/") if scheme_of(text) else Path(text).absolute().as_uri()
+    if uri.endswith(".parquet"):
+        return [TableFile(uri)]
+    folder = open_folder(uri)
+    try:
+        names = sorted(name for name in folder.sizes() if name.endswith(".parquet") and name[0] not in "._")
+    except OSError as error:
+        raise DataError(f"{uri} cannot be listed", got=error) from error
+    if not names:
+        raise DataError(f"there is no Parquet file in {uri}", wanted="*.parquet in this very folder")
+    return [TableFile(folder.file_uri(name)) for name in names]
+
+
+def _whole_rows(rows: int, layout: Layout, cache_bytes: int) -> int | None:
+    """Row groups with more rows are read piece by piece. None: the whole table fits into the cache."""
+    if rows * layout.row_bytes <= cache_bytes:
+        return None
+    return cache_bytes // WHOLE_SHARE // layout.row_bytes
+
+
+class _Stream:
+    """Rows in the order in which they come, as many at a time as are asked for."""
+
+    def __init__(self, pieces: Iterator[Rows]) -> None:
+        self._pieces = pieces
+        self._rest: Rows | None = None
+
+    def take(self, rows: int) -> list[Rows]:
+        """The next `rows` rows, in parts. There are that many."""
+        parts: list[Rows] = []
+        while rows:
+            piece = next(self._pieces) if self._rest is None else self._rest
+            taken = min(rows, len(piece.labels))
+            parts.append(piece.part(slice(0, taken)))
+            self._rest = None if taken == len(piece.labels) else piece.part(slice(taken, None))
+            rows -= taken
+        return parts
+
+
+def _side_by_side(lanes: list[list[Rows]], steps: int) -> Rows:
+    """Steps in which each lane has its share, one lane behind the other."""
+    whole = [joined(parts) for parts in lanes]
+    if len(whole) == 1:
+        return _in_steps(whole[0], steps)
+    cut = [_in_steps(rows, steps) for rows in whole]
+    weights = None if cut[0].weights is None else np.concatenate([rows.weights for rows in cut], axis=1)
+    return Rows(
+        np.concatenate([rows.features for rows in cut], axis=1),
+        np.concatenate([rows.labels for rows in cut], axis=1),
+        weights,
+    )
+
+
+def _in_steps(rows: Rows, steps: int) -> Rows:
+    weights = None if rows.weights is None else rows.weights.reshape(steps, -1)
+    return Rows(
+        rows.features.reshape(steps, -1, rows.features.shape[1]), rows.labels.reshape(steps, -1), weights
+    )
 
 
 def _mixed(pieces: Iterable[Rows], seed: tuple[int, int, int]) -> Iterator[Rows]:
@@ -155,88 +267,10 @@ def _mixed(pieces: Iterable[Rows], seed: tuple[int, int, int]) -> Iterator[Rows]
         held.append(piece)
         count += len(piece.labels)
         if count >= BUFFER_ROWS:
-            mixed = _permuted(_joined(held), random)
+            mixed = joined(held).part(random.permutation(count))
             leaving = count - BUFFER_ROWS // 2
-            yield Rows(mixed.features[:leaving], mixed.labels[:leaving])
-            held = [Rows(mixed.features[leaving:], mixed.labels[leaving:])]
+            yield mixed.part(slice(0, leaving))
+            held = [mixed.part(slice(leaving, None))]
             count -= leaving
     if count:
-        yield _permuted(_joined(held), random)
-
-
-def _permuted(rows: Rows, random: np.random.Generator) -> Rows:
-    order = random.permutation(len(rows.labels))
-    return Rows(rows.features[order], rows.labels[order])
-
-
-def _in_pieces(pieces: Iterable[Rows], rows: int) -> Iterator[Rows]:
-    """The same rows, `rows` at a time; views wherever a piece holds enough."""
-    held: list[Rows] = []
-    count = 0
-    for piece in pieces:
-        start = 0
-        while count + len(piece.labels) - start >= rows:
-            end = start + rows - count
-            held.append(Rows(piece.features[start:end], piece.labels[start:end]))
-            yield _joined(held)
-            held, count, start = [], 0, end
-        if start < len(piece.labels):
-            held.append(Rows(piece.features[start:], piece.labels[start:]))
-            count += len(piece.labels) - start
-
-
-def _joined(parts: Sequence[Rows]) -> Rows:
-    if len(parts) == 1:
-        return parts[0]
-    return Rows(np.concatenate([p.features for p in parts]), np.concatenate([p.labels for p in parts]))
-
-
-def _open(uri: str) -> Any:
-    import pyarrow as pa
-
-    from ml_platform.store.parquet_files import open_parquet
-
-    try:
-        return open_parquet(uri, memory_map=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{uri} cannot be read as Parquet", got=error) from error
-
-
-def _packed_width(schema: Any, uri: str) -> int:
-    import pyarrow as pa
-
-    names = set(schema.names)
-    if not {"label", "features"} <= names:
-        raise SpecError(
-            f"{uri} is not a packed data set",
-            wanted="columns label and features",
-            got=", ".join(schema.names),
-            hint="apply features to the table first",
-        )
-    kind = schema.field("features").type
-    if not pa.types.is_fixed_size_binary(kind) or kind.byte_width % 4 or not kind.byte_width:
-        raise SpecError(f"{uri} is not packed", wanted="features as fixed-size binary of float32", got=kind)
-    return int(kind.byte_width // 4)
-
-
-def _decode(group: RowGroup, width: int) -> Rows:
-    import pyarrow as pa
-
-    parquet = _open(group.uri)
-    try:
-        table = parquet.read_row_group(group.number, columns=["label", "features"])
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{group.uri}: row group {group.number} cannot be read", got=error) from error
-    finally:
-        parquet.close()
-    column, labels = table.column("features"), table.column("label")
-    if column.null_count or labels.null_count:
-        raise DataError(f"{group.uri}: row group {group.number} has empty labels or features")
-    parts = [_view(chunk, width) for chunk in column.chunks]
-    features = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Rows(features, labels.to_numpy().astype(np.int32, copy=False))
-
-
-def _view(chunk: Any, width: int) -> NDArray[np.float32]:
-    flat = np.frombuffer(chunk.buffers()[1], "<f4", count=len(chunk) * width, offset=chunk.offset * width * 4)
-    return flat.reshape(len(chunk), width)
+        yield joined(held).part(random.permutation(count))

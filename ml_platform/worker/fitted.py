@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class History:
-    """What `rank.fit` did. Equal on every rank, but for `seconds` and `rows_per_second`.
+    """What `rank.fit` did. Equal on every rank, but for times.
 
     Attributes:
-        metrics: Values per epoch, averaged over ranks: loss, accuracy, val_loss, val_accuracy, …; with
+        metrics: Values per epoch over the rows of all ranks: loss, accuracy, val_loss, val_accuracy, …; with
             `record_steps` also `step_loss`, the global loss of every step.
         epochs: Epochs that ran.
         best_epoch: The epoch (from 1) whose weights the model has.
@@ -18,6 +18,8 @@ class History:
         rows_dropped_per_epoch: Rows that did not fill a global batch.
         rows_per_second: Of each epoch, over all ranks, validation not counted.
         seconds: All of it.
+        checks: How often ranks compared their bytes on the way.
+        check_seconds: What that took, waiting for other ranks included.
         proof: digest, ranks and variables of the proof of equal bytes.
     """
 
@@ -28,6 +30,8 @@ class History:
     rows_dropped_per_epoch: int
     rows_per_second: list[float]
     seconds: float
+    checks: int
+    check_seconds: float
     proof: dict[str, str | int]
 
 

@@ -110,14 +110,26 @@ def plan_batches(rows: int, *, batch_rows: int, world_size: int) -> Batching:
 
 
 def plan_epoch(
-    groups: Sequence[RowGroup], batching: Batching, *, rank: int, seed: int, epoch: int, shuffle: bool
+    groups: Sequence[RowGroup],
+    batching: Batching,
+    *,
+    rank: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    whole_rows: int | None = None,
 ) -> list[Lane]:
     """The lanes of `rank` in `epoch`, in order.
 
     Without shuffle, lane k holds the k-th part of the table in the manifest's order. With it, ranges are
-    dealt anew by (seed, epoch), from another first row each time.
+    dealt anew by (seed, epoch), from another first row each time. Row groups with more than `whole_rows`
+    rows, which are read piece by piece, are then dealt as they are.
     """
-    order = _shuffled(groups, seed, epoch) if shuffle else [Range(group, 0, group.rows) for group in groups]
+    order = (
+        _shuffled(groups, seed, epoch, whole_rows)
+        if shuffle
+        else [Range(group, 0, group.rows) for group in groups]
+    )
     length = batching.steps * batching.lane_rows
     per_rank = batching.lanes // batching.world_size
     mine = range(rank * per_rank, (rank + 1) * per_rank)
@@ -153,14 +165,16 @@ def cut(ranges: Sequence[Range], start: int, rows: int) -> list[Range]:
     return out
 
 
-def _shuffled(groups: Sequence[RowGroup], seed: int, epoch: int) -> list[Range]:
+def _shuffled(groups: Sequence[RowGroup], seed: int, epoch: int, whole_rows: int | None) -> list[Range]:
     random = np.random.default_rng([seed, epoch])
     rows = sum(group.rows for group in groups)
     block = min(max(rows // _BLOCKS, 1), BLOCK_ROWS)
     order: list[Range] = []
     window: list[Range] = []
     for number in random.permutation(len(groups)):
-        window.extend(_blocks(groups[number], block))
+        group = groups[number]
+        stays = whole_rows is not None and group.rows > whole_rows
+        window.extend([Range(group, 0, group.rows)] if stays else _blocks(group, block))
         if sum(part.rows for part in window) >= _WINDOW_ROWS:
             order.extend(window[i] for i in random.permutation(len(window)))
             window = []

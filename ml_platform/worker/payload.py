@@ -5,6 +5,7 @@ A function in an importable module travels by name, any other by value (cloudpic
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -108,6 +109,7 @@ def _dumps(value: object) -> bytes:
 
 
 def _parts(function: Callable[..., object], args: Sequence[object]) -> list[tuple[str, object]]:
+    function = inspect.unwrap(function)
     cells = getattr(function, "__closure__", None) or ()
     names = function.__code__.co_freevars if hasattr(function, "__code__") else ()
     closed = [

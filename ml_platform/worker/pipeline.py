@@ -1,4 +1,4 @@
-"""Batches as a `tf.data` pipeline, one ahead of the step that uses it. Imported in ranks alone."""
+"""A feed as a `tf.data` pipeline, ahead of the steps that use it. Imported in ranks alone."""
 
 from __future__ import annotations
 
@@ -9,34 +9,51 @@ from typing import Any
 import tensorflow as tf
 
 from ml_platform.errors import PlatformError
-from ml_platform.worker.feed import Rows
+from ml_platform.worker.columns import Rows
+from ml_platform.worker.feed import Feed
+from ml_platform.worker.lanes import Batching
 
 Source = Callable[[], Iterator[Rows]]
 
 
 @contextmanager
-def stream(source: Source, *, width: int, rows: int | None) -> Iterator[Any]:
-    """A `tf.data.Dataset` of (features, labels) for the code inside.
-
-    An error of the source reaches the caller as it was raised: TensorFlow would hand on its text alone.
+def steps_of(feed: Feed, chunks: Source, batching: Batching) -> Iterator[Any]:
+    """A `tf.data.Dataset` of the steps in chunks of several; one chunk is made while another is used.
 
     Args:
-        source: Called once per pass.
-        width: Features per row.
-        rows: Rows per batch; None where they vary.
+        chunks: Called once per pass.
     """
+    with _generated(feed, chunks, (None, batching.share)) as data:
+        steps = data.prefetch(1).unbatch()
+        yield steps.apply(tf.data.experimental.assert_cardinality(batching.steps))
+
+
+@contextmanager
+def batches_of(feed: Feed, batches: Source) -> Iterator[Any]:
+    """A `tf.data.Dataset` of batches whose number and lengths are not known before."""
+    with _generated(feed, batches, (None,)) as data:
+        yield data.prefetch(1)
+
+
+@contextmanager
+def _generated(feed: Feed, source: Source, lead: tuple[int | None, ...]) -> Iterator[Any]:
+    """An error of the source reaches the caller as it was raised: TensorFlow would hand on its text alone."""
     faults: list[PlatformError] = []
 
-    def batches() -> Iterator[tuple[Any, Any]]:
+    def rows() -> Iterator[tuple[Any, ...]]:
         try:
-            yield from map(tuple, source())
+            for part in source():
+                yield part if part.weights is not None else part[:2]
         except PlatformError as error:
             faults.append(error)
             raise
 
-    signature = (tf.TensorSpec((rows, width), tf.float32), tf.TensorSpec((rows,), tf.int32))
+    labels = tf.as_dtype(feed.layout.label_type)
+    kinds = [tf.TensorSpec((*lead, feed.width), tf.float32), tf.TensorSpec(lead, labels)]
+    if feed.columns.weight is not None:
+        kinds.append(tf.TensorSpec(lead, tf.float32))
     try:
-        yield tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(1)
+        yield tf.data.Dataset.from_generator(rows, output_signature=tuple(kinds))
     except tf.errors.OpError as error:
         if faults:
             raise faults[0] from error

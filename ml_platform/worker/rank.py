@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ml_platform.errors import RankError
 from ml_platform.worker.collective import Collective
+from ml_platform.worker.fit_spec import CHECK_STEPS, FitSpec, refuse
 from ml_platform.worker.fitted import Fitted, History
 
 if TYPE_CHECKING:
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ml_platform.specs.references import Dataset
+    from ml_platform.worker.columns import Columns
 
-__all__ = ["Fitted", "History", "Rank", "Reporter"]
+__all__ = ["FitSpec", "Fitted", "History", "Rank", "Reporter"]
 
 
 class Reporter(Protocol):
@@ -32,22 +35,14 @@ class Reporter(Protocol):
     def log(self, message: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class FitSpec:
-    """How `rank.fit` trains. `patience` None: to the last epoch, whatever validation says."""
-
-    batch_rows: int
-    epochs: int
-    seed: int = 0
-    shuffle: bool = True
-    patience: int | None = None
-    record_steps: bool = False
-
-
 class Rank:
     """One of `world_size` processes that run the same function together.
 
     `fit`, `evaluate` and `predict` are collective: every rank calls them, in the same order.
+
+    Attributes:
+        checkpoint_uri: Where fits of this job leave checkpoints. None: its gang is not restarted.
+        fits: How many this job has begun here.
     """
 
     def __init__(
@@ -63,22 +58,36 @@ class Rank:
         self.world_size = collective.size
         self.local_rank = local_rank
         self.host = socket.gethostname()
+        self.checkpoint_uri: str | None = None
+        self.fits = 0
         self._reporter = reporter
         self._cancelled = cancelled or threading.Event()
 
     def fit(
         self,
         model: Any,
-        train: Dataset,
+        train: Dataset | str | PathLike[str],
         *,
-        validation: Dataset | None = None,
+        features: Sequence[str] | None = None,
+        label: str = "label",
+        weight: str | None = None,
+        validation: Dataset | str | PathLike[str] | None = None,
         batch_rows: int,
         epochs: int,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
         patience: int | None = None,
-        callbacks: Sequence[Any] = (),
+        validation_freq: int = 1,
+        callbacks: Any = (),
+        class_weight: Mapping[int, float] | None = None,
+        warmup_epochs: int | None = None,
+        verbose: int = 0,
         record_steps: bool = False,
+        check_every_steps: int = CHECK_STEPS,
+        checkpoint_every_epochs: int | None = None,
+        **refused: object,
     ) -> History:
         """Train a compiled Keras model on all ranks together, and prove that they end with equal bytes.
 
@@ -86,38 +95,85 @@ class Rank:
         batch normalisation at the end of each epoch. The loss on `validation` counts each of its rows
         once, over all ranks; with `patience` it stops training and brings the best weights back.
 
+        Arguments that Keras' `fit` has too mean the same here. Callbacks run on every rank and see global
+        values at epoch ends, so that all decide alike; those of Keras that write files run on rank 0. A
+        callback that sets `model.stop_training` within an epoch, on any rank, stops all at the next check.
+
         Args:
             model: Compiled; changed in place.
-            train: Packed data set: `label` (classes from 0), `features`.
-            validation: Packed data set of the same width.
+            train: A data set of the store; or a Parquet file, or a folder of them, by path or URI.
+            features: Numeric columns, which become one float32 matrix. Default: the packed column `features`.
+            label: Column of whole numbers (classes from 0) or of floats (values).
+            weight: Column with the weight of each row in the loss.
+            validation: With the same columns as `train`.
             batch_rows: Rows per step over all ranks.
             epochs: Passes over `train` at most.
-            seed: Of the order of rows; of dropout, together with the rank.
+            initial_epoch: Epochs that count as done.
+            steps_per_epoch: Steps after which an epoch ends. Default: all full batches.
+            seed: Of the order of rows; of dropout, together with rank and epoch.
             shuffle: Deal rows anew each epoch.
             patience: Epochs without a better validation loss before it stops.
-            callbacks: Keras callbacks. They run on every rank and see global values at epoch ends.
+            validation_freq: Epochs from one validation to the next.
+            callbacks: Keras callbacks.
+            class_weight: Weight of each class in the loss.
+            warmup_epochs: Climb to the optimizer's rate times the ranks within these epochs. 0: scaled from
+                the start. Default: the rate stays, since `batch_rows` does not grow with the ranks.
+            verbose: Of Keras, for the log of rank 0.
             record_steps: Also keep the global loss of each step in `history.metrics["step_loss"]`.
+            check_every_steps: Steps from one comparison of all ranks' losses and weights to the next, at
+                least: it gets rarer until it takes 1 % of the time.
+            checkpoint_every_epochs: Epochs from one checkpoint to the next, from which a gang with
+                `max_restarts` goes on after a rank was lost. Default: it begins again.
+            refused: What Keras' `fit` takes and this cannot: the error says what to use instead.
         Raises:
-            SpecError: The model is not compiled, or a batch cannot be shared evenly.
+            SpecError: The model is not compiled, a batch cannot be shared evenly, or an argument is refused.
             DataError: Fewer rows than a global batch, a corrupt file, or a loss that is no number.
-            DesyncError: Ranks built different models, or ended with different bytes.
+            DesyncError: Ranks built different models, or hold different bytes.
         """
         from ml_platform.worker.feed import open_feed
         from ml_platform.worker.training import train_model
 
-        spec = FitSpec(batch_rows, epochs, seed, shuffle, patience, record_steps)
-        held_out = None if validation is None else open_feed(validation)
-        return train_model(self, model, open_feed(train), held_out, spec, callbacks)
+        refuse(refused, _FIT_ARGUMENTS)
+        self.fits += 1
+        spec = FitSpec(
+            batch_rows=batch_rows,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            seed=seed,
+            shuffle=shuffle,
+            patience=patience,
+            validation_freq=validation_freq,
+            class_weight=class_weight,
+            warmup_epochs=warmup_epochs,
+            verbose=verbose,
+            record_steps=record_steps,
+            check_every_steps=check_every_steps,
+            checkpoint_every_epochs=checkpoint_every_epochs,
+        )
+        columns = _columns(features, label, weight)
+        held_out = None if validation is None else open_feed(validation, columns)
+        return train_model(self, model, open_feed(train, columns), held_out, spec, callbacks)
 
-    def evaluate(self, model: Any, dataset: Dataset) -> dict[str, float]:
+    def evaluate(
+        self,
+        model: Any,
+        dataset: Dataset | str | PathLike[str],
+        *,
+        features: Sequence[str] | None = None,
+        label: str = "label",
+        weight: str | None = None,
+    ) -> dict[str, float]:
         """Loss and metrics over all rows of `dataset`, each counted once. The same on every rank."""
         from ml_platform.worker.evaluation import evaluate
         from ml_platform.worker.feed import open_feed
 
-        return evaluate(self, model, open_feed(dataset))
+        return evaluate(self, model, open_feed(dataset, _columns(features, label, weight)))
 
-    def predict(self, model: Any, dataset: Dataset) -> NDArray[np.float32]:
-        """What the model says for all rows of `dataset`, in the manifest's order.
+    def predict(
+        self, model: Any, dataset: Dataset | str | PathLike[str], *, features: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """What the model says for all rows of `dataset`, in the order of its files. It needs no label.
 
         Returns:
             Shape (rows, outputs) on rank 0, (0, outputs) on the others.
@@ -125,7 +181,7 @@ class Rank:
         from ml_platform.worker.evaluation import predict
         from ml_platform.worker.feed import open_feed
 
-        return predict(self, model, open_feed(dataset))
+        return predict(self, model, open_feed(dataset, _columns(features, None, None)))
 
     def fitted(self, model: Any, history: History) -> Fitted:
         """The trained model and its history, to be returned to the driver."""
@@ -169,3 +225,12 @@ class Rank:
         """
         if self._cancelled.is_set():
             raise RankError("the job was cancelled")
+
+
+def _columns(features: Sequence[str] | None, label: str | None, weight: str | None) -> Columns:
+    from ml_platform.worker.columns import Columns
+
+    return Columns(None if features is None else tuple(features), label, weight)
+
+
+_FIT_ARGUMENTS = [name for name in inspect.signature(Rank.fit).parameters if name not in ("self", "refused")]

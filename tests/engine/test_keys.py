@@ -383,7 +383,9 @@ def test_what_shapes_a_result_counts_and_where_it_is_computed_does_not() -> None
     two = with_recipe(Horovod(ranks=2, backend="processes"))
     assert two != with_recipe(Horovod(ranks=3, backend="processes"))
     assert two == with_recipe(Horovod(ranks=2, backend="in_process"))
-    assert two == with_recipe(Horovod(ranks=2, backend="processes", start_timeout_s=5, heartbeat_timeout_s=5))
+    assert two == with_recipe(
+        Horovod(ranks=2, backend="processes", start_timeout_s=5, heartbeat_timeout_s=5, max_restarts=2)
+    )
     assert with_recipe(Spark()) != with_recipe(Spark(conf={"spark.sql.ansi.enabled": "false"}))
     assert with_recipe(Tracking()) == with_recipe(Tracking(nested=True))
 

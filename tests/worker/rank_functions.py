@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ml_platform.errors import DataError, DesyncError, PlatformError
+from ml_platform.errors import DataError, DesyncError, PlatformError, StoreError
 from ml_platform.specs.references import Dataset
 from ml_platform.worker.collective import Alone, Collective
 from ml_platform.worker.rank import FitSpec, Rank
@@ -257,9 +257,82 @@ def checkpointed(rank: Rank, train: Dataset, folder: Path) -> tuple[str, float]:
     saver = keras.callbacks.ModelCheckpoint(path)
     model = network(8, 3, plain=True)
     rank.fit(model, train, batch_rows=64, epochs=1, callbacks=[saver])
+    if rank.rank:
+        return "", float(path.exists())  # rank 0 alone writes
     loaded = keras.saving.load_model(path)
     largest = max(
         float(np.abs(a - b).max(initial=0))
         for a, b in zip(weights_of(model), weights_of(loaded), strict=True)
     )
     return f"{type(loaded.optimizer).__module__}.{type(loaded.optimizer).__qualname__}", largest
+
+
+def falter(rank: Rank, folder: Path, how: str, times: int) -> int:
+    """Fail `times` times in one of many ways, then say how often it was called."""
+    calls = len(list(folder.glob("call-*"))) + 1
+    (folder / f"call-{calls}").touch()
+    if calls > times:
+        return calls
+    if how == "infrastructure":
+        raise StoreError("the store does not answer")
+    if how == "exits":
+        os._exit(7)
+    if how == "user":
+        raise ValueError("seven is not even")
+    if how == "data":
+        raise DataError("a column is empty")
+    os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+    return 0
+
+
+def fit_once_lost(
+    rank: Rank, train: Dataset, validation: Dataset, folder: Path, losing: tuple[int, int] | None
+) -> Any:
+    """A fit with all kinds of state, whose rank 1 is killed in the middle of an epoch, once.
+
+    `losing`: epoch and step. Returns epochs that ran here, metrics, weights and the rate.
+    """
+    import keras
+
+    begun: list[int] = []
+
+    class Killer(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            begun.append(epoch)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            here = (begun[-1], batch) == losing and rank.rank == 1
+            if here and not (folder / "lost").exists():
+                (folder / "lost").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    model = network(8, 3, plain=False)
+    model.compile(
+        keras.optimizers.Adam(0.02, use_ema=True, ema_overwrite_frequency=4, clipnorm=1.0),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    history = rank.fit(
+        model,
+        train,
+        validation=validation,
+        batch_rows=64,
+        epochs=7,
+        seed=3,
+        patience=6,
+        warmup_epochs=2,
+        checkpoint_every_epochs=2,
+        callbacks=[
+            keras.callbacks.ReduceLROnPlateau(monitor="val_loss", min_delta=10.0, patience=2, factor=0.5),
+            keras.callbacks.EarlyStopping(monitor="loss", patience=5, restore_best_weights=True),
+            Killer(),
+        ],
+    )
+    second = network(8, 3, plain=True)
+    rank.fit(second, train, batch_rows=64, epochs=2, seed=4, checkpoint_every_epochs=1)
+    return (
+        begun,
+        history.metrics,
+        [*weights_of(model), *weights_of(second)],
+        float(model.optimizer.learning_rate),
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_platform.errors import SpecError, nearest
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.horovod.plan import LaunchPlan, plan_launch
+from ml_platform.resources.horovod.restarts import RestartingJob
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.resources import HorovodSpec
@@ -38,7 +39,7 @@ def open_job(
     plan = plan_launch(spec, placement, log_folder, gpus=gpus)
     job = _backend(plan.backend)(plan)
     try:
-        yield job
+        yield RestartingJob(job, spec.max_restarts) if spec.max_restarts else job
     finally:
         job.close()
 

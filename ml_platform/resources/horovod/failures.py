@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ml_platform.errors import PlatformError, RankError, ResourceStartError
+from ml_platform.errors import PlatformError, RankError, RankLostError, ResourceStartError
 from ml_platform.resources.horovod.gang import RankProcess
 from ml_platform.resources.horovod.plan import LaunchPlan, RankPlan
 from ml_platform.worker.messages import Failed
@@ -27,7 +27,9 @@ def failure(
             filter(None, [error.evidence, f"raised by {name} on {where}; log: {plan.log_file}"])
         )
         return type(error)(error.what, wanted=error.wanted, got=error.got, evidence=evidence, hint=error.hint)
-    return RankError(
+    # What Horovod says on a rank means that another one is lost, even where that one never shows itself.
+    kind = RankLostError if failed.consequence else RankError
+    return kind(
         f"{where} raised {failed.type} in {name}",
         got=failed.message or failed.type,
         evidence=f"{failed.traceback.rstrip()}\n{quoted(plan.log_file, from_byte, less=failed.traceback)}",
@@ -42,7 +44,7 @@ def death(rank: RankProcess, world_size: int, name: str, reason: str) -> RankErr
         how = reason
     else:
         how = f"it was killed by signal {-exit_code}" if exit_code < 0 else f"it exited with {exit_code}"
-    return RankError(
+    return RankLostError(
         f"rank {plan.rank} of {world_size} on {plan.host} died in {name}",
         wanted="a process that lives until its function returns",
         got=how,
@@ -54,7 +56,7 @@ def death(rank: RankProcess, world_size: int, name: str, reason: str) -> RankErr
 def silence(ranks: list[RankProcess], world_size: int, name: str, timeout_s: float) -> RankError:
     """The error for ranks that did not give a sign of life in time."""
     numbers, first = ", ".join(str(rank.plan.rank) for rank in ranks), ranks[0]
-    return RankError(
+    return RankLostError(
         f"rank {numbers} of {world_size} on {first.plan.host} fell silent in {name}",
         wanted=f"a sign of life within {timeout_s:g} s",
         got="none: the process is stopped, or its machine is overloaded",
