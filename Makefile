@@ -1,7 +1,7 @@
 # Everything a person types. `make` alone lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test test-fast check lock drill bench up down doctor clean packages
+.PHONY: help setup retrain test test-fast check lock drill bench pack up down doctor clean packages
 
 # Another Python than the first that fits: make setup PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -51,6 +51,9 @@ drill: setup ## Kill the main job at every border and inside every write, and se
 
 bench: setup ## Measure against the peers: ONLY=B1, SIZE=smoke or full
 	@$(BIN)/python -m bench.run $(if $(ONLY),--only $(ONLY)) --size $(or $(SIZE),smoke)
+
+pack: setup ## Build the environment that executors and ranks need on other machines: build/environment.tar.gz
+	@$(BIN)/python scripts/pack.py $(ARGS)
 
 up: setup ## Start a Prefect server, an MLflow server and a worker on this machine
 	@$(BIN)/python -m ml_platform up $(ARGS)
