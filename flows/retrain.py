@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from ml_platform import FeatureSpec, GateSpec, Horovod, KerasSpec, SplitSpec, XGBoostSpec, dag
+from ml_platform import FeatureSpec, GateSpec, Horovod, KerasSpec, Spark, SplitSpec, XGBoostSpec, dag
 from ml_platform.data.sources import check_columns
 from tasks.data import apply_features, fit_features, load_table, split_table
 from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
@@ -49,7 +49,7 @@ def retrain(
     network = train_keras(
         train, validation, state, parts, split, keras, job=Horovod(ranks=keras.ranks, max_restarts=1)
     )
-    trees = train_xgboost(train, validation, state, parts, split, xgboost)
+    trees = train_xgboost(train, validation, state, parts, split, xgboost, spark=Spark(slots=xgboost.workers))
 
     candidates = [measure_model(found, parts.validation, "validation") for found in (network, trees)]
     challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psutil
 
-from ml_platform.resources.horovod import open_job, plan_launch
+from ml_platform.resources.horovod import open_job, plan_launch, processes, spark_stage
+from ml_platform.resources.horovod.gang_job import GangJob
 from ml_platform.resources.horovod.job import HorovodJob
-from ml_platform.resources.horovod.processes import ProcessesJob
 from ml_platform.specs.placements import HorovodPlacement
-from ml_platform.specs.resources import HorovodSpec
+from ml_platform.specs.resources import Backend, HorovodSpec
 
 
 @functools.cache
@@ -29,14 +29,16 @@ def warm_pair() -> HorovodJob:
 
 def log_of_rank_0(job: HorovodJob) -> str:
     """What rank 0 has said so far."""
-    assert isinstance(job, ProcessesJob)
-    return job._plan.ranks[0].log_file.read_text()
+    return job.plan.ranks[0].log_file.read_text()
 
 
-def light_job(folder: Path, *, ranks: int = 1, heartbeat_timeout_s: float = 30) -> ProcessesJob:
+def light_job(
+    folder: Path, *, backend: Backend = "processes", ranks: int = 1, heartbeat_timeout_s: float = 30
+) -> GangJob:
     """Ranks without TensorFlow: up in half a second, for everything but training. Close it."""
-    spec = HorovodSpec(ranks=ranks, heartbeat_timeout_s=heartbeat_timeout_s)
-    return ProcessesJob(plan_launch(spec, HorovodPlacement(), folder, preload=False))
+    spec = HorovodSpec(ranks=ranks, backend=backend, heartbeat_timeout_s=heartbeat_timeout_s)
+    start = spark_stage.start_job if backend == "spark" else processes.start_job
+    return start(plan_launch(spec, HorovodPlacement(), folder, preload=False))
 
 
 def ranks_of_this_process() -> list[psutil.Process]:

@@ -58,6 +58,7 @@ class PlannedResource(Spec):
     cores: int = 0
     memory_mib: int = 0
     gpus: int = 0
+    slots: int = Field(0, description="Of the Spark application, kept as long as it is open.")
 
 
 class Plan(Spec):
@@ -239,6 +240,7 @@ class _Planner:
                 cores=need.cores,
                 memory_mib=need.memory_mib,
                 gpus=need.gpus,
+                slots=need.slots if need.kept else 0,
             )
 
 
@@ -249,7 +251,12 @@ def _seconds(node: Decision) -> str:
 
 
 def _said(resource: PlannedResource) -> str:
-    needs: Mapping[str, Any] = {"cores": resource.cores, "MiB": resource.memory_mib, "GPUs": resource.gpus}
+    needs: Mapping[str, Any] = {
+        "cores": resource.cores,
+        "MiB": resource.memory_mib,
+        "GPUs": resource.gpus,
+        "Spark slots": resource.slots,
+    }
     shown = ", ".join(f"{amount} {unit}" for unit, amount in needs.items() if amount)
     certain = "" if resource.certain else "only if a task that may run does run; "
     users = ", ".join(resource.tasks[:SHOWN_USERS]) + (" …" if len(resource.tasks) > SHOWN_USERS else "")

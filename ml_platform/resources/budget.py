@@ -22,13 +22,16 @@ class Need(Spec):
     cores: int = Field(0, ge=0)
     memory_mib: int = Field(0, ge=0)
     gpus: int = Field(0, ge=0)
+    slots: int = Field(0, ge=0, description="Tasks of the Spark application that must run at once.")
     exclusive: bool = Field(False, description="One task at a time.")
+    kept: bool = Field(False, description="Its slots stay taken between its users, until it is closed.")
 
 
 class Budget:
     """Admits tasks as long as all that they need fits at once; a resource in use is counted once."""
 
-    def __init__(self, spec: BudgetSpec) -> None:
+    def __init__(self, spec: BudgetSpec, *, slots: int | None = None) -> None:
+        self.slots = slots
         self.cores = spec.cores or usable_cores()
         self.memory_mib = spec.memory_mib or usable_memory_mib()
         self.gpus = spec.gpus or 0
@@ -37,7 +40,8 @@ class Budget:
 
     def __str__(self) -> str:
         gpus = f", {self.gpus} GPUs" if self.gpus else ""
-        return f"{self.cores} cores, {self.memory_mib} MiB{gpus}"
+        slots = "" if self.slots in (None, self.cores) else f", {self.slots} Spark slots"
+        return f"{self.cores} cores, {self.memory_mib} MiB{gpus}{slots}"
 
     def check(self, needs: Iterable[Need], *, task: str) -> None:
         """Refuse what could never be admitted.
@@ -49,8 +53,8 @@ class Budget:
         if not self._holds(wanted):
             raise ResourceStartError(
                 f"task {task} can never get its resources here",
-                wanted=_said(wanted),
-                got=f"a budget of {self}",
+                wanted=_said(wanted, slots=not self._has_slots(wanted.slots)),
+                got=f"a budget of {self}" if self._has_slots(wanted.slots) else f"{self.slots} Spark slots",
                 hint="fewer ranks or less memory in the spec, or a larger placement (--placement)",
             )
 
@@ -84,24 +88,45 @@ class Budget:
         finally:
             self.release(asked)
 
+    def fits_beside(self, needs: Iterable[Need]) -> bool:
+        """Whether these keep their slots without anybody who was admitted having too few."""
+        with self._changed:
+            return self._has_slots(_total({*needs, *self._in_use()}).slots)
+
+    def uses(self, need: Need) -> bool:
+        """Whether somebody was admitted with it."""
+        with self._changed:
+            return self._users[need] > 0
+
+    def _has_slots(self, count: int) -> bool:
+        return self.slots is None or count <= self.slots
+
     def _in_use(self) -> list[Need]:
         return [need for need, users in self._users.items() if users > 0]
 
     def _holds(self, total: Need) -> bool:
-        return total.cores <= self.cores and total.memory_mib <= self.memory_mib and total.gpus <= self.gpus
+        enough = total.cores <= self.cores and total.memory_mib <= self.memory_mib and total.gpus <= self.gpus
+        return enough and self._has_slots(total.slots)
 
 
 def _total(needs: Iterable[Need]) -> Need:
-    distinct = set(needs)
+    """All of it at once; users of one resource share it, and the largest of their wishes counts."""
+    by_name: dict[str, list[Need]] = {}
+    for need in needs:
+        by_name.setdefault(need.name, []).append(need)
+    shared = by_name.values()
     return Need(
         name="total",
-        cores=sum(need.cores for need in distinct),
-        memory_mib=sum(need.memory_mib for need in distinct),
-        gpus=sum(need.gpus for need in distinct),
+        cores=sum(max(need.cores for need in users) for users in shared),
+        memory_mib=sum(max(need.memory_mib for need in users) for users in shared),
+        gpus=sum(max(need.gpus for need in users) for users in shared),
+        slots=sum(max(need.slots for need in users) for users in shared),
     )
 
 
-def _said(need: Need) -> str:
+def _said(need: Need, *, slots: bool) -> str:
+    if slots:
+        return f"{need.slots} slots of the Spark application at once"
     gpus = f", {need.gpus} GPUs" if need.gpus else ""
     return f"{need.cores} cores, {need.memory_mib} MiB{gpus}"
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_network
 from typing import ClassVar
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.budget import Need, usable_cores
 from ml_platform.resources.horovod import open_job
 from ml_platform.resources.horovod.job import HorovodJob
+from ml_platform.resources.horovod.stage_checks import check_settings
 from ml_platform.resources.horovod_build import horovod_available
 from ml_platform.resources.leases import Scope
+from ml_platform.resources.slots import spark_slots
+from ml_platform.resources.spark import is_local, open_session
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import HorovodSpec
 
@@ -26,9 +31,10 @@ class GangLease:
         self._spec = spec
         self._scope = scope
         self._stack = ExitStack()
-        self._job: HorovodJob | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="horovod-start")
+        self._job: Future[HorovodJob] | None = None
         self._user: str | None = None
-        self._opening = threading.Lock()
+        self._lock = threading.Lock()
         self._working = threading.Lock()
 
     @classmethod
@@ -37,9 +43,9 @@ class GangLease:
         backend = spec.backend or placement.horovod.backend
         ranks = spec.ranks
         if ranks is None:
-            cores = placement.budget.cores or usable_cores()
+            most = spark_slots(placement) if backend == "spark" else placement.budget.cores or usable_cores()
             many = backend != "in_process" and horovod_available().ok
-            ranks = min(placement.horovod.ranks, cores) if many else 1
+            ranks = min(placement.horovod.ranks, most or placement.horovod.ranks) if many else 1
         return spec.model_copy(update={"ranks": ranks, "backend": backend})
 
     @classmethod
@@ -50,7 +56,15 @@ class GangLease:
     def need(cls, spec: HorovodSpec, placement: Placement) -> Need:
         ranks = spec.ranks or 1
         memory_mib = ranks * placement.horovod.memory_mib_per_rank
-        return Need(name=f"horovod-{ranks}", cores=ranks, memory_mib=memory_mib, exclusive=True)
+        if spec.backend != "spark":
+            return Need(name=f"horovod-{ranks}", cores=ranks, memory_mib=memory_mib, exclusive=True)
+        return Need(
+            name=f"horovod-{ranks}",
+            memory_mib=memory_mib if is_local(placement.spark.master) else 0,
+            slots=ranks,
+            exclusive=True,
+            kept=True,
+        )
 
     @classmethod
     def preflight(cls, spec: HorovodSpec, placement: Placement) -> None:
@@ -62,31 +76,56 @@ class GangLease:
                 got=available.reason,
                 hint="`make setup` builds it; without it one rank trains (leave `ranks` empty)",
             )
+        if spec.backend == "spark":
+            _preflight_spark(placement)
 
     def start(self) -> None:
-        self._opened()
+        self._starting()
+
+    def _starting(self) -> Future[HorovodJob]:
+        with self._lock:
+            failed = self._job is not None and self._job.done() and self._job.exception() is not None
+            if self._job is None or failed:
+                self._job = self._pool.submit(self._opened)
+            return self._job
 
     def _opened(self) -> HorovodJob:
-        with self._opening:
-            if self._job is None:
-                # Gangs of other sizes may have lived in this run: each keeps its own logs.
-                log_folder = self._scope.folder / f"ranks-{self._spec.ranks}"
-                job = open_job(self._spec, self._scope.placement.horovod, log_folder=log_folder)
-                self._job = self._stack.enter_context(job)
-            return self._job
+        placement = self._scope.placement
+        if self._spec.backend == "spark":
+            # Its tasks run in the application of the run, which must outlive them.
+            self._stack.enter_context(open_session(placement.spark, log_folder=self._scope.folder))
+        # Gangs of other sizes may have lived in this run: each keeps its own logs.
+        log_folder = self._scope.folder / f"ranks-{self._spec.ranks}"
+        return self._stack.enter_context(open_job(self._spec, placement.horovod, log_folder=log_folder))
 
     @contextmanager
     def use(self, spec: HorovodSpec, *, task: str) -> Iterator[HorovodJob]:
         with self._working:
             self._user = task
             try:
-                yield self._opened()
+                yield self._starting().result()
             finally:
                 self._user = None
 
     def cancel(self, task: str | None = None) -> None:
-        if self._job is not None and task in (None, self._user):
-            self._job.cancel()
+        job = self._job
+        if job is not None and task in (None, self._user) and job.done() and job.exception() is None:
+            job.result().cancel()
 
     def close(self, error: BaseException | None = None) -> None:
+        self._pool.shutdown(wait=True)
         self._stack.close()
+
+
+def _preflight_spark(placement: Placement) -> None:
+    if spark_slots(placement) is None:
+        raise ResourceStartError(
+            f"nobody can say how many ranks fit on {placement.spark.master}",
+            wanted="the number of tasks that its executors run at once",
+            hint="`spark.slots` in the placement, or spark.cores.max in `spark.conf`",
+        )
+    check_settings(
+        placement.spark.conf,
+        network_is_loopback=ip_network(placement.horovod.network).is_loopback,
+        unencrypted=placement.horovod.unencrypted,
+    )

@@ -19,6 +19,7 @@ from ml_platform.errors import ResourceStartError
 from ml_platform.resources.budget import Budget, Need
 from ml_platform.resources.placement import load_placement
 from ml_platform.resources.planning import refuse_while_planning
+from ml_platform.resources.slots import spark_slots
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.resources import ResourceSpec
@@ -100,8 +101,9 @@ class Leases:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.budget = Budget(scope.placement.budget)
+        self.budget = Budget(scope.placement.budget, slots=spark_slots(scope.placement))
         self._open: dict[Hashable, Lease] = {}
+        self._kept: dict[Hashable, Need] = {}
         self._lock = threading.RLock()
         self._cancelled = False
 
@@ -121,10 +123,14 @@ class Leases:
             kind_of(spec).preflight(spec, self.scope.placement)
 
     def start(self, specs: Iterable[ResourceSpec]) -> None:
-        """Begin to open these ahead of their first use."""
+        """Begin to open these ahead of their first use, but nothing whose slots others will wait for."""
         refuse_while_planning("resources were opened")
-        for spec in specs:
-            self._lease(spec).start()
+        coming = list(specs)
+        needs = self.needs(coming)
+        room = self.budget.fits_beside(needs)
+        for spec, need in zip(coming, needs, strict=True):
+            if room or not need.kept:
+                self._lease(spec).start()
 
     @contextmanager
     def open(self, specs: Mapping[str, ResourceSpec], *, task: str) -> Iterator[dict[str, Any]]:
@@ -135,6 +141,7 @@ class Leases:
         with ExitStack() as stack:
             if not _admitted.get():
                 stack.enter_context(self.budget.admitted(self.needs(resolved.values())))
+            self._make_room()
             yield {
                 name: stack.enter_context(self._lease(spec).use(spec, task=task))
                 for name, spec in resolved.items()
@@ -148,7 +155,19 @@ class Leases:
                 raise ResourceStartError(f"run {self.scope.run} was cancelled; nothing is opened any more")
             if key not in self._open:
                 self._open[key] = kind(spec, self.scope)
+                if (need := kind.need(spec, self.scope.placement)).kept:
+                    self._kept[key] = need
             return self._open[key]
+
+    def _make_room(self) -> None:
+        """Close what is idle and keeps slots that somebody who was admitted needs."""
+        gone = []
+        with self._lock:
+            for key, need in list(self._kept.items()):
+                if not self.budget.uses(need) and not self.budget.fits_beside(self._kept.values()):
+                    gone.append(self._open.pop(key))
+                    del self._kept[key]
+        _close(gone)
 
     def close_unused(self, still_needed: Iterable[ResourceSpec]) -> None:
         """Close what no coming task uses."""
@@ -156,6 +175,7 @@ class Leases:
         with self._lock:
             unused = [key for key, lease in self._open.items() if key not in keep and not lease.to_the_end]
             gone = [self._open.pop(key) for key in unused]
+            self._forget_closed()
         _close(reversed(gone))
 
     def cancel(self, task: str | None = None) -> None:
@@ -170,7 +190,11 @@ class Leases:
         """Close everything, last opened first. Every resource is closed even if one of them fails to."""
         with self._lock:
             held = [self._open.pop(key) for key in reversed(list(self._open))]
+            self._forget_closed()
         _close(held, error)
+
+    def _forget_closed(self) -> None:
+        self._kept = {key: need for key, need in self._kept.items() if key in self._open}
 
 
 def _close(leases: Iterable[Lease], error: BaseException | None = None) -> None:

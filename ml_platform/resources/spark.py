@@ -16,10 +16,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.java import check_java
+from ml_platform.resources.project_files import pack_packages
 from ml_platform.specs.placements import SparkPlacement
 from ml_platform.specs.resources import SparkSpec
 from ml_platform.store.leftovers import builder
@@ -34,6 +35,8 @@ LOG_NAME = "spark.log"
 BATCH_ROWS = 16_384
 """Rows per Arrow batch: four make a row group of a data set."""
 LOG_TAIL_LINES = 20
+ENVIRONMENT = "environment"
+"""Folder into which executors unpack the placement's environment."""
 JVM_STOP_TIMEOUT_S = 10
 TASK_PROPERTIES = (
     "spark.jobGroup.id",
@@ -47,7 +50,9 @@ _opening = threading.Lock()
 
 @contextmanager
 def open_session(placement: SparkPlacement, *, log_folder: Path | None = None) -> Iterator[SparkSession]:
-    """A Spark session: the live one of this process, or a new application that ends with the block.
+    """A Spark session: the live one of this process, or a new application.
+
+    A new application ends with the last block that uses it; one that somebody else started is never stopped.
 
     What the JVM and the Python workers print goes to `spark.log`; the terminal stays clean. When this
     process dies, even by kill -9, the JVM ends by itself.
@@ -58,13 +63,46 @@ def open_session(placement: SparkPlacement, *, log_folder: Path | None = None) -
     Raises:
         ResourceStartError: Java is missing or too old, or the application did not start.
     """
-    with ExitStack() as stack:
+    with _opening:
+        application = _joined(placement, log_folder or home() / "logs")
+    try:
+        yield application.session
+    finally:
         with _opening:
-            session = _live_session() or _start(placement, log_folder or home() / "logs", stack)
-        yield session
+            application.leave()
 
 
-def _live_session() -> SparkSession | None:
+class _Application:
+    """A Spark application, and how many blocks of ours use it. One that we did not start is never stopped."""
+
+    own: ClassVar[_Application | None] = None
+
+    def __init__(self, session: SparkSession, stack: ExitStack) -> None:
+        self.session = session
+        self.users = 0
+        self._stack = stack
+
+    def leave(self) -> None:
+        self.users -= 1
+        if self.users == 0:
+            if _Application.own is self:
+                _Application.own = None
+            self._stack.close()
+
+
+def _joined(placement: SparkPlacement, log_folder: Path) -> _Application:
+    live, application = live_session(), _Application.own
+    if live is None:
+        stack = ExitStack()
+        application = _Application.own = _Application(_start(placement, log_folder, stack), stack)
+    elif application is None or application.session.sparkContext is not live.sparkContext:
+        application = _Application(live, ExitStack())
+    application.users += 1
+    return application
+
+
+def live_session() -> SparkSession | None:
+    """The session of this process, whoever started it."""
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -83,12 +121,23 @@ def _start(placement: SparkPlacement, log_folder: Path, stack: ExitStack) -> Spa
     begin = log.stat().st_size if log.exists() else 0
     try:
         session = _start_application(settings, log, stack)
+        session.sparkContext.pythonExec = _python(placement)
+        if not is_local(placement.master):
+            packages = pack_packages([Path(path) for path in _project_paths()], scratch / "project.zip")
+            session.sparkContext.addPyFile(str(packages))
     except Exception as error:
         stack.close()
         raise _start_error(placement, log, begin, error) from error
-    if _is_local(placement.master):
-        session.sparkContext.pythonExec = os.environ.get("PYSPARK_PYTHON", sys.executable)
     return session
+
+
+def _python(placement: SparkPlacement) -> str:
+    """The interpreter of executors."""
+    if placement.python is not None:
+        return placement.python
+    if placement.environment is not None:
+        return f"{ENVIRONMENT}/bin/python"
+    return os.environ.get("PYSPARK_PYTHON", sys.executable)
 
 
 def _start_application(settings: Mapping[str, str], log: Path, stack: ExitStack) -> SparkSession:
@@ -171,9 +220,13 @@ def _settings(placement: SparkPlacement, scratch: Path) -> dict[str, str]:
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
         "spark.executorEnv.TF_CPP_MIN_LOG_LEVEL": "3",
+        # 40 tries at 15 s, by default: ten minutes until a stage that cannot start says so.
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
     }
-    if _is_local(placement.master):
+    if is_local(placement.master):
         settings |= _local_settings(scratch)
+    if placement.environment is not None:
+        settings["spark.archives"] = f"{placement.environment}#{ENVIRONMENT}"
     return settings | placement.conf
 
 
@@ -200,7 +253,8 @@ def _scratch_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"spark-{builder()}-", dir=parent))
 
 
-def _is_local(master: str) -> bool:
+def is_local(master: str) -> bool:
+    """Whether executors are threads of the driver's own JVM."""
     return master.startswith("local")
 
 

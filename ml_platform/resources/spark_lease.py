@@ -6,10 +6,11 @@ import threading
 from collections.abc import Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ml_platform.resources.budget import Need, usable_cores
 from ml_platform.resources.leases import Scope
+from ml_platform.resources.slots import local_cores
 from ml_platform.resources.spark import cancel_group, check_java, open_session, task_session
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import SparkSpec
@@ -42,7 +43,8 @@ class SparkLease:
     @classmethod
     def need(cls, spec: SparkSpec, placement: Placement) -> Need:
         cores = local_cores(placement.spark.master, placement.budget.cores or usable_cores())
-        return Need(name="spark", cores=cores, memory_mib=placement.spark.driver_memory_mib)
+        memory_mib = placement.spark.driver_memory_mib
+        return Need(name="spark", cores=cores, memory_mib=memory_mib, slots=spec.slots)
 
     @classmethod
     def preflight(cls, spec: SparkSpec, placement: Placement) -> None:
@@ -80,15 +82,3 @@ class SparkLease:
     def close(self, error: BaseException | None = None) -> None:
         self._pool.shutdown(wait=True)
         self._stack.close()
-
-
-def local_cores(master: str, cores: int) -> int:
-    """Cores of this machine that a Spark master uses; 0 when its executors are elsewhere.
-
-    >>> local_cores("local[*]", 8), local_cores("local[2,4]", 8), local_cores("spark://host:7077", 8)
-    (8, 2, 0)
-    """
-    if not master.startswith("local"):
-        return 0
-    inside: Any = master.partition("[")[2].partition("]")[0].partition(",")[0] or "1"
-    return cores if inside == "*" else int(inside)

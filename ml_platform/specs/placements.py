@@ -22,6 +22,15 @@ class SparkPlacement(Spec):
     master: str = "local[*]"
     driver_memory_mib: int = Field(2048, ge=512)
     conf: dict[str, str] = Field({}, description="Settings of the application (spark.…).")
+    slots: int | None = Field(
+        None, ge=1, description="Tasks at once. Empty: from the master, or spark.cores.max, or the executors."
+    )
+    python: str | None = Field(
+        None, description="Interpreter on executors. Empty: that of `environment`, or else this one."
+    )
+    environment: str | None = Field(
+        None, description="Archive that `make pack` built: a path or URI that executors can read."
+    )
 
 
 class HorovodPlacement(Spec):
@@ -30,6 +39,17 @@ class HorovodPlacement(Spec):
     backend: Backend = "processes"
     ranks: int = Field(2, ge=1)
     memory_mib_per_rank: int = Field(1024, ge=256)
+    network: str = Field(
+        "127.0.0.0/8", description="Backend spark: every machine uses its address in this network."
+    )
+    port: int = Field(0, ge=0, le=65535, description="Backend spark: where the driver listens. 0: any.")
+    unencrypted: bool = Field(
+        False, description="Backend spark: train although Spark encrypts its own traffic and ranks cannot."
+    )
+    max_age_s: float = Field(3600, gt=0, description="Older ranks are replaced before their next job.")
+    max_memory_mib: int = Field(
+        4096, ge=256, description="A rank that holds more between jobs is replaced before the next one."
+    )
 
 
 class Placement(Spec):

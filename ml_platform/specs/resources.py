@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ml_platform.specs.base import NotIdentity, Spec
 
-Backend = Literal["in_process", "processes"]
+Backend = Literal["in_process", "processes", "spark"]
 
 
 class ResourceSpec(Spec):
@@ -24,6 +24,9 @@ class SparkSpec(ResourceSpec):
     """A Spark session of its own per task, in the one Spark application of the run."""
 
     conf: dict[str, str] = Field({}, description="Session settings (spark.sql.…) of this task alone.")
+    slots: Annotated[int, NotIdentity()] = Field(
+        1, ge=1, description="Tasks that must be able to run at once: the workers of a barrier stage."
+    )
 
 
 class HorovodSpec(ResourceSpec):

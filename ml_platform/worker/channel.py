@@ -12,6 +12,7 @@ import pickle
 import socket
 import struct
 import threading
+from contextlib import suppress
 from typing import Literal
 
 from ml_platform.errors import RankError
@@ -39,6 +40,11 @@ class Channel:
         self._limit_bytes = limit_bytes
         self._sent = self._received = 0
         self._sending = threading.Lock()
+
+    @property
+    def address(self) -> str:
+        """This end's own, for a connection over a network."""
+        return str(self._connection.getsockname()[0])
 
     def send(self, message: Message) -> None:
         """Send one message.
@@ -80,6 +86,11 @@ class Channel:
         self._received += 1
         message: Message = pickle.loads(payload)
         return message
+
+    def hang_up(self) -> None:
+        """Send nothing any more; what the other end still says is received."""
+        with suppress(OSError):  # the other end hung up first
+            self._connection.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Hang up. Whoever waits in `receive`, on either end, gets an EOFError."""

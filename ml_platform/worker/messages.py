@@ -29,7 +29,9 @@ class Ready:
 
 @dataclass(frozen=True)
 class Beat:
-    """Rank → driver: the process runs."""
+    """Rank → driver: the process runs, and holds so much memory."""
+
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,4 +75,107 @@ class Failed:
     error: PlatformError | None = None
 
 
-Message = Job | Ready | Beat | Metrics | Note | Result | Failed
+@dataclass(frozen=True)
+class Arrived:
+    """Keeper → driver: a task has its slot, and this is what a rank would find there.
+
+    `horovod`: why Horovod cannot be used there; empty if it can. `memory_mib`: free. `devices`: addresses
+    of the GPUs that Spark gave the task.
+    """
+
+    host: str
+    address: str
+    interface: str
+    versions: Mapping[str, str]
+    horovod: str
+    memory_mib: int
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Driver → keeper: open a port until the next message, so that others can try to reach it."""
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Keeper → driver: the port."""
+
+    port: int
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Driver → keeper: try whether this can be reached."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Keeper → driver: why it could not; empty if it could."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """Driver → keeper: start this rank. The first word of `command` stands for the keeper's interpreter."""
+
+    rank: int
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Started:
+    """Keeper → driver: the rank's process has this number."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Keeper → driver: what the rank printed."""
+
+    text: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Flush:
+    """Driver → keeper: send what the rank has printed so far, and say when that is done."""
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """Keeper → driver: it is done."""
+
+
+@dataclass(frozen=True)
+class Exited:
+    """Keeper → driver: the rank's process ended, negative: by a signal. Nothing follows."""
+
+    code: int
+
+
+Message = (
+    Job
+    | Ready
+    | Beat
+    | Metrics
+    | Note
+    | Result
+    | Failed
+    | Arrived
+    | Listen
+    | Listening
+    | Reach
+    | Reached
+    | Start
+    | Started
+    | Printed
+    | Flush
+    | Flushed
+    | Exited
+)

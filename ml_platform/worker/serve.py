@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import NoReturn
 
+import psutil
+
 from ml_platform.errors import RankError
 from ml_platform.worker import messages
 from ml_platform.worker.channel import Channel
@@ -64,9 +66,9 @@ def _listen(channel: Channel, jobs: queue.SimpleQueue[messages.Job]) -> None:
 
 
 def _beat(channel: Channel, beat_s: float) -> None:
-    ticker = threading.Event()
+    ticker, own = threading.Event(), psutil.Process()
     try:
         while not ticker.wait(beat_s):
-            channel.send(messages.Beat())
+            channel.send(messages.Beat(own.memory_info().rss >> 20))
     except OSError:
         end_now()

@@ -21,27 +21,33 @@ from tests.worker import rank_functions
 pytestmark = pytest.mark.horovod
 
 
-@pytest.fixture(params=["in_process", "processes", "two processes"])
+NEEDS: dict[str, list[pytest.MarkDecorator]] = {"spark": [pytest.mark.spark]}
+EACH = [pytest.param(name, marks=NEEDS.get(name, [])) for name in sorted(BACKENDS)]
+
+
+@pytest.fixture(params=[*EACH, "two processes"])
 def healthy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HorovodJob]:
     """A job that a test leaves as it found it."""
     if request.param == "two processes":
         yield warm_pair()
     else:
-        yield from _job(request.param, tmp_path)
+        yield from _job(request, tmp_path)
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=EACH)
 def job(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HorovodJob]:
     """A job of one rank that a test may break."""
-    yield from _job(request.param, tmp_path)
+    yield from _job(request, tmp_path)
 
 
-def _job(backend: str, folder: Path) -> Iterator[HorovodJob]:
-    if backend == "in_process":
+def _job(request: pytest.FixtureRequest, folder: Path) -> Iterator[HorovodJob]:
+    if request.param == "spark":
+        request.getfixturevalue("spark")
+    if request.param == "in_process":
         with open_job(HorovodSpec(backend="in_process"), HorovodPlacement(), log_folder=folder) as job:
             yield job
         return
-    light = light_job(folder)
+    light = light_job(folder, backend=request.param)
     yield light
     light.close()
 
@@ -81,6 +87,29 @@ def test_without_a_listener_reports_go_nowhere(healthy: HorovodJob) -> None:
 def test_log_lines_go_to_the_ranks_file(job: HorovodJob, tmp_path: Path) -> None:
     job.run(rank_functions.report, 1)
     assert "a line for the log" in (tmp_path / "rank-0.log").read_text()
+
+
+def test_a_submitted_job_streams_metrics_and_log_while_it_runs(job: HorovodJob, tmp_path: Path) -> None:
+    """The first metric is heard before the job ends; the log holds this job's lines and no earlier one's."""
+    job.run(rank_functions.report, 1)
+    release = tmp_path / "release"
+    submitted = job.submit(rank_functions.report_until, release)
+    metrics = submitted.metrics()
+    assert next(metrics) == (0, {"loss": 1.0})
+    assert not submitted.done()
+    release.touch()
+    assert next(metrics) == (1, {"loss": 0.5})
+    assert list(metrics) == []
+    assert submitted.result().rank0 == "released"
+    assert list(submitted.metrics()) == [(0, {"loss": 1.0}), (1, {"loss": 0.5})]
+    lines = list(submitted.log(0))
+    assert "a line of the second job" in lines
+    assert "a line for the log" not in lines
+
+
+def test_a_submitted_job_fails_as_run_does(job: HorovodJob) -> None:
+    with pytest.raises(DataError, match="a column is empty"):
+        job.submit(rank_functions.raise_data_error).result()
 
 
 def test_ranks_stay_for_the_next_job(healthy: HorovodJob) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.leases import KINDS, Leases, Scope, current_leases, using
-from ml_platform.resources.spark_lease import local_cores
+from ml_platform.resources.slots import local_cores
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import ResourceSpec
 from tests.counters import CounterLease, CounterSpec

@@ -29,6 +29,17 @@ def report(rank: Rank, steps: int) -> int:
     return os.getpid()
 
 
+def report_until(rank: Rank, released: Path) -> str:
+    """A metric, and another one once it is let go."""
+    rank.log("a line of the second job")
+    rank.log_metrics({"loss": 1.0}, 0)
+    deadline = time.monotonic() + 120
+    while not released.exists() and time.monotonic() < deadline:
+        signal.sigtimedwait([], 0.02)
+    rank.log_metrics({"loss": 0.5}, 1)
+    return "released"
+
+
 def raise_value_error(rank: Rank, culprit: int = 0) -> None:
     """One rank raises; the others are in the middle of a collective."""
     if rank.rank == culprit:
@@ -50,6 +61,15 @@ def kill_oneself(rank: Rank, culprit: int, sign: int) -> None:
 
 def leave(rank: Rank, code: int) -> None:
     os._exit(code)
+
+
+def exhaust_memory(rank: Rank) -> int:
+    """Ask for more than a limit that is set first: the machine itself stays usable."""
+    import resource
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+    return len(bytearray(1 << 30))
 
 
 def unpicklable(rank: Rank) -> object:

@@ -19,6 +19,7 @@ __all__ = ["BACKENDS", "HorovodJob", "LaunchPlan", "open_job", "plan_launch"]
 BACKENDS: dict[str, str] = {
     "in_process": "ml_platform.resources.horovod.in_process:start_job",
     "processes": "ml_platform.resources.horovod.processes:start_job",
+    "spark": "ml_platform.resources.horovod.spark_stage:start_job",
 }
 """Name → `module:function`, which takes a `LaunchPlan` and starts its job. Imported on first use."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ml_platform.errors import PlatformError, RankError, RankLostError, ResourceStartError
-from ml_platform.resources.horovod.gang import RankProcess
-from ml_platform.resources.horovod.plan import LaunchPlan, RankPlan
+from ml_platform.resources.horovod.gang import Gang, RankProcess
+from ml_platform.resources.horovod.plan import RankPlan
 from ml_platform.worker.messages import Failed
 
 TAIL_LINES = 20
 _TAIL_BYTES = 64 << 10
+_EXIT_S = 1.0
+"""How long a process that has just hung up may take to end."""
 
 
 def failure(
@@ -39,7 +41,7 @@ def failure(
 
 def death(rank: RankProcess, world_size: int, name: str, reason: str) -> RankError:
     """The error for a rank whose process ended in the middle of a job."""
-    plan, exit_code = rank.plan, rank.exit_code()
+    plan, exit_code = rank.plan, rank.handle.exit_code(_EXIT_S)
     if exit_code is None:
         how = reason
     else:
@@ -48,7 +50,7 @@ def death(rank: RankProcess, world_size: int, name: str, reason: str) -> RankErr
         f"rank {plan.rank} of {world_size} on {plan.host} died in {name}",
         wanted="a process that lives until its function returns",
         got=how,
-        evidence=quoted(plan.log_file, rank.log_start),
+        evidence=_words_of(rank),
         hint="see whether the machine ran out of memory" if exit_code == -9 else f"see {plan.log_file}",
     )
 
@@ -60,24 +62,31 @@ def silence(ranks: list[RankProcess], world_size: int, name: str, timeout_s: flo
         f"rank {numbers} of {world_size} on {first.plan.host} fell silent in {name}",
         wanted=f"a sign of life within {timeout_s:g} s",
         got="none: the process is stopped, or its machine is overloaded",
-        evidence=quoted(first.plan.log_file, first.log_start),
+        evidence=_words_of(first),
         hint="a larger `heartbeat_timeout_s` waits longer",
     )
 
 
-def not_started(missing: list[RankProcess], plan: LaunchPlan) -> ResourceStartError:
+def not_started(missing: list[RankPlan], gang: Gang) -> ResourceStartError:
     """The error for a gang whose ranks did not all become ready."""
-    first = missing[0]
-    exit_code = first.exit_code()
-    ended = "" if exit_code is None else f"; rank {first.plan.rank} ended with exit code {exit_code}"
-    numbers = ", ".join(str(rank.plan.rank) for rank in missing)
+    plan, first = gang.plan, missing[0]
+    rank = next((rank for rank in gang.ranks if rank.plan.rank == first.rank), None)
+    exit_code = None if rank is None else rank.handle.exit_code(_EXIT_S)
+    ended = "" if exit_code is None else f"; rank {first.rank} ended with exit code {exit_code}"
+    numbers = ", ".join(str(plan.rank) for plan in missing)
+    waiting = f"; {gang.why_waiting}" if gang.why_waiting else ""
     return ResourceStartError(
-        f"{plan.world_size} ranks did not start on {first.plan.host}",
+        f"{plan.world_size} ranks did not start on {first.host}",
         wanted=f"{plan.world_size} ranks ready within {plan.start_timeout_s:g} s",
-        got=f"missing ranks {numbers}{ended}",
-        evidence=quoted(first.plan.log_file, first.log_start),
+        got=f"missing ranks {numbers}{ended}{waiting}",
+        evidence=None if rank is None else _words_of(rank),
         hint="fewer `ranks` in the recipe, or a larger `start_timeout_s`",
     )
+
+
+def _words_of(rank: RankProcess) -> str:
+    rank.handle.flush_log()
+    return quoted(rank.plan.log_file, rank.log_start)
 
 
 def quoted(log_file: Path, from_byte: int = 0, *, less: str = "") -> str:

@@ -1,22 +1,21 @@
-"""A gang: the processes of all ranks on this machine, from their start to their end."""
+"""A gang: all ranks of a launch as the driver sees them, from their start to their end.
+
+A backend says how ranks start, and hands over one `RankHandle` per rank.
+"""
 
 from __future__ import annotations
 
-import os
 import queue
-import secrets
-import signal
-import socket
-import subprocess
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
-from ml_platform.errors import RankError, ResourceStartError
+from ml_platform.errors import PlatformError, RankError
 from ml_platform.resources.horovod.plan import LaunchPlan, RankPlan
 from ml_platform.worker import messages
-from ml_platform.worker.channel import KEY_BYTES, Channel
+from ml_platform.worker.channel import Channel
 
 _END_TIMEOUT_S = 5.0
 
@@ -28,23 +27,36 @@ class Ended:
     reason: str
 
 
+class RankHandle(Protocol):
+    """One rank's process, wherever it is."""
+
+    @property
+    def pid(self) -> int:
+        """Its number on its machine; 0 before it was started."""
+
+    def alive(self) -> bool: ...
+
+    def exit_code(self, timeout_s: float) -> int | None:
+        """How it ended. None if it lives when the time is over, or if nobody can say any more."""
+
+    def flush_log(self) -> None:
+        """Have everything in the log file that the rank has printed so far."""
+
+    def kill(self) -> None:
+        """End it and whatever it started, stopped or not. Twice is harmless."""
+
+
 class RankProcess:
     """One rank: its process, its connection, its last sign of life."""
 
-    def __init__(self, plan: RankPlan, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, plan: RankPlan, handle: RankHandle, channel: Channel | None = None) -> None:
         self.plan = plan
-        self.process = process
+        self.handle = handle
         self.channel = channel
         self.last_seen = time.monotonic()
         self.ready = False
+        self.memory_mib = 0
         self.log_start = 0
-        self._killed = False
-
-    def exit_code(self) -> int | None:
-        """How it ended, None if it lives; waits a moment for a process that has just hung up."""
-        with suppress(subprocess.TimeoutExpired):
-            return self.process.wait(timeout=1)
-        return None
 
     def send(self, message: messages.Message) -> None:
         """Send without waiting: a stopped rank would let a large message wait for good."""
@@ -52,17 +64,12 @@ class RankProcess:
 
     def _send(self, message: messages.Message) -> None:
         with suppress(OSError):  # the rank is gone, which its listener notices
-            self.channel.send(message)
-
-    def kill(self) -> None:
-        """End it and whatever it started, stopped or not. Once: the number may be another's later."""
-        if not self._killed:
-            self._killed = True
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            if self.channel is not None:
+                self.channel.send(message)
 
     def mark_log(self) -> None:
         """Later quotes of the log begin here."""
+        self.handle.flush_log()
         self.log_start = self.plan.log_file.stat().st_size
 
 
@@ -70,28 +77,46 @@ Event = tuple[RankProcess, messages.Message | Ended]
 
 
 class Gang:
-    """All ranks of a launch. Starts at once; events come through `next_event`."""
+    """The common half of every backend's gang. Events come through `next_event`."""
 
     def __init__(self, plan: LaunchPlan) -> None:
         self.plan = plan
         self.ranks: list[RankProcess] = []
+        self.fault: PlatformError | None = None
         self.started_at = time.monotonic()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self._launched = threading.Event()
-        self._faults: list[OSError] = []
-        # The kernel ends a rank with the *thread* that started it, so one lives as long as the gang.
-        self._keeper = threading.Thread(target=self._keep, name="horovod-gang", daemon=True)
-        self._keeper.start()
-        self._launched.wait()
-        if self._faults:
-            self.close()
-            raise ResourceStartError("ranks could not be started", got=self._faults[0]) from self._faults[0]
 
     @property
     def usable(self) -> bool:
-        """Whether every rank lives."""
-        return not self._closing.is_set() and all(rank.process.poll() is None for rank in self.ranks)
+        """Whether every rank that was started lives."""
+        return not self._closing.is_set() and all(rank.handle.alive() for rank in self.ranks)
+
+    @property
+    def why_waiting(self) -> str:
+        """What a launch that is not finished waits for, besides its ranks."""
+        return ""
+
+    def missing(self) -> list[RankPlan]:
+        """Ranks that are not ready yet."""
+        ready = {rank.plan.rank for rank in self.ranks if rank.ready}
+        return [plan for plan in self.plan.ranks if plan.rank not in ready]
+
+    def check(self) -> None:
+        """Raise what made the launch fail."""
+        if self.fault is not None:
+            raise self.fault
+
+    def unfit(self) -> str | None:
+        """Why these ranks should not get another job, although they live. None: they may."""
+        age_s = time.monotonic() - self.started_at
+        if age_s > self.plan.max_age_s:
+            return f"they are {age_s:,.0f} s old, more than {self.plan.max_age_s:,.0f} s"
+        for rank in self.ranks:
+            if rank.memory_mib > self.plan.max_memory_mib:
+                held, most = rank.memory_mib, self.plan.max_memory_mib
+                return f"rank {rank.plan.rank} holds {held:,} MiB, more than {most:,} MiB"
+        return None
 
     def next_event(self, timeout_s: float) -> Event | None:
         """What a rank said, or None when it is time to look around."""
@@ -113,72 +138,39 @@ class Gang:
     def kill(self) -> None:
         """End all ranks without waiting."""
         for rank in self.ranks:
-            rank.kill()
+            rank.handle.kill()
 
     def close(self) -> None:
         """End all ranks. Twice is harmless."""
         self._closing.set()
         self.kill()
         for rank in self.ranks:
-            with suppress(subprocess.TimeoutExpired):
-                rank.process.wait(timeout=_END_TIMEOUT_S)
-            rank.channel.close()
-        if threading.current_thread() is not self._keeper:
-            self._keeper.join()
+            rank.handle.exit_code(_END_TIMEOUT_S)
+            if rank.channel is not None:
+                rank.channel.close()
 
-    def _keep(self) -> None:
-        try:
-            for plan in self.plan.ranks:
-                self.ranks.append(_start(plan))
-        except OSError as error:
-            self._faults.append(error)
-        for rank in self.ranks:
-            name = f"rank-{rank.plan.rank}"
-            threading.Thread(target=self._listen, args=(rank,), name=name, daemon=True).start()
-        self._launched.set()
-        self._closing.wait()
+    def _write_plan(self) -> None:
+        """Leave beside the logs what is about to be started."""
+        folder = self.plan.ranks[0].log_file.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "launch.txt").write_text(f"{self.plan}\n")
 
-    def _listen(self, rank: RankProcess) -> None:
+    def _attend(self, rank: RankProcess, channel: Channel) -> None:
+        """Listen to a rank until it hangs up, in a thread of its own."""
+        rank.channel, rank.last_seen = channel, time.monotonic()
+        name = f"rank-{rank.plan.rank}"
+        threading.Thread(target=self._listen, args=(rank, channel), name=name, daemon=True).start()
+
+    def _listen(self, rank: RankProcess, channel: Channel) -> None:
         try:
             while True:
-                message = rank.channel.receive()
+                message = channel.receive()
                 rank.last_seen = time.monotonic()
                 if isinstance(message, messages.Ready):
                     rank.ready = True
-                if not isinstance(message, messages.Beat):
+                if isinstance(message, messages.Beat):
+                    rank.memory_mib = message.memory_mib
+                else:
                     self._events.put((rank, message))
         except (EOFError, RankError) as error:
             self._events.put((rank, Ended(str(error))))
-
-
-def _start(plan: RankPlan) -> RankProcess:
-    key = secrets.token_bytes(KEY_BYTES)
-    ours, theirs = socket.socketpair()
-    key_out, key_in = os.pipe()
-    try:
-        os.write(key_in, key)
-        descriptors = (theirs.fileno(), key_out)
-        process = _spawn(plan, descriptors)
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-        os.close(key_in)
-        os.close(key_out)
-    return RankProcess(plan, process, Channel(ours, key, side="driver"))
-
-
-def _spawn(plan: RankPlan, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
-    plan.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    control, key = descriptors
-    with plan.log_file.open("ab") as log:
-        return subprocess.Popen(
-            [*plan.command, "--control-fd", str(control), "--key-fd", str(key)],
-            env={**os.environ, **plan.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=descriptors,
-            process_group=0,
-        )

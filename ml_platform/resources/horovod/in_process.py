@@ -16,6 +16,7 @@ from ml_platform.resources import progress
 from ml_platform.resources.horovod.failures import failure
 from ml_platform.resources.horovod.job import OnMetrics, RankResults
 from ml_platform.resources.horovod.plan import LaunchPlan
+from ml_platform.resources.horovod.submitted import Submitted
 from ml_platform.worker.collective import Alone
 from ml_platform.worker.job import describe
 from ml_platform.worker.payload import name_of, pack_job, pack_result, unpack_job, unpack_result
@@ -37,6 +38,7 @@ class InProcessJob:
     ranks = 1
 
     def __init__(self, plan: LaunchPlan) -> None:
+        self.plan = plan
         self._plan = plan.ranks[0]
         self._running = threading.Lock()
         self._cancelled = threading.Event()
@@ -50,6 +52,9 @@ class InProcessJob:
             quiet_tensorflow()
             value = self._called(name, payload, _Reporter(self._plan.log_file, on_metrics))
         return RankResults([unpack_result(value, name=name)])
+
+    def submit(self, fn: Callable[..., T], *args: Any) -> Submitted[T]:
+        return Submitted(self, fn, args)
 
     def cancel(self) -> None:
         self._cancelled.set()

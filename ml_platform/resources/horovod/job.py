@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from ml_platform.resources.horovod.plan import LaunchPlan
+from ml_platform.resources.horovod.submitted import Submitted
+
 T = TypeVar("T")
 
 OnMetrics = Callable[[Mapping[str, float], int], None]
@@ -27,6 +30,7 @@ class HorovodJob(Protocol):
     Attributes:
         ranks: How many.
         backend: Where they run.
+        plan: Who runs where, with which environment; can be printed.
     """
 
     @property
@@ -34,6 +38,9 @@ class HorovodJob(Protocol):
 
     @property
     def backend(self) -> str: ...
+
+    @property
+    def plan(self) -> LaunchPlan: ...
 
     def run(self, fn: Callable[..., T], *args: Any, on_metrics: OnMetrics | None = None) -> RankResults[T]:
         """Call `fn(rank, *args)` on every rank, and wait for all of them.
@@ -48,6 +55,9 @@ class HorovodJob(Protocol):
             RankError: A rank raised, died or fell silent, or the job was cancelled. A `PlatformError` of the
                 function comes back as what it is, with the rank added to its evidence.
         """
+
+    def submit(self, fn: Callable[..., T], *args: Any) -> Submitted[T]:
+        """The same, without waiting: the result later, metrics and logs as streams meanwhile."""
 
     def cancel(self) -> None:
         """End the ranks now, from any thread. A `run` under way fails, and every later one."""

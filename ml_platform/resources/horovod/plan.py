@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -14,9 +15,41 @@ from ml_platform.errors import ResourceStartError, SpecError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.resources import Backend, HorovodSpec
+from ml_platform.worker.network import own_interface
+from ml_platform.worker.spawn import import_path
 
 LOOPBACK = "127.0.0.1"
-_HOSTNAME = "localhost"
+LOOPBACK_NETWORK = "127.0.0.0/8"
+ANYWHERE = "(where Spark gives a slot)"
+
+
+class Place(Spec):
+    """Where one rank is: its machine, and its way into the job's network there.
+
+    `device`: what CUDA shall see.
+    """
+
+    host: str
+    address: str
+    interface: str
+    device: str | None = None
+    environment: dict[str, str] = Field({}, description="What else is set there.")
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for ranks that share a machine: two executors of one machine, but not two pods."""
+        return self.host, self.address
+
+
+class _Position(Spec):
+    """A rank among all of them, among those of its host, and among those of its number on every host."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    cross_rank: int
+    cross_size: int
 
 
 class RankPlan(Spec):
@@ -24,10 +57,10 @@ class RankPlan(Spec):
 
     rank: int
     host: str
-    local_rank: int
-    cross_rank: int
+    local_rank: int = 0
+    cross_rank: int = 0
     environment: dict[str, str] = Field(description="What is set beside the driver's own environment.")
-    command: tuple[str, ...] = Field(description="Inherited file descriptors are added at the start.")
+    command: tuple[str, ...] = Field(description="At the start, descriptors and the parent are added.")
     log_file: Path
 
 
@@ -36,8 +69,15 @@ class LaunchPlan(Spec):
 
     backend: Backend
     ranks: tuple[RankPlan, ...]
+    network: str = Field(description="Every machine uses its address in it.")
+    address: str = Field(description="Of this machine, where ranks find the driver.")
+    port: int = Field(description="Where the driver listens for ranks of other machines. 0: a free one.")
+    unencrypted: bool = Field(description="Whether that is fine where Spark encrypts its own traffic.")
     start_timeout_s: float
     heartbeat_timeout_s: float
+    memory_mib_per_rank: int
+    max_age_s: float
+    max_memory_mib: int
 
     @property
     def world_size(self) -> int:
@@ -68,15 +108,44 @@ def plan_launch(
     backend = spec.backend or placement.backend
     ranks = spec.ranks or (1 if backend == "in_process" else placement.ranks)
     _check(backend, ranks, gpus)
-    plans = tuple(
-        _rank_plan(backend, rank, ranks, spec, log_folder, gpus, preload=preload) for rank in range(ranks)
-    )
-    return LaunchPlan(
+    command = () if backend == "in_process" else _command(ranks, spec, preload=preload)
+    plan = LaunchPlan(
         backend=backend,
-        ranks=plans,
+        ranks=tuple(
+            RankPlan(
+                rank=rank,
+                host=ANYWHERE if backend == "spark" else socket.gethostname(),
+                environment={} if backend == "in_process" else _settings(spec),
+                command=command,
+                log_file=log_folder / f"rank-{rank}.log",
+            )
+            for rank in range(ranks)
+        ),
+        network=placement.network if backend == "spark" else LOOPBACK_NETWORK,
+        address=own_interface(placement.network).address if backend == "spark" else LOOPBACK,
+        port=placement.port,
+        unencrypted=placement.unencrypted,
         start_timeout_s=spec.start_timeout_s,
         heartbeat_timeout_s=spec.heartbeat_timeout_s,
+        memory_mib_per_rank=placement.memory_mib_per_rank,
+        max_age_s=placement.max_age_s,
+        max_memory_mib=placement.max_memory_mib,
     )
+    return place_ranks(plan, _places_here(ranks, gpus)) if backend == "processes" else plan
+
+
+def _places_here(ranks: int, gpus: int) -> list[Place]:
+    path = {"PYTHONPATH": os.pathsep.join(import_path())}
+    return [
+        Place(
+            host=socket.gethostname(),
+            address=LOOPBACK,
+            interface=own_interface(LOOPBACK_NETWORK).name,
+            device=_device(rank, os.environ) if gpus else None,
+            environment=path,
+        )
+        for rank in range(ranks)
+    ]
 
 
 def _check(backend: Backend, ranks: int, gpus: int) -> None:
@@ -100,34 +169,57 @@ def _check(backend: Backend, ranks: int, gpus: int) -> None:
         )
 
 
-def _rank_plan(
-    backend: Backend, rank: int, ranks: int, spec: HorovodSpec, log_folder: Path, gpus: int, *, preload: bool
-) -> RankPlan:
-    own = backend == "processes"
-    return RankPlan(
-        rank=rank,
-        host=socket.gethostname(),
-        local_rank=rank,
-        cross_rank=0,
-        environment=_environment(rank, ranks, spec, gpus) if own else {},
-        command=_command(rank, ranks, spec, preload=preload) if own else (),
-        log_file=log_folder / f"rank-{rank}.log",
-    )
+def place_ranks(plan: LaunchPlan, places: Sequence[Place]) -> LaunchPlan:
+    """The plan once it is known where its ranks are: hosts, local and cross ranks, environment.
+
+    Args:
+        places: One per rank. Ranks of one host are neighbours.
+    """
+    hosts = list(dict.fromkeys(place.key for place in places))
+    sizes = Counter(place.key for place in places)
+    seen: Counter[tuple[str, str]] = Counter()
+    ranks = []
+    for rank, place in zip(plan.ranks, places, strict=True):
+        local_rank = seen[place.key]
+        seen[place.key] += 1
+        across = [host for host in hosts if sizes[host] > local_rank]
+        position = _Position(
+            rank=rank.rank,
+            size=plan.world_size,
+            local_rank=local_rank,
+            local_size=sizes[place.key],
+            cross_rank=across.index(place.key),
+            cross_size=len(across),
+        )
+        environment = {**rank.environment, **_horovod(position, place, plan.address), **place.environment}
+        if place.device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = place.device
+        known = {"host": place.host, "local_rank": local_rank, "cross_rank": position.cross_rank}
+        command = _with_local_rank(rank.command, local_rank)
+        ranks.append(rank.model_copy(update={**known, "environment": environment, "command": command}))
+    return plan.model_copy(update={"ranks": tuple(ranks)})
 
 
-def _environment(rank: int, ranks: int, spec: HorovodSpec, gpus: int) -> dict[str, str]:
-    environment = {
-        "HOROVOD_HOSTNAME": _HOSTNAME,
-        "HOROVOD_RANK": str(rank),
-        "HOROVOD_SIZE": str(ranks),
-        "HOROVOD_LOCAL_RANK": str(rank),
-        "HOROVOD_LOCAL_SIZE": str(ranks),
-        "HOROVOD_CROSS_RANK": "0",
-        "HOROVOD_CROSS_SIZE": "1",
+def _horovod(position: _Position, place: Place, driver: str) -> dict[str, str]:
+    return {
+        "HOROVOD_HOSTNAME": place.address,
+        "HOROVOD_RANK": str(position.rank),
+        "HOROVOD_SIZE": str(position.size),
+        "HOROVOD_LOCAL_RANK": str(position.local_rank),
+        "HOROVOD_LOCAL_SIZE": str(position.local_size),
+        "HOROVOD_CROSS_RANK": str(position.cross_rank),
+        "HOROVOD_CROSS_SIZE": str(position.cross_size),
+        "HOROVOD_GLOO_IFACE": place.interface,
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": driver,
+        "NCCL_SOCKET_IFNAME": place.interface,
+    }
+
+
+def _settings(spec: HorovodSpec) -> dict[str, str]:
+    """What is the same on every rank, wherever it is."""
+    return {
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
-        "HOROVOD_GLOO_IFACE": "lo",
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": LOOPBACK,
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(5, round(spec.heartbeat_timeout_s))),
         "KERAS_BACKEND": "tensorflow",
         "OMP_NUM_THREADS": "1",
@@ -136,11 +228,7 @@ def _environment(rank: int, ranks: int, spec: HorovodSpec, gpus: int) -> dict[st
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_ENABLE_ONEDNN_OPTS": "0",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join(_import_path()),
     }
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = _device(rank, os.environ)
-    return environment
 
 
 def _device(local_rank: int, environment: Mapping[str, str]) -> str:
@@ -150,15 +238,12 @@ def _device(local_rank: int, environment: Mapping[str, str]) -> str:
     return visible[local_rank] if local_rank < len(visible) else str(local_rank)
 
 
-def _command(rank: int, ranks: int, spec: HorovodSpec, *, preload: bool) -> tuple[str, ...]:
+def _command(ranks: int, spec: HorovodSpec, *, preload: bool) -> tuple[str, ...]:
     beat_s = min(1.0, spec.heartbeat_timeout_s / 5)
-    options = {"world-size": ranks, "local-rank": rank, "beat-s": beat_s, "parent": os.getpid()}
+    options = {"world-size": ranks, "beat-s": beat_s}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return (sys.executable, "-m", "ml_platform.worker", *words, *([] if preload else ["--no-preload"]))
 
 
-def _import_path() -> list[str]:
-    """Where the driver finds modules, less what every interpreter finds by itself."""
-    paths = [str(Path(entry or ".").absolute()) for entry in sys.path]
-    own = tuple(str(Path(prefix, "lib", "python")) for prefix in {sys.prefix, sys.base_prefix})
-    return [path for path in dict.fromkeys(paths) if Path(path).exists() and not path.startswith(own)]
+def _with_local_rank(command: tuple[str, ...], local_rank: int) -> tuple[str, ...]:
+    return (*command, "--local-rank", str(local_rank)) if command else ()

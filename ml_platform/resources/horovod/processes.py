@@ -1,113 +1,99 @@
-"""Ranks as child processes of this one: a warm gang, one job after the other."""
+"""Ranks as child processes of this one."""
 
 from __future__ import annotations
 
+import os
+import secrets
+import signal
+import socket
+import subprocess
 import threading
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from contextlib import suppress
 
-from ml_platform.errors import RankError
-from ml_platform.resources import progress
-from ml_platform.resources.horovod.failures import not_started
-from ml_platform.resources.horovod.gang import Ended, Gang
-from ml_platform.resources.horovod.job import OnMetrics, RankResults
-from ml_platform.resources.horovod.plan import LOOPBACK, LaunchPlan
-from ml_platform.resources.horovod.rendezvous import rendezvous
-from ml_platform.resources.horovod.watch import TICK_S, Watch
-from ml_platform.worker import messages
-from ml_platform.worker.payload import name_of, pack_job, unpack_result
-
-T = TypeVar("T")
+from ml_platform.errors import ResourceStartError
+from ml_platform.resources.horovod.gang import Gang, RankProcess
+from ml_platform.resources.horovod.gang_job import GangJob
+from ml_platform.resources.horovod.plan import LaunchPlan, RankPlan
+from ml_platform.worker.channel import KEY_BYTES, Channel
+from ml_platform.worker.spawn import spawn_rank
 
 
-def start_job(plan: LaunchPlan) -> ProcessesJob:
+def start_job(plan: LaunchPlan) -> GangJob:
     """Start the ranks of a plan; they import TensorFlow while the caller does something else."""
-    return ProcessesJob(plan)
+    return GangJob(plan, ProcessGang)
 
 
-class ProcessesJob:
-    """A `HorovodJob` whose ranks are processes on this machine."""
+class ChildRank:
+    """A rank that is a child of this process."""
 
-    backend = "processes"
-
-    def __init__(self, plan: LaunchPlan) -> None:
-        self._plan = plan
-        self._running = threading.Lock()
-        self._ended: str | None = None
-        self._jobs = 0
-        self._gang: Gang | None = Gang(plan)
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._killed = False
 
     @property
-    def ranks(self) -> int:
-        return self._plan.world_size
+    def pid(self) -> int:
+        return self._process.pid
 
-    def run(self, fn: Callable[..., T], *args: Any, on_metrics: OnMetrics | None = None) -> RankResults[T]:
-        name = name_of(fn)
-        payload = pack_job(fn, args)
-        with self._running:
-            gang = self._usable_gang()
-            try:
-                self._wait_until_ready(gang)
-                results = self._run_on(gang, name, payload, on_metrics)
-            except BaseException:
-                self._end(gang)
-                raise
-        return RankResults(unpack_result(result, name=name) for result in results)
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
-    def cancel(self) -> None:
-        self._ended = self._ended or "the job was cancelled; its ranks were ended"
-        gang = self._gang
-        if gang is not None:
-            gang.kill()
+    def exit_code(self, timeout_s: float) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout=timeout_s)
+        return None
+
+    def flush_log(self) -> None:
+        """The log file is the rank's own stdout."""
+
+    def kill(self) -> None:
+        if not self._killed:  # once: the number may be another's later
+            self._killed = True
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+class ProcessGang(Gang):
+    """Starts at once."""
+
+    def __init__(self, plan: LaunchPlan) -> None:
+        super().__init__(plan)
+        self._launched = threading.Event()
+        self._faults: list[OSError] = []
+        # The kernel ends a rank with the *thread* that started it, so one lives as long as the gang.
+        self._keeper = threading.Thread(target=self._keep, name="horovod-gang", daemon=True)
+        self._keeper.start()
+        self._launched.wait()
+        if self._faults:
+            self.close()
+            raise ResourceStartError("ranks could not be started", got=self._faults[0]) from self._faults[0]
 
     def close(self) -> None:
-        self._ended = self._ended or "the job is closed; its ranks were ended"
-        gang = self._gang
-        if gang is not None:
-            self._end(gang)
+        super().close()
+        if threading.current_thread() is not self._keeper:
+            self._keeper.join()
 
-    def _check(self) -> None:
-        if self._ended is not None:
-            raise RankError(self._ended)
-
-    def _usable_gang(self) -> Gang:
-        self._check()
-        if self._gang is not None and not self._gang.usable:
-            self._end(self._gang)
-        if self._gang is None:
-            self._gang = Gang(self._plan)
-        return self._gang
-
-    def _end(self, gang: Gang) -> None:
-        gang.close()
-        if self._gang is gang:
-            self._gang = None
-
-    def _wait_until_ready(self, gang: Gang) -> None:
-        deadline = gang.started_at + self._plan.start_timeout_s
-        while missing := [rank for rank in gang.ranks if not rank.ready]:
-            event = gang.next_event(min(TICK_S, deadline - time.monotonic()))
-            self._check()
-            if event is not None and isinstance(event[1], Ended):
-                raise not_started([event[0]], self._plan)
-            if time.monotonic() > deadline:
-                raise not_started(missing, self._plan)
-
-    def _run_on(self, gang: Gang, name: str, payload: bytes, on_metrics: OnMetrics | None) -> list[bytes]:
-        self._jobs += 1
-        with rendezvous(LOOPBACK) as port:
-            environment = {"HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
-            job = messages.Job(self._jobs, name, payload, environment)
-            gang.forgive()
-            for rank in gang.ranks:
-                rank.mark_log()
-                rank.send(job)
-            return Watch(gang, job, lambda message: _hand_on(message, on_metrics), self._check).results()
+    def _keep(self) -> None:
+        try:
+            self._write_plan()
+            for plan in self.plan.ranks:
+                rank, channel = _start(plan)
+                self.ranks.append(rank)
+                self._attend(rank, channel)
+        except OSError as error:
+            self._faults.append(error)
+        self._launched.set()
+        self._closing.wait()
 
 
-def _hand_on(message: messages.Message, on_metrics: OnMetrics | None) -> None:
-    if isinstance(message, messages.Metrics) and on_metrics is not None:
-        on_metrics(message.values, message.step)
-    elif isinstance(message, messages.Note):
-        progress.report(message.message, done=message.done, total=message.total)
+def _start(plan: RankPlan) -> tuple[RankProcess, Channel]:
+    key = secrets.token_bytes(KEY_BYTES)
+    ours, theirs = socket.socketpair()
+    try:
+        with plan.log_file.open("ab") as log:
+            process = spawn_rank(plan.command, plan.environment, theirs, key, output=log)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return RankProcess(plan, ChildRank(process)), Channel(ours, key, side="driver")

@@ -15,6 +15,8 @@ from ml_platform.errors import (
 )
 from ml_platform.resources import progress
 from ml_platform.resources.horovod.job import HorovodJob, OnMetrics, RankResults
+from ml_platform.resources.horovod.plan import LaunchPlan
+from ml_platform.resources.horovod.submitted import Submitted
 from ml_platform.store.passing import passing_objects
 from ml_platform.worker.payload import name_of
 from ml_platform.worker.recoverable import Recoverable
@@ -42,6 +44,13 @@ class RestartingJob:
     @property
     def backend(self) -> str:
         return self._job.backend
+
+    @property
+    def plan(self) -> LaunchPlan:
+        return self._job.plan
+
+    def submit(self, fn: Callable[..., T], *args: Any) -> Submitted[T]:
+        return Submitted(self, fn, args)
 
     def run(self, fn: Callable[..., T], *args: Any, on_metrics: OnMetrics | None = None) -> RankResults[T]:
         with passing_objects() as uri:

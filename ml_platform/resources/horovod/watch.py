@@ -69,6 +69,7 @@ class Watch:
 
     def _failed(self, rank: RankProcess, message: messages.Failed) -> None:
         plan = self._gang.plan
+        rank.handle.flush_log()
         error = failure(message, rank.plan, plan.world_size, self._job.name, from_byte=rank.log_start)
         if not message.consequence:
             raise error

@@ -11,6 +11,7 @@ import pytest
 from ml_platform.errors import ResourceStartError, SpecError
 from ml_platform.resources import horovod_build
 from ml_platform.resources.horovod import open_job, plan_launch
+from ml_platform.resources.horovod.plan import ANYWHERE, Place, place_ranks
 from ml_platform.resources.horovod_build import Availability
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.resources import HorovodSpec
@@ -34,6 +35,34 @@ def test_plan_says_who_runs_where(tmp_path: Path) -> None:
     assert plan.ranks[1].command[:3] == (sys.executable, "-m", "ml_platform.worker")
     assert plan.ranks[1].log_file == tmp_path / "rank-1.log"
     assert "CUDA_VISIBLE_DEVICES" not in environment
+
+
+def test_ranks_of_one_machine_are_neighbours_and_counted_across_machines(tmp_path: Path) -> None:
+    """Two machines with two and one ranks: local and cross numbers as Horovod wants them, own interfaces."""
+    plan = plan_launch(HorovodSpec(ranks=3, backend="spark"), HorovodPlacement(), tmp_path)
+    assert {rank.host for rank in plan.ranks} == {ANYWHERE}
+    one = Place(host="one", address="10.0.0.1", interface="eth0")
+    two = Place(host="two", address="10.0.0.2", interface="ens5", device="3")
+    placed = place_ranks(plan.model_copy(update={"address": "10.0.0.9"}), [one, one, two])
+    numbers = ("LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "GLOO_IFACE", "HOSTNAME")
+    found = [[rank.environment[f"HOROVOD_{name}"] for name in numbers] for rank in placed.ranks]
+    assert found == [
+        ["0", "2", "0", "2", "eth0", "10.0.0.1"],
+        ["1", "2", "0", "1", "eth0", "10.0.0.1"],
+        ["0", "1", "1", "2", "ens5", "10.0.0.2"],
+    ]
+    assert {rank.environment["HOROVOD_GLOO_RENDEZVOUS_ADDR"] for rank in placed.ranks} == {"10.0.0.9"}
+    assert placed.ranks[2].environment["CUDA_VISIBLE_DEVICES"] == "3"
+    assert "CUDA_VISIBLE_DEVICES" not in placed.ranks[0].environment
+    assert placed.ranks[1].command[-2:] == ("--local-rank", "1")
+
+
+def test_a_machine_outside_the_network_is_told(tmp_path: Path) -> None:
+    elsewhere = HorovodPlacement(network="203.0.113.0/24")
+    with pytest.raises(ResourceStartError, match="no address in the network of the job") as caught:
+        plan_launch(HorovodSpec(ranks=1, backend="spark"), elsewhere, tmp_path)
+    assert caught.value.wanted == "an IPv4 address in 203.0.113.0/24"
+    assert "lo 127.0.0.1" in (caught.value.got or "")
 
 
 def test_plan_can_be_printed_and_stored(tmp_path: Path) -> None:

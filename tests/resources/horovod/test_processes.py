@@ -13,9 +13,9 @@ import pytest
 
 from ml_platform.errors import RankError, ResourceStartError
 from ml_platform.resources.horovod import open_job, plan_launch
-from ml_platform.resources.horovod.gang import Gang
+from ml_platform.resources.horovod.gang_job import GangJob
 from ml_platform.resources.horovod.plan import LaunchPlan
-from ml_platform.resources.horovod.processes import ProcessesJob, start_job
+from ml_platform.resources.horovod.processes import ProcessGang, start_job
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.resources import HorovodSpec
 from ml_platform.worker import messages
@@ -26,9 +26,9 @@ from tests.worker import rank_functions
 pytestmark = pytest.mark.horovod
 
 
-def pids(job: ProcessesJob) -> list[int]:
+def pids(job: GangJob) -> list[int]:
     assert job._gang is not None
-    return [rank.process.pid for rank in job._gang.ranks]
+    return [rank.handle.pid for rank in job._gang.ranks]
 
 
 def test_killed_rank_is_noticed_with_its_last_words(tmp_path: Path) -> None:
@@ -40,6 +40,16 @@ def test_killed_rank_is_noticed_with_its_last_words(tmp_path: Path) -> None:
         job.close()
     assert caught.value.got == "it was killed by signal 9"
     assert "the last words of the rank" in (caught.value.evidence or "")
+    assert caught.value.hint == "see whether the machine ran out of memory"
+
+
+def test_rank_without_memory_says_so(tmp_path: Path) -> None:
+    job = light_job(tmp_path)
+    try:
+        with pytest.raises(RankError, match=r"rank 0 of 1 on .* raised MemoryError in tests"):
+            job.run(rank_functions.exhaust_memory)
+    finally:
+        job.close()
 
 
 def test_rank_that_exits_is_noticed(tmp_path: Path) -> None:
@@ -63,6 +73,22 @@ def test_stopped_rank_falls_silent_and_is_ended(tmp_path: Path) -> None:
     finally:
         job.close()
     assert caught.value.wanted == "a sign of life within 2 s"
+
+
+def test_ranks_that_are_too_old_or_too_large_are_replaced_before_the_next_job(tmp_path: Path) -> None:
+    """Not in the middle of one; and the launch plan lies beside the logs."""
+    for limits in ({"max_age_s": 1e-9}, {"max_memory_mib": 1}):
+        job = start_job(_plan(tmp_path).model_copy(update=limits))
+        try:
+            before = pids(job)
+            assert job._gang is not None
+            job.run(rank_functions.identity)
+            while not job._gang.ranks[0].memory_mib:
+                os.sched_yield()
+            assert job.run(rank_functions.report, 0).rank0 != before[0]
+        finally:
+            job.close()
+    assert "1 rank(s), backend processes" in (tmp_path / "launch.txt").read_text()
 
 
 def test_rank_that_died_idle_is_replaced(tmp_path: Path) -> None:
@@ -95,7 +121,7 @@ def test_primary_failure_is_told_and_not_its_consequences(tmp_path: Path) -> Non
 def test_close_ends_ranks_that_were_never_used(tmp_path: Path) -> None:
     """Also those in the middle of importing TensorFlow."""
     with open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=tmp_path) as job:
-        assert isinstance(job, ProcessesJob)
+        assert isinstance(job, GangJob)
         started = pids(job)
         assert all(psutil.pid_exists(pid) for pid in started)
     assert not any(psutil.pid_exists(pid) for pid in started)
@@ -143,14 +169,15 @@ def test_command_that_does_not_exist(tmp_path: Path) -> None:
 
 def test_rank_ends_at_a_message_of_a_stranger(tmp_path: Path) -> None:
     """Not signed with the key: the rank ends without having opened it."""
-    gang = Gang(_plan(tmp_path))
+    gang = ProcessGang(_plan(tmp_path))
     try:
         rank = gang.ranks[0]
+        assert rank.channel is not None
         stranger = Channel(rank.channel._connection, b"s" * 32, side="driver")
         stranger.send(
             messages.Job(1, "f", b"cos\nmkdir\n(V" + str(tmp_path / "sprung").encode() + b"\ntR.", {})
         )
-        assert rank.process.wait(timeout=30) == 75
+        assert rank.handle.exit_code(30) == 75
     finally:
         gang.close()
     assert not (tmp_path / "sprung").exists()
@@ -163,8 +190,9 @@ def test_no_secret_in_arguments_or_environment(tmp_path: Path) -> None:
         job.run(rank_functions.identity)
         assert job._gang is not None
         rank = job._gang.ranks[0]
+        assert rank.channel is not None
         key = rank.channel._key
-        process = psutil.Process(rank.process.pid)
+        process = psutil.Process(rank.handle.pid)
         shown = " ".join([*process.cmdline(), *process.environ().values(), str(job._plan)])
         assert key.hex() not in shown
         assert repr(key) not in shown
@@ -177,7 +205,7 @@ import signal, sys
 from pathlib import Path
 from tests.gangs import light_job
 job = light_job(Path(sys.argv[1]), ranks=2)
-print(*[rank.process.pid for rank in job._gang.ranks], flush=True)
+print(*[rank.handle.pid for rank in job._gang.ranks], flush=True)
 signal.pause()
 """
 
