@@ -13,35 +13,49 @@ import psutil
 THREADS = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 """The same cap for every side: nothing here is about arithmetic."""
 FOREIGN_LIMIT = 0.05
+COUNTERS_S = 0.02
+"""CPU times of processes are counted in hundredths of a second: two steps are no evidence."""
+KERNEL = 2
+"""Parent of the kernel's own threads."""
 
 
 class ForeignLoad:
-    """Share of the machine that processes of others use, between two looks."""
+    """Share of the machine that others use between two looks: processes that are not below this one, and
+    other guests of the host.
+
+    From the CPU time of each process. The kernel's totals are samples, ten milliseconds apart: they see
+    load in a short block where there is none. A Prefect server that was started here is not foreign.
+    """
 
     def __init__(self) -> None:
         self._began = self._look()
 
     def share(self) -> float:
-        """Since this was made, 0 to 1."""
+        """Since this was made, 0 to 1. What the counters cannot tell is not counted."""
         then, now = self._began, self._look()
-        busy, mine, wall = (after - before for before, after in zip(then, now, strict=True))
-        return max(0.0, busy - mine) / (wall * (os.cpu_count() or 1)) if wall else 0.0
+        foreign, wall = (after - before for before, after in zip(then, now, strict=True))
+        return max(0.0, foreign - COUNTERS_S) / (wall * (os.cpu_count() or 1)) if wall else 0.0
 
     @staticmethod
-    def _look() -> tuple[float, float, float]:
-        times = psutil.cpu_times()
-        busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
-        return busy, own_cpu_seconds(), time.monotonic()
+    def _look() -> tuple[float, float]:
+        return foreign_cpu_seconds() + psutil.cpu_times().steal, time.monotonic()
 
 
-def own_cpu_seconds() -> float:
-    """CPU time of this process, of all below it, and of those of them that have ended."""
+def foreign_cpu_seconds() -> float:
+    """CPU time of all processes but this one and those below it; of those that have ended, too.
+
+    Threads of the kernel are left out: they write what any side wrote.
+    """
     me = psutil.Process()
-    return sum(_cpu_seconds(process) for process in (me, *me.children(recursive=True)))
+    mine = {me.pid, *(child.pid for child in me.children(recursive=True))}
+    others = (process for process in psutil.process_iter() if process.pid not in mine)
+    return sum(map(_cpu_seconds, others))
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
     try:
+        if KERNEL in (process.pid, process.ppid()):
+            return 0.0
         times = process.cpu_times()
     except psutil.NoSuchProcess:
         return 0.0

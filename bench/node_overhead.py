@@ -27,21 +27,23 @@ TARGETS = {("chain", CALL): 1.15, ("fan", CALL): 1.15, ("layers", CALL): 1.15, (
 WARMING_NODES = 20
 
 
-def run(context: Context) -> Iterator[Row]:
-    nodes, count = context.pick(200, 1000), context.pick(3, 7)
+def run(context: Context, shape: str) -> Iterator[Row]:
+    nodes, count = context.pick(200, 1000), context.pick(3, 5)
     with ExitStack() as open_drivers:
         drivers = {name: open_drivers.enter_context(context.driver(name)) for name in ("ours", *PEERS)}
-        for shape in ("chain", "fan", "layers"):
-            say(f"B1 {shape}: {nodes} nodes, {count} rounds")
-            sides = _sides(context, drivers, shape)
-            for side in sides.values():
-                side(WARMING_NODES)
-            blocks = rounds({name: partial(side, nodes) for name, side in sides.items()}, count)
-            limit = f"a plain loop {1e3 * _plain_loop_s(shape, nodes) / nodes:.2g} ms"
-            for name in list(sides)[1:]:
-                target = TARGETS.get((shape, name))
-                pair = blocks["ours"], blocks[name]
-                yield compared(context, "B1", shape, name, pair, per=nodes, target=target, limit=limit)
+        say(f"B1 {shape}: {nodes} nodes, {count} rounds")
+        sides = _sides(context, drivers, shape)
+        for side in sides.values():
+            side(WARMING_NODES)
+        blocks = rounds({name: partial(side, nodes) for name, side in sides.items()}, count)
+    limit = f"a plain loop {1e3 * _plain_loop_s(shape, nodes) / nodes:.2g} ms"
+    for name in list(sides)[1:]:
+        more = {"per": nodes, "target": TARGETS.get((shape, name)), "limit": limit}
+        pair = blocks["ours"], blocks[name]
+        yield compared(context, "B1", shape, name, pair, **more)
+        if name in (CALL, SUBMIT):
+            returned = tuple([block.until_it_returned() for block in side] for side in pair)
+            yield compared(context, "B1", f"{shape}, until it returns", name, returned, **more)
 
 
 def _sides(context: Context, drivers: dict[str, Any], shape: str) -> dict[str, Callable[[int], Block]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -20,6 +20,12 @@ class Block:
     seconds: float
     foreign: float = 0.0
     """Share of the machine that somebody else used meanwhile, 0 to 1."""
+    called: float = 0.0
+    """Seconds until the call returned, where events were still to be sent then."""
+
+    def until_it_returned(self) -> Block:
+        """The same repetition without the sending of events."""
+        return replace(self, seconds=self.called)
 
 
 @dataclass(frozen=True)

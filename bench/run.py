@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import hand_over, node_overhead, start_and_plan, unchanged_rerun
@@ -16,7 +17,7 @@ from bench.report import Row, merged, read_rows, table
 
 BENCHES: dict[str, Callable[[Context], Iterator[Row]]] = {
     "B14": start_and_plan.run,
-    "B1": node_overhead.run,
+    **{f"B1.{shape}": partial(node_overhead.run, shape=shape) for shape in ("chain", "fan", "layers")},
     "B2": unchanged_rerun.run,
     "B3": hand_over.run,
 }
@@ -28,12 +29,15 @@ TABLE = HERE / "RESULTS.md"
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 1 when a target was missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
-    parser.add_argument("--only", choices=BENCHES, action="append", help="Default: all.")
+    names = sorted({*BENCHES, *(name.partition(".")[0] for name in BENCHES)})
+    parser.add_argument("--only", choices=names, action="append", help="Default: all.")
     parser.add_argument("--size", choices=("smoke", "full"), default="smoke")
     asked = parser.parse_args(argv)
     rows = []
     with opened(asked.size) as context:
-        for name in asked.only or BENCHES:
+        for name in BENCHES:
+            if asked.only and not {name, name.partition(".")[0]} & set(asked.only):
+                continue
             began = time.monotonic()
             for row in BENCHES[name](context):
                 print(row.line(), flush=True)

@@ -42,6 +42,21 @@ def grown(work: Callable[[], Any]) -> tuple[float, int, Any]:
     return seconds, max(0, _memory("VmHWM") - before), result
 
 
+def delivered(work: Callable[[], Any], send: Callable[[], Any]) -> tuple[float, float, int, Any]:
+    """Seconds until it returns, seconds until what it left in queues is sent too, growth, and the result."""
+    called: list[float] = []
+
+    def whole() -> Any:
+        began = time.perf_counter()
+        result = work()
+        called.append(time.perf_counter() - began)
+        send()
+        return result
+
+    seconds, larger, result = grown(whole)
+    return called[0], seconds, larger, result
+
+
 def answered(
     work: Callable[[], Any], value: Callable[[Any], Any], executed: Callable[[], int]
 ) -> dict[str, Any]:

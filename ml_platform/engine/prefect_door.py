@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import prefect
 from prefect._internal.uuid7 import uuid7
-from prefect.client.schemas.objects import State, StateDetails, TaskRun, TaskRunResult
-from prefect.runtime import flow_run, task_run
+from prefect.client.schemas.objects import State, StateDetails, TaskRun, TaskRunPolicy, TaskRunResult
+from prefect.context import FlowRunContext, TagsContext
 from prefect.states import Completed, Pending
 from prefect.task_engine import run_task_async, run_task_sync
 from prefect.utilities.engine import emit_task_run_state_change_event
@@ -32,19 +32,13 @@ def current_node() -> str | None:
     return _node.get()
 
 
-def task_run_name() -> str:
-    """A node's own name under `@dag`; as Prefect names task runs elsewhere."""
-    return _node.get() or f"{task_run.task_name}-{uuid4().hex[:3]}"
-
-
 _started: Counter[UUID] = Counter()
 _counting = threading.Lock()
 
 
-def _count(flow_run_id: str | None) -> None:
-    if flow_run_id:
-        with _counting:
-            _started[UUID(flow_run_id)] += 1
+def _count(flow_run_id: UUID) -> None:
+    with _counting:
+        _started[flow_run_id] += 1
 
 
 def flow_runs_of_this_process() -> tuple[UUID, ...]:
@@ -60,18 +54,16 @@ def run_node(
     run_id: UUID,
     parents: Mapping[str, tuple[UUID, ...]],
 ) -> Any:
-    """Run a task as a Prefect task run with this id, and edges per parameter from `parents`."""
-    dependencies: Any = {
-        parameter: {TaskRunResult(id=parent) for parent in ids} for parameter, ids in parents.items()
-    }
-    _count(flow_run.id)
+    """Run a task as a Prefect task run with this id and name, and edges per parameter from `parents`.
+
+    Its first state on the server is Running: that it was Pending for some microseconds is told to nobody.
+    """
+    run = _new_run(task, name, run_id, parents)
     token = _node.set(name)
     try:
         if task.isasync:
-            return asyncio.run(
-                run_task_async(task, task_run_id=run_id, parameters=arguments, dependencies=dependencies)
-            )
-        return run_task_sync(task, task_run_id=run_id, parameters=arguments, dependencies=dependencies)
+            return asyncio.run(run_task_async(task, task_run=run, parameters=arguments))
+        return run_task_sync(task, task_run=run, parameters=arguments)
     finally:
         _node.reset(token)
 
@@ -86,23 +78,45 @@ def record_node(
     message: str,
 ) -> None:
     """Show a node that did not run: a task run that ended as `state` (Cached, Skipped) without a body."""
-    ids = {"task_run_id": run_id, "flow_run_id": UUID(flow_run.id)}
-    details = StateDetails(**ids)
-    pending: State[None] = Pending(state_details=details)
-    ended: State[None] = Completed(name=state, message=message, state_details=details)
-    run = TaskRun(
+    run = _new_run(task, name, run_id, parents)
+    before = run.state
+    details = StateDetails(task_run_id=run.id, flow_run_id=run.flow_run_id)
+    run.state = Completed(name=state, message=message, state_details=details)
+    emit_task_run_state_change_event(run, before, run.state)
+
+
+def _new_run(
+    task: prefect.Task[..., Any], name: str, run_id: UUID, parents: Mapping[str, tuple[UUID, ...]]
+) -> TaskRun:
+    """A task run of the present flow run, not started yet, as Prefect makes one for a call."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    flow_run_id = context.flow_run.id
+    _count(flow_run_id)
+    state: State[None] = Pending(state_details=StateDetails(task_run_id=run_id, flow_run_id=flow_run_id))
+    return TaskRun(
         id=run_id,
         name=name,
-        flow_run_id=ids["flow_run_id"],
+        flow_run_id=flow_run_id,
         task_key=task.task_key,
         dynamic_key=str(run_id),
-        task_inputs={p: [TaskRunResult(id=parent) for parent in found] for p, found in parents.items()},
-        state=pending,
+        task_version=task.version,
+        empirical_policy=TaskRunPolicy(
+            retries=task.retries,
+            retry_delay=task.retry_delay_seconds,
+            retry_jitter_factor=task.retry_jitter_factor,
+        ),
+        tags=list(task.tags | TagsContext.get().current_tags),
+        task_inputs={
+            parameter: [TaskRunResult(id=parent) for parent in ids] for parameter, ids in parents.items()
+        },
+        expected_start_time=state.timestamp,
+        state_id=state.id,
+        state_type=state.type,
+        state_name=state.name,
+        state=state,
     )
-    before = emit_task_run_state_change_event(run, None, pending)
-    run.state = ended
-    emit_task_run_state_change_event(run, pending, ended, follows=before)
-    _count(flow_run.id)
 
 
 def flush() -> None:

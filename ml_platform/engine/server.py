@@ -61,6 +61,13 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
         server.stop()
 
 
+_BATCHES = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.2",
+}
+"""Task runs are recorded together, at most so many seconds late: one by one, each event is a transaction."""
+
+
 class TemporaryServer:
     """A Prefect server of this process alone, on a free loopback port. It starts at once, in the
     background; `url()` waits for it. It ends with this process, also after kill -9."""
@@ -76,6 +83,7 @@ class TemporaryServer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {
+            **_BATCHES,
             **os.environ,
             "PREFECT_HOME": str(home() / "prefect"),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url(),

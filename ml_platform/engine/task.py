@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State
 from pydantic import ValidationError
 
 from ml_platform.engine.outputs import adapter
-from ml_platform.engine.prefect_door import current_node, task_run_name
+from ml_platform.engine.prefect_door import current_node
 from ml_platform.engine.trace import current_trace
 from ml_platform.engine.types import type_name, value_breaches
 from ml_platform.errors import (
@@ -52,7 +52,6 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
 _DEFAULTS: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
-    "task_run_name": task_run_name,
     "retries": 1,
     "retry_condition_fn": worth_retrying,
 }

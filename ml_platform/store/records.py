@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from ml_platform.errors import SpecError, StoreError, nearest
 from ml_platform.store.atomic import write_atomically
@@ -67,9 +68,11 @@ class RunRecord:
 
     def _write_run(self, content: dict[str, Any]) -> Path:
         path = self.folder / RUN
-        text = json.dumps(_ANY.dump_python(content, mode="json", fallback=repr), indent=1)
+        plain = _ANY.dump_python(content, mode="json", fallback=repr)
+        # Infinity and NaN as they are: as null they would come back as something else.
+        text = to_json(plain, indent=1, inf_nan_mode="constants")
         try:
-            write_atomically(path, text.encode())
+            write_atomically(path, text)
         except OSError as error:
             raise _unwritable(path, error) from error
         return path

@@ -25,7 +25,7 @@ def run(dag: Dag[..., Any], **parameters: Any) -> dict[str, Any]:
 
     @functools.wraps(body)
     def watched(*args: Any, **given: Any) -> Any:
-        measured[:] = exchange.grown(lambda: body(*args, **given))
+        measured[:] = exchange.delivered(lambda: body(*args, **given), prefect_door.flush)
         return measured[-1]
 
     with patch.object(dag, "fn", watched):
@@ -33,8 +33,8 @@ def run(dag: Dag[..., Any], **parameters: Any) -> dict[str, Any]:
     prefect_door.flush()
     states = [node["state"] for node in read_run(run_names()[0])["nodes"]]
     flow_run, sent = next(reversed(prefect_door._started.items()), ("", 0))
-    said = {"flow_run": str(flow_run), "sent": sent, "grown": measured[1]}
-    return {"seconds": measured[0], "value": value, "executed": states.count("completed"), **said}
+    said = {"flow_run": str(flow_run), "sent": sent, "called": measured[0], "grown": measured[2]}
+    return {"seconds": measured[1], "value": value, "executed": states.count("completed"), **said}
 
 
 def hand_over(size: int, nodes: int, folder: str) -> dict[str, Any]:
