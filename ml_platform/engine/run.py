@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from datetime import UTC, datetime
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +35,10 @@ from ml_platform.store.results import Absent, Result
 from ml_platform.store.stamps import locations, stamp
 
 MAX_THREADS = 32
+FIRST_THREADS = 2
+PATIENCE_S = 0.01
+"""Threads share one interpreter: for small tasks two are as fast as any. There are twice as many each time
+that nothing ended for so long."""
 SHOWN_CACHED_NODES = 100
 """Cached nodes are task runs in the UI up to this many; above, the plan's artifact alone shows them."""
 GRACE_S = 2.0
@@ -82,6 +86,7 @@ class Execution:
         self._running: dict[Future[Output], Node] = {}
         self._ended: SimpleQueue[Future[Output]] = SimpleQueue()
         self._threads: dict[str, int] = {}
+        self._width = FIRST_THREADS
         self._failure: BaseException | None = None
         self._uses = {
             node.name: {repr(spec): spec for spec in self._specs(node).values()}
@@ -102,7 +107,7 @@ class Execution:
         self._start_ahead()
         for node in self.graph.nodes:
             self._tell(node.name, "waiting")
-        pool = ThreadPoolExecutor(max(1, min(MAX_THREADS, len(self.graph.nodes))), thread_name_prefix="node")
+        pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="node")
         try:
             while self._ready or self._admitted or self._running:
                 self._advance()
@@ -161,9 +166,12 @@ class Execution:
             self._ready.append(member)
 
     def _submit(self, pool: ThreadPoolExecutor) -> None:
+        stopping = self._failure is not None and self.engine.on_failure == "stop"
         for _ in range(len(self._admitted)):
+            if len(self._running) >= self._width and not stopping:
+                break
             node, decision = self._admitted.popleft()
-            if self._failure is not None and self.engine.on_failure == "stop":
+            if stopping:
                 self._skip(node, "another task failed")
             elif self.leases.budget.try_admit(self._needs(node)):
                 future = self._start(pool, node, decision, alone=not self._admitted and not self._running)
@@ -190,7 +198,12 @@ class Execution:
 
     def _collect(self) -> None:
         while self._running:
-            future = self._ended.get()
+            try:
+                may_grow = self._admitted and self._width < MAX_THREADS
+                future = self._ended.get(timeout=PATIENCE_S if may_grow else None)
+            except Empty:
+                self._width *= 2
+                return
             node = self._running.pop(future)
             self.leases.budget.release(self._needs(node))
             error = future.exception()

@@ -138,6 +138,8 @@ def breaches(got: Any, wanted: Any) -> list[str]:
 
     A side without a contract says nothing.
     """
+    if not _names_a_contract(wanted):
+        return []
     found: list[str] = []
     for one in _arms(got):
         choices = [_arm_breaches(one, other) for other in _arms(wanted) if fits(one, other)]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bench.environments import PEERS, version
+from bench.machine import foreign_cpu_seconds
 from bench.pairing import Block, Interval, clean, difference, growth, growth_exponent, interval, ratio
 from bench.peers import exchange
 from bench.report import Row, merged, read_rows, row, table
@@ -55,6 +60,28 @@ def test_disturbed_pairs_are_discarded() -> None:
     assert all(ours.seconds == 1 for ours, _ in found.kept)
 
 
+def test_load_of_others_is_seen() -> None:
+    before = foreign_cpu_seconds()
+    with _beside_this_process("import time\nwhile time.process_time() < 0.3: pass"):
+        assert foreign_cpu_seconds() - before >= 0.2
+
+
+@contextmanager
+def _beside_this_process(code: str) -> Iterator[None]:
+    """A process that is nobody's below this one: its parent has ended. It has used its time, and waits."""
+    reading, writing = os.pipe()
+    alive, end = os.pipe()
+    script = f"{code}\nimport os; os.write({writing}, b'.'); os.read({alive}, 1)"
+    start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {script!r}], close_fds=False)"
+    try:
+        subprocess.run([sys.executable, "-c", start], check=True, pass_fds=[writing, alive])
+        os.read(reading, 1)
+        yield
+    finally:
+        for handle in (reading, writing, alive, end):
+            os.close(handle)
+
+
 def test_without_enough_clean_pairs_the_least_disturbed_stand_in_and_say_so() -> None:
     found = clean(pairs((1, 1), (2, 1), (3, 1), (4, 1), foreign=[0.9, 0.3, 0.2, 0.1]), limit=0.05)
     assert found.disturbed
@@ -67,6 +94,13 @@ def test_the_growth_exponent_sees_through_a_fixed_cost(exponent: float) -> None:
     assert growth_exponent(sizes, [0.3 + 1e-4 * n**exponent for n in sizes]) == pytest.approx(
         exponent, abs=0.05
     )
+
+
+def test_time_until_it_returned_leaves_out_what_is_sent_later() -> None:
+    called, seconds, _, result = exchange.delivered(lambda: 7, lambda: time.sleep(0.01))
+    block = Block(seconds, called=called)
+    assert result == 7
+    assert block.until_it_returned().seconds == called < seconds
 
 
 def test_growth_looks_at_the_least_disturbed_repetition() -> None:

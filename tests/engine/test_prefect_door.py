@@ -10,17 +10,36 @@ from pathlib import Path
 import prefect
 import psutil
 import pytest
-from prefect.task_engine import run_task_async, run_task_sync
+from prefect.client.schemas.objects import TaskRun
+from prefect.task_engine import _create_task_run_locally, run_task_async, run_task_sync
 
-from ml_platform.engine.prefect_door import new_run_id
+from ml_platform.engine.prefect_door import _new_run, new_run_id
 from ml_platform.engine.server import TemporaryServer
+from tests.engine.runs import FlowRun
 
 ENGINE = Path(__file__).parents[2] / "ml_platform" / "engine"
 
 
-def test_task_runs_take_an_id_and_edges_per_parameter() -> None:
+def test_a_task_run_can_be_handed_in() -> None:
     for run in (run_task_sync, run_task_async):
-        assert {"task_run_id", "parameters", "dependencies"} <= set(inspect.signature(run).parameters)
+        assert {"task_run", "parameters"} <= set(inspect.signature(run).parameters)
+
+
+@pytest.mark.slow
+def test_our_task_runs_have_what_prefect_gives_its_own(flow_run_of_tests: FlowRun) -> None:
+    @prefect.task(retries=2, tags=["a"], version="7")
+    def nothing() -> None: ...
+
+    def both() -> tuple[TaskRun, TaskRun]:
+        with prefect.tags("b"):
+            theirs = _create_task_run_locally(nothing, id=new_run_id())
+            return theirs, _new_run(nothing, "nothing", new_run_id(), {})
+
+    theirs, ours = flow_run_of_tests.do(both)
+    each = {"id", "name", "dynamic_key", "state", "state_id", "expected_start_time", "created", "updated"}
+    shown = [run.model_dump(exclude=each) for run in (theirs, ours)]
+    assert [sorted(run.pop("tags")) for run in shown] == [["a", "b"]] * 2
+    assert shown[0] == shown[1]
 
 
 def test_ids_are_of_the_kind_that_prefect_gives_to_task_runs() -> None:
