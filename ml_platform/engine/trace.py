@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -210,4 +211,5 @@ def user_line() -> str:
         frame = frame.f_back
     if frame is None:
         return "unknown line"
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    # Asked for every call in a dag: a Path would cost more than the rest of it.
+    return f"{frame.f_code.co_filename.rpartition(os.sep)[2]}:{frame.f_lineno}"
