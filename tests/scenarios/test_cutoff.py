@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.scenarios.conftest import ROOT
+from tests.scenarios.conftest import QUICK, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.spark]
+
+QUICK_SPARK = Path(QUICK["ML_PLATFORM_PLACEMENTS"], "local.yaml").read_text()
 
 DAG = """
 from ml_platform import Dataset, FeatureSpec, FeatureState, SplitSpec, dag, task
@@ -42,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     places.mkdir()
     for cores in (1, 2):
         (places / f"cores-{cores}.yaml").write_text(
-            f"spark:\n  master: local[{cores}]\n  driver_memory_mib: 1024\n"
+            f"{QUICK_SPARK}  master: local[{cores}]\n  driver_memory_mib: 1024\n"
         )
     rows = [
         {"id": i, "size": (i * 37 % 101) / 7, "kind": "abc"[i % 3], "label": "yn"[i % 2]} for i in range(400)
@@ -53,10 +55,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _states(folder: Path, *options: str) -> dict[str, str]:
+def _states(folder: Path, server: str, *options: str) -> dict[str, str]:
     """Run the dag; what became of each task."""
     environment = {
         **os.environ,
+        "PREFECT_API_URL": server,
         "PYTHONPATH": f"{folder}:{ROOT}",
         "ML_PLATFORM_HOME": str(folder / "home"),
         "ML_PLATFORM_PLACEMENTS": str(folder / "places"),
@@ -68,15 +71,15 @@ def _states(folder: Path, *options: str) -> dict[str, str]:
     return {node["node"]: node["state"] for node in json.loads(newest.read_text())["nodes"]}
 
 
-def test_equal_outputs_cut_off_what_follows(folder: Path) -> None:
+def test_equal_outputs_cut_off_what_follows(folder: Path, server: str) -> None:
     """On one core and on two, and with an empty file more: the same rows, so the same split and features."""
-    assert set(_states(folder, "--placement", "cores-1").values()) == {"completed"}
+    assert set(_states(folder, server, "--placement", "cores-1").values()) == {"completed"}
 
     spark = ["load_table", "split_table", "fit_features", "apply_features"]
-    again = _states(folder, "--placement", "cores-2", *(f"--force={name}" for name in spark))
+    again = _states(folder, server, "--placement", "cores-2", *(f"--force={name}" for name in spark))
     assert again == {**dict.fromkeys(spark, "completed"), "train": "cached"}
 
     part = parquet.read_table(folder / "table" / "0.parquet")
     parquet.write_table(part.slice(0, 0), folder / "table" / "2.parquet")
-    more = _states(folder, "--placement", "cores-2")
+    more = _states(folder, server, "--placement", "cores-2")
     assert more == {"load_table": "completed", **dict.fromkeys([*spark[1:], "train"], "cached")}

@@ -28,9 +28,9 @@ importlib.metadata.distribution = distribution
 
 
 @pytest.fixture
-def hidden(tmp_path: Path) -> dict[str, str]:
+def hidden(tmp_path: Path, server: str) -> dict[str, str]:
     (tmp_path / "sitecustomize.py").write_text(HIDE)
-    return {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    return {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PREFECT_API_URL": server}
 
 
 def test_two_ranks_are_refused_before_anything_starts(project: Project, hidden: dict[str, str]) -> None:
