@@ -17,6 +17,7 @@ from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.specs.references import Dataset, Evaluation, Model
 from ml_platform.store.location import home
 from ml_platform.store.spark_failures import spark_failures
+from ml_platform.store.spark_files import BATCH_ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +48,7 @@ def measure(
     """
     from ml_platform.store.datasets import spark_frame
 
-    rows = measured_rows(spark_frame(spark, part), model_folder)
+    rows = measured_rows(gathered(spark_frame(spark, part), part.rows), model_folder)
     if rows.num_rows != part.rows:
         raise StoreError(
             f"the {part_name} part was not measured whole", wanted=f"{part.rows} rows", got=rows.num_rows
@@ -62,6 +63,11 @@ def measure(
         metrics=metrics,
         rows_uri=uri,
     )
+
+
+def gathered(frame: DataFrame, rows: int) -> DataFrame:
+    """The frame in as few partitions as it has batches: to load a network costs each worker some 5 s."""
+    return frame.coalesce(max(1, rows // BATCH_ROWS))
 
 
 def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:

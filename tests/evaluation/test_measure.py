@@ -12,10 +12,11 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from ml_platform.errors import DataError, StoreError
 from ml_platform.evaluation.gate import decide
-from ml_platform.evaluation.measure import measure, measured_rows, read_rows
+from ml_platform.evaluation.measure import gathered, measure, measured_rows, read_rows
 from ml_platform.inference.raw_model import load_raw_model
 from ml_platform.specs.references import Dataset, Evaluation, Model
 from ml_platform.specs.training import GateSpec
+from ml_platform.store.spark_files import BATCH_ROWS
 from tests.inference.builders import (
     PEOPLE,
     PEOPLE_CONTRACT,
@@ -128,6 +129,12 @@ def test_an_unknown_class_and_a_bad_row_are_counted(spark: SparkSession, tmp_pat
 def test_strange_column_names_are_measured(spark: SparkSession, tmp_path: Path) -> None:
     table = PEOPLE.append_column("a.b `c`", [[1, 2, 3, 4, 5, 6]])
     assert measured_rows(spark.createDataFrame(table), people_model(tmp_path / "model")).num_rows == 6
+
+
+def test_a_small_part_is_measured_by_one_worker_and_a_large_one_by_all(spark: SparkSession) -> None:
+    frame = spark.range(100).repartition(3)
+    found = [gathered(frame, rows).rdd.getNumPartitions() for rows in (100, 2 * BATCH_ROWS, 100 * BATCH_ROWS)]
+    assert found == [1, 2, 3]
 
 
 def test_a_part_without_its_label_is_refused(spark: SparkSession, tmp_path: Path) -> None:
