@@ -54,5 +54,5 @@ def _averaging(plain: type[Any], collective: Collective, *, reduce: bool) -> typ
         return plain.apply(self, gradients, trainable_variables)
 
     # Under the plain class's name, so that a checkpoint saved meanwhile opens anywhere.
-    names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}
+    names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__}
     return type(plain.__name__, (plain,), {**names, "apply": apply})

@@ -77,7 +77,7 @@ def test_what_has_no_value_is_refused_with_path_and_type(load: Load, value: str,
         ("eval('1')", "eval(<computed>): whole project hashed"),
         ("globals()", "globals(<computed>): whole project hashed"),
         ("sys.modules", "sys.modules(<computed>): whole project hashed"),
-        ("int.__subclasses__()", "__subclasses__(): whole project hashed"),
+        ("int.__subclasses__()", "__subclasses__: whole project hashed"),
         ("importlib.import_module(os.curdir)", "importlib.import_module(<computed>): whole project hashed"),
         ("load_named(os.curdir)", "load_named(<computed>): whole project hashed"),
     ],
@@ -192,6 +192,16 @@ DIFFERENT = {
         "from math import *\ndef task(): return sin(1)",
         "from cmath import *\ndef task(): return sin(1)",
     ),
+    "method that exec has made": tuple(
+        f"import dataclasses\nmade = {{}}\nexec('def f(self): return {n}', made)\n"
+        "@dataclasses.dataclass\nclass A:\n f = made['f']\ndef task(): return A().f()"
+        for n in (1, 2)
+    ),
+    "bound of a type variable": tuple(
+        f"from typing import TypeVar\nclass A:\n def f(self): return {n}\n"
+        "T = TypeVar('T', bound=A)\ndef task(a: T): return a.f()"
+        for n in (1, 2)
+    ),
     "constant of another type": ("def task(): return (1,)", "def task(): return (True,)"),
     "sign of zero": ("T = 0.0\ndef task(): return T", "T = -0.0\ndef task(): return T"),
 }
@@ -290,6 +300,16 @@ def test_reasons_are_short() -> None:
     assert explain(old, new) == "5 functions changed: m.f0, m.f1, m.f2 and 2 more; keras 3.15.1 → 3.16.0"
     gone = Code(parts={"m.f0": "function 0"}, packages={"keras": "3.15.1"}, wiring="")
     assert explain(old, gone) == "4 functions are gone: m.f1, m.f2, m.f3 and 1 more"
+
+
+def test_importing_the_platform_does_nothing() -> None:
+    """So that what its modules do when they are imported need not be looked for."""
+    import ml_platform
+    from ml_platform.engine.code.source import EFFECTS, source_of
+
+    root = Path(ml_platform.__path__[0])
+    names = [".".join(file.relative_to(root.parent).with_suffix("").parts) for file in root.rglob("*.py")]
+    assert [name for name in names if EFFECTS in source_of(name).statements] == ["ml_platform.cli.main"]
 
 
 def test_formatting_is_free() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def function_text(value: types.FunctionType, part: Part, path: str, walk: Walk) -> str:
-    module = value.__globals__.get("__name__") or value.__module__
+    module = str(value.__globals__.get("__name__") or value.__module__ or "")
     if origin(module) == "project":
         return part.use(walk.function(value))
     if is_importable(value):

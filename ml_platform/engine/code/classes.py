@@ -7,7 +7,7 @@ import dataclasses
 import enum
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
@@ -24,11 +24,13 @@ _DERIVED = {
     "_unhashable_values_", "_member_type_", "_value_repr_", "_use_args_", "_new_member_",
     "_hashable_values_", "_sort_order_", "_flag_mask_", "_singles_mask_", "_all_bits_", "_boundary_",
     "_inverted_", "_field_defaults", "_fields",
+    "__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__annotations__", "__firstlineno__",
+    "__static_attributes__", "__dataclass_fields__", "__dataclass_params__", "__abstractmethods__",
+    "__parameters__", "__class_vars__", "__private_attributes__", "__signature__", "__fields__",
+    "__extra_items__",
 }  # fmt: skip
-"""Attributes that Python or a library derives from the rest."""
-_TOLD = {"__slots__", "__match_args__", "__orig_bases__", "__hash__", "__total__", "__required_keys__"}
-"""Double-underscore attributes that are told although they are no methods."""
-_FIELD_TEXT = {"title", "description", "examples", "json_schema_extra", "deprecated", "repr"}
+"""Attributes that Python or a library derives from the rest, or that are told apart."""
+_FIELD_TEXT = {"title", "description", "examples", "json_schema_extra", "deprecated"}
 """What a pydantic field says to a reader."""
 
 
@@ -48,9 +50,7 @@ def _told(cls: type, part: Part, walk: Walk) -> Iterator[str]:
             yield f"{name}={walk.value(value, part, f'{part.name}.{name}')}"
     yield from _fields(cls, part, walk)
     annotations = vars(cls).get("__annotations__", {})
-    names = walk.globals_of(cls.__module__)
-    yield from (f"{name}: {written}" for name, written in annotations.items() if isinstance(written, str))
-    yield from walk.annotations(annotations, names, part)
+    yield from walk.annotations(annotations, walk.globals_of(cls.__module__), part)
     yield from _registered(cls, part, walk)
 
 
@@ -65,10 +65,6 @@ def _counts(cls: type, name: str, value: Any) -> bool:
         return False
     if type(value).__name__ == "_tuplegetter":
         return False
-    if name.startswith("__") and name.endswith("__") and name not in _TOLD:
-        return isinstance(
-            value, types.FunctionType | classmethod | staticmethod | property | types.MethodType
-        )
     return not (issubclass(cls, BaseModel) and name in cls.__private_attributes__)
 
 
@@ -77,7 +73,8 @@ def _is_generated(function: types.FunctionType, cls: type) -> bool:
     inner = inspect.unwrap(function)
     file, module = inner.__code__.co_filename, inner.__globals__.get("__name__")
     if file == "<string>":
-        return dataclasses.is_dataclass(cls) or hasattr(cls, "_field_defaults")
+        known = dataclasses.is_dataclass(cls) or hasattr(cls, "_field_defaults")
+        return known and inner.__name__.startswith("__")
     by = {"dataclasses", "typing", "collections", "attr._make"}
     return file.startswith(("<namedtuple", "<attrs generated")) or module in by
 
@@ -95,6 +92,8 @@ def _fields(cls: type, part: Part, walk: Walk) -> Iterator[str]:
             flags = field.init, field.repr, field.hash, field.compare, field.kw_only
             yield f"{field.name}={default} {metadata} {flags}"
         yield repr(vars(cls)["__dataclass_params__"])
+        if "__pydantic_decorators__" in vars(cls):
+            yield from _pydantic(cls, getattr(cls, "__pydantic_config__", {}), part, walk)
     elif issubclass(cls, tuple) and hasattr(cls, "_field_defaults"):
         names, defaults = (getattr(cls, name) for name in ("_fields", "_field_defaults"))
         yield f"{names} {walk.value(defaults, part, part.name)}"
@@ -110,23 +109,28 @@ def _model_fields(cls: type[BaseModel], part: Part, walk: Walk) -> Iterator[str]
         yield f"{name}={_field(field, part, walk, f'{part.name}.{name}')}"
     for name, private in sorted(cls.__private_attributes__.items()):
         yield f"{name}={walk.value([private.default, private.default_factory], part, f'{part.name}.{name}')}"
-    config = {name: value for name, value in cls.model_config.items() if name not in _FIELD_TEXT}
-    yield walk.value(dict(sorted(config.items())), part, f"{part.name}.model_config")
+    yield from _pydantic(cls, cls.model_config, part, walk)
+
+
+def _pydantic(cls: Any, config: Mapping[str, Any], part: Part, walk: Walk) -> Iterator[str]:
+    """What pydantic keeps of a model or a dataclass of its own beside the fields."""
+    told = {name: value for name, value in sorted(config.items()) if name not in _FIELD_TEXT}
+    yield walk.value(told, part, f"{part.name}.model_config")
     decorators = cls.__pydantic_decorators__
     for kind in dataclasses.fields(decorators):
         for name, decorator in getattr(decorators, kind.name).items():
             if kind.name != "build_metadata":
-                yield f"{kind.name} {name} {walk.value(decorator.info, part, f'{part.name}.{name}')}"
+                info = _without_text(decorator.info, (f.name for f in dataclasses.fields(decorator.info)))
+                yield f"{kind.name} {name} {walk.value(info, part, f'{part.name}.{name}')}"
 
 
 def _field(field: FieldInfo, part: Part, walk: Walk, path: str) -> str:
-    told = {
-        name: value
-        for name in FieldInfo.__slots__
-        if not name.startswith("_") and name not in _FIELD_TEXT
-        for value in [getattr(field, name, None)]
-    }
-    return walk.value(told, part, path)
+    return walk.value(_without_text(field, FieldInfo.__slots__), part, path)
+
+
+def _without_text(field: Any, names: Iterable[str]) -> dict[str, Any]:
+    told = (name for name in names if not name.startswith("_") and name not in _FIELD_TEXT)
+    return {name: getattr(field, name, None) for name in told}
 
 
 def _registered(cls: type, part: Part, walk: Walk) -> Iterator[str]:

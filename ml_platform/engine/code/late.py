@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.engine.code.names import Import, Use
 from ml_platform.engine.code.origin import is_there, origin
 from ml_platform.engine.code.scan import NAMED, Scan, scan
-from ml_platform.engine.code.source import BODY, Source, source_of
+from ml_platform.engine.code.source import BODY, EFFECTS, Source, source_of
 
 if TYPE_CHECKING:
     from ml_platform.engine.code.walk import Part, Walk
@@ -65,6 +65,8 @@ class Late:
         if found.is_lazy or (found.file is None and found.module in sys.modules):
             return self._live(found.module, name, rest, part)
         tokens = [self.imported(star, (name, *rest), part) for star in found.stars]
+        if BODY in found.statements:
+            tokens.append(part.use(self.statement(found, BODY)))
         return ",".join(tokens) or "missing"
 
     def _live(self, module: str, name: str, rest: tuple[str, ...], part: Part) -> str:
@@ -78,7 +80,7 @@ class Late:
 
     def statement(self, found: Source, name: str) -> Part:
         """What defines a name of a module."""
-        kind = "module" if name == BODY else found.kind(name)
+        kind = "module" if name in (BODY, EFFECTS) else found.kind(name)
         key = ("statement", found.module, name)
         return self.walk.part(key, found.module, name, kind, lambda part: self._statement(found, name, part))
 
@@ -89,7 +91,7 @@ class Late:
             yield from self._uses(found, scanned, part, own=name)
         for code in found.annotations(name):
             yield from self._uses(found, scan(code), part, own=name)
-        if name != BODY and BODY in found.statements:
+        if name not in (BODY, EFFECTS) and BODY in found.statements:
             part.use(self.statement(found, BODY))
 
     def _uses(self, found: Source, scanned: Scan, part: Part, *, own: str) -> Iterator[str]:
@@ -98,7 +100,7 @@ class Late:
                 yield f"{use}={self._use(found, use, part)}"
         yield from self.imports(scanned, part, lambda one: found.absolute(one.module, one.level))
         yield from self.named_in(scanned, part)
-        self.walk.look_for_subclasses(scanned, part)
+        self.walk.look_for_ways_out(scanned, part)
 
     def _use(self, found: Source, use: Use, part: Part) -> str:
         binding = found.bindings.get(use.name) or found.for_types.get(use.name)
@@ -111,6 +113,21 @@ class Late:
         if use.name in found.statements or binding or found.stars:
             return self._name(found, use.name, use.attributes, part)
         return self.walk.builtin(use, part)
+
+    def effects(self) -> Iterator[Part]:
+        """What importing the modules of all parts did besides binding names. Of ours, none does anything."""
+        done: set[str] = set()
+        waiting = {part.module for part in self.walk.parts.values()}
+        while waiting:
+            module = waiting.pop()
+            top = module.partition(".")[0]
+            if module in done or top in ("", "ml_platform") or origin(module) != "project":
+                continue
+            done.add(module)
+            found = source_of(module)
+            waiting |= {*found.imports, module.rpartition(".")[0]}
+            if EFFECTS in found.statements:
+                yield self.statement(found, EFFECTS)
 
     # Tables of names ------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 _ANYWHERE = (
@@ -15,6 +15,14 @@ _ANYWHERE = (
 )  # fmt: skip
 IMPORTERS = ("importlib.import_module", "builtins.__import__")
 """Of those, what a constant name makes an ordinary import."""
+_EVERYTHING = ("__subclasses__", "__globals__", "f_globals")
+"""Attributes that lead to code and values of any module."""
+_TEXT = (
+    "__doc__", "getdoc", "getcomments", "getsource", "getsourcelines", "model_json_schema", "json_schema",
+    "f_locals", "f_lineno", "co_firstlineno", "co_filename", "co_varnames",
+)  # fmt: skip
+"""Names of what reads the text of code, which is no part of what code does."""
+_FIELD_TEXT = {"description", "title", "examples", "json_schema_extra"}
 _ENVIRONMENT = "reads the environment: declare environment=[…]"
 _RANDOM = "draws random numbers: take a seed as a parameter"
 _CLOCK = "reads the clock: take the time as a parameter"
@@ -41,6 +49,18 @@ _UNSEEN = {
 def leads_anywhere(dotted: str) -> str:
     """The function or table behind a dotted name that may lead to any code; empty if there is none."""
     return next((name for name in _ANYWHERE if _is(dotted, name)), "")
+
+
+def reads_everything(names: Collection[str]) -> str:
+    """The one of these names of attributes that may lead to any code; empty if there is none."""
+    return next((name for name in _EVERYTHING if name in names), "")
+
+
+def reads_text(names: Collection[str]) -> str:
+    """The one of these names that reads docstrings, comments or lines; empty if there is none."""
+    if "model_fields" in names and not _FIELD_TEXT.isdisjoint(names):
+        return "model_fields"
+    return next((name for name in _TEXT if name in names), "")
 
 
 def unseen(dotted: str) -> Iterator[str]:

@@ -22,8 +22,8 @@ def project_root(module: str) -> Path | None:
 def importable_files(modules: Iterable[str]) -> list[tuple[Path, Path]]:
     """(root, file) of every Python file that code beside these modules could import, in order of names.
 
-    Top-level files and packages beside them, and the top-level folders of the modules themselves. Other
-    folders of the root hold no code that has a name.
+    Top-level files and packages beside them, with or without `__init__.py`. Folders whose name is none in
+    Python hold no code that has a name.
     """
     found: dict[str, tuple[Path, Path]] = {}
     for module in modules:
@@ -38,7 +38,7 @@ def _files(root: Path, own: str) -> Iterator[Path]:
     for entry in sorted(root.iterdir()):
         if entry.suffix == ".py":
             yield entry
-        elif entry.name == own or (entry / "__init__.py").is_file():
+        elif entry.name == own or (entry.name.isidentifier() and not (entry / "pyvenv.cfg").exists()):
             yield from sorted(entry.rglob("*.py"))
 
 

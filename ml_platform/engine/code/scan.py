@@ -1,7 +1,7 @@
 """What a code object does and which names it uses, read from its bytecode alone.
 
-The digest leaves out what does not change the meaning: file, lines, docstrings, names of local
-variables, and the order of constants.
+The digest leaves out what does not change the meaning: file, lines, docstrings, the order of constants,
+and names of local variables where nothing asks for them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _OPPOSITE = {
 }
 # Varargs, varkeywords, generator, coroutine, iterable coroutine, async generator.
 _FLAGS = 0x04 | 0x08 | 0x20 | 0x80 | 0x100 | 0x200
+_NAMES_LOCALS = {"locals", "vars", "dir", "eval", "exec"}
+"""What may ask for local variables by their names."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ def constant(value: Any) -> str:
 def _scan(code: CodeType, outer: Mapping[str, set[Import]]) -> Scan:
     bytecode = dis.Bytecode(code)
     steps, place = _steps(list(bytecode))
-    found = Scan(attributes=set(code.co_names))
+    found = Scan(attributes=set(_read(steps)))
     bound = _bound(steps, outer, found)
     for one in uses(steps, bound):
         (found.uses if isinstance(one, Use) else found.imports).add(one)  # type: ignore[arg-type]
@@ -80,8 +82,17 @@ def _scan(code: CodeType, outer: Mapping[str, set[Import]]) -> Scan:
     text.extend(_handlers(bytecode, place))
     arguments = code.co_varnames[: _argument_count(code)]
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _FLAGS
+    if not _NAMES_LOCALS.isdisjoint(code.co_names):
+        text += (*code.co_varnames, *code.co_cellvars, *code.co_freevars)
     found.digest = sha([repr(arguments), repr(counts), *text])
     return found
+
+
+def _read(steps: list[dis.Instruction]) -> Iterator[str]:
+    """Names of globals and attributes, where they are not only written."""
+    for step in steps:
+        if step.opcode in dis.hasname and not step.opname.startswith(("STORE_", "DELETE_")):
+            yield step.argval
 
 
 def _argument_count(code: CodeType) -> int:
@@ -144,7 +155,8 @@ def _text(
             continue
         yield step.opname
         if step.opcode in dis.hasconst:
-            yield from _constant(step.argval, cells, bound, found)
+            # Not `argval`: that of KW_NAMES, the names of keywords in a call, is unknown to `dis`.
+            yield from _constant(code.co_consts[step.arg or 0], cells, bound, found)
         elif step.opcode in dis.hasfree:
             yield cells.text(step.argval)
         elif step.opcode in dis.hasname:

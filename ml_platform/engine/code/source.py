@@ -15,11 +15,14 @@ from pathlib import Path
 from types import CodeType
 from typing import Literal
 
+from ml_platform.engine.code.effects import has_effect
 from ml_platform.engine.code.origin import module_file
 
 Kind = Literal["function", "class", "global"]
 BODY = "<module>"
 """Name of the statements of a module that define no name of their own."""
+EFFECTS = "<effects>"
+"""Name of those that do something beyond binding names."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Source:
     bindings: dict[str, Binding] = field(default_factory=dict)
     for_types: dict[str, Binding] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
+    imports: set[str] = field(default_factory=set)
+    """Full names of what an import at its top may load: modules, and names that may be modules."""
     codes: dict[str, tuple[CodeType, ...]] = field(default_factory=dict)
     content: bytes = b""
     """The whole file, where it is not Python that can be read."""
@@ -92,6 +97,7 @@ def source_of(module: str) -> Source:
     tree = _tree(file) if file else None
     if tree:
         _collect(tree.body, found)
+        _find_effects(tree.body, found)
     elif file:
         found.content = file.read_bytes()
     return found
@@ -160,6 +166,19 @@ def _collect(statements: Iterable[ast.stmt], found: Source) -> None:
             _collect_nested(statement, found)
 
 
+def _find_effects(statements: Iterable[ast.stmt], found: Source) -> None:
+    imported = {name: binding.module for name, binding in found.bindings.items()}
+    effects = [
+        statement
+        for statement in statements
+        if not _is_main(statement)
+        and not _is_for_types(statement)
+        and has_effect(statement, found.statements, imported)
+    ]
+    if effects:
+        found.statements[EFFECTS] = effects
+
+
 def _collect_nested(statement: ast.stmt, found: Source) -> None:
     """Imports under `try` and `if` at the top of the module bind names too."""
     if isinstance(statement, ast.If | ast.Try | ast.With):
@@ -197,12 +216,15 @@ def _is_docstring(statement: ast.stmt) -> bool:
 
 
 def _bind(node: ast.Import | ast.ImportFrom, found: Source, into: dict[str, Binding]) -> None:
+    loads = into is found.bindings
     if isinstance(node, ast.Import):
+        found.imports |= {alias.name for alias in node.names if loads}
         for alias in node.names:
             name = alias.asname or alias.name.partition(".")[0]
             into[name] = Binding(alias.name if alias.asname else name)
         return
     module = found.absolute(node.module or "", node.level)
+    found.imports |= {name for alias in node.names for name in (module, f"{module}.{alias.name}") if loads}
     for alias in node.names:
         if alias.name == "*":
             found.stars.append(module)

@@ -95,8 +95,18 @@ def _text(value: Any, part: Part, path: str, walk: Walk) -> str:
         return f"{type(value).__name__} {value!r}"
     for kind, handler in _HANDLERS:
         if isinstance(value, kind):
-            return handler(value, part, path, walk)
+            return f"{handler(value, part, path, walk)}{_of_a_subclass(value, part, path, walk)}"
     return _other(value, part, path, walk)
+
+
+def _of_a_subclass(value: Any, part: Part, path: str, walk: Walk) -> str:
+    """What a class of the project adds to a type that is known: methods, and what an instance holds."""
+    kind = type(value)
+    if isinstance(value, type | enum.Enum | BaseModel) or origin(kind.__module__) != "project":
+        return ""
+    derived = ("func", "attrname", "lock", "__doc__") if isinstance(value, functools.cached_property) else ()
+    held = {name: member for name, member in getattr(value, "__dict__", {}).items() if name not in derived}
+    return f" of {text_of(kind, part, path, walk)}{_state(held, part, path, walk)}"
 
 
 def _members(values: Iterable[Any], part: Part, path: str, walk: Walk) -> str:
@@ -105,7 +115,12 @@ def _members(values: Iterable[Any], part: Part, path: str, walk: Walk) -> str:
 
 def _sequence(value: Any, part: Part, path: str, walk: Walk) -> str:
     kind = text_of(type(value), part, path, walk)
-    return f"{kind}[{_members(value, part, path, walk)}]{_own_state(value, part, path, walk)}"
+    at_most = f" of {value.maxlen}" if isinstance(value, collections.deque) else ""
+    return f"{kind}[{_members(value, part, path, walk)}]{at_most}{_own_state(value, part, path, walk)}"
+
+
+def _chain(value: collections.ChainMap[Any, Any], part: Part, path: str, walk: Walk) -> str:
+    return f"chain {text_of(value.maps, part, path, walk)}"
 
 
 def _set(value: Any, part: Part, path: str, walk: Walk) -> str:
@@ -184,13 +199,27 @@ def _module(value: types.ModuleType, part: Part, path: str, walk: Walk) -> str:
 
 
 def _alias(value: Any, part: Part, path: str, walk: Walk) -> str:
-    arguments = (*typing.get_args(value), *getattr(value, "__metadata__", ()))
-    first = text_of(typing.get_origin(value), part, path, walk)
-    return f"{first}[{_members(arguments, part, path, walk)}]"
+    arguments, extras = typing.get_args(value), getattr(value, "__metadata__", ())
+    origin_ = typing.get_origin(value)
+    if extras or origin_ is typing.Literal:
+        told = _members(arguments, part, path, walk)
+    else:
+        told = ",".join(_argument(one, part, path, walk) for one in arguments)
+    return f"{text_of(origin_, part, path, walk)}[{told}{_members(extras, part, path, walk)}]"
+
+
+def _argument(value: Any, part: Part, path: str, walk: Walk) -> str:
+    """A type within a type; a quoted one counts as what is in the quotes."""
+    written = getattr(value, "__forward_arg__", value)
+    if not isinstance(written, str):
+        return text_of(value, part, path, walk)
+    return f"'{','.join(walk.written(written, part, walk.globals_of(part.module)))}'"
 
 
 def _type_variable(value: Any, part: Part, path: str, walk: Walk) -> str:
-    return f"type variable {value.__name__}"
+    bounds = [getattr(value, "__bound__", None), *getattr(value, "__constraints__", ())]
+    told = ",".join(_argument(one, part, path, walk) for one in bounds)
+    return f"type variable {value.__name__} {told}"
 
 
 def _model(value: BaseModel, part: Part, path: str, walk: Walk) -> str:
@@ -270,6 +299,8 @@ def _slots(base: type) -> Iterable[str]:
 
 
 def _array(value: Any, part: Part, path: str, walk: Walk) -> str:
+    if type(value).__name__ == "MaskedArray":
+        return f"masked {text_of([value.data, value.mask, value.fill_value], part, path, walk)}"
     if hasattr(value, "tobytes"):
         if value.dtype.hasobject:
             return f"array {value.shape} {text_of(value.tolist(), part, path, walk)}"
@@ -303,6 +334,7 @@ _HANDLERS: list[tuple[Any, Text]] = [
     (functools.singledispatchmethod, callables.dispatched_method_text),
     (functools.cached_property, callables.cached_property_text),
     ((typing.TypeVar, typing.ParamSpec), _type_variable),
+    (typing.ForwardRef, _argument),
     (BaseModel, _model),
     (PurePath, _path),
     (re.Pattern, _pattern),
@@ -310,7 +342,8 @@ _HANDLERS: list[tuple[Any, Text]] = [
     ((logging.Logger, logging.LoggerAdapter), _nothing),
     (contextvars.ContextVar, _context_variable),
     (_REDUCED, _reduced),
-    ((dict, types.MappingProxyType, collections.ChainMap), _mapping),
+    (collections.ChainMap, _chain),
+    ((dict, types.MappingProxyType), _mapping),
     ((set, frozenset), _set),
     ((list, tuple, collections.deque), _sequence),
 ]

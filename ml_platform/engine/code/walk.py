@@ -18,7 +18,14 @@ from typing import Any
 from ml_platform.engine.code.late import LOAD_NAMED, Late
 from ml_platform.engine.code.names import Use
 from ml_platform.engine.code.origin import origin
-from ml_platform.engine.code.outside import IMPORTERS, dotted_name, leads_anywhere, unseen
+from ml_platform.engine.code.outside import (
+    IMPORTERS,
+    dotted_name,
+    leads_anywhere,
+    reads_everything,
+    reads_text,
+    unseen,
+)
 from ml_platform.engine.code.project import importable_files
 from ml_platform.engine.code.scan import Scan, scan, sha
 from ml_platform.engine.code.source import absolute, annotation_code, file_code, imported_modules, source_of
@@ -66,13 +73,22 @@ class Walk:
         self.late = Late(self)
         self._queue: deque[Callable[[], None]] = deque()
         self._held: list[Any] = []
-        self._whole_project = False
+        self._whole_project = self._with_text = False
         self.root = Part("", "", "root")
         self.root.content = self.value(function, self.root, getattr(function, "__qualname__", "function"))
-        while self._queue:
-            self._queue.popleft()()
+        self._fill()
+        for effect in iter(self._next_effect, None):
+            self.root.use(effect)
+            self._fill()
         if self._whole_project:
             self._add_whole_project()
+
+    def _fill(self) -> None:
+        while self._queue:
+            self._queue.popleft()()
+
+    def _next_effect(self) -> Part | None:
+        return next((part for part in self.late.effects() if part not in self.root.uses), None)
 
     def holds(self) -> bool:
         """Whether every name that was looked up is still bound to the same object."""
@@ -130,7 +146,7 @@ class Walk:
         package = str(names.get("__package__") or "")
         yield from self.late.imports(found, part, lambda one: absolute(one.module, one.level, package))
         yield from self.late.named_in(found, part)
-        self.look_for_subclasses(found, part)
+        self.look_for_ways_out(found, part)
         yield from self.annotations(function.__annotations__, names, part, recipes=recipes)
 
     def wrapper(self, function: FunctionType, module: str) -> Part:
@@ -158,10 +174,12 @@ class Walk:
         for name, annotation in sorted(getattr(wrapped, "__annotations__", {}).items()):
             yield f"{name}: {self.value(annotation, part, f'{part.name}: {name}')}"
 
-    def look_for_subclasses(self, found: Scan, part: Part) -> None:
-        """Whoever asks for subclasses gets those of any module."""
-        if "__subclasses__" in found.attributes:
-            self.take_whole_project(f"{part.name}: __subclasses__()")
+    def look_for_ways_out(self, found: Scan, part: Part) -> None:
+        """Attributes that lead to any module, or to what is left out: docstrings, comments, lines."""
+        if name := reads_everything(found.attributes):
+            self.take_whole_project(f"{part.name}: {name}")
+        if name := reads_text(found.attributes):
+            self.take_whole_project(f"{part.name}: {name}, which reads text", with_text=True)
 
     # Names ----------------------------------------------------------------------------------------------
 
@@ -220,11 +238,22 @@ class Walk:
         if origin(module) == "package":
             self.packages.add(module.partition(".")[0])
         self._look_outside(dotted, part, argument)
-        return dotted
+        return f"{dotted}{self._put_in_place(module, attributes, part)}"
+
+    def _put_in_place(self, module: str, attributes: tuple[str, ...], part: Part) -> str:
+        """What the project has set over names of a package, or of a class of it."""
+        found: Any = sys.modules.get(module)
+        for name in attributes:
+            found = vars(found).get(name) if isinstance(found, ModuleType | type) else None
+        if _is_of_project(found):
+            return f" is {self.value(found, part, f'{module}.{found.__qualname__}')}"
+        members = vars(found).items() if isinstance(found, type) else ()
+        own = [(name, member) for name, member in members if _is_of_project(member)]
+        return "".join(f" {name} is {self.value(member, part, f'{module}.{name}')}" for name, member in own)
 
     def _look_outside(self, dotted: str, part: Part, argument: str) -> None:
         anywhere = leads_anywhere(dotted)
-        if anywhere in IMPORTERS and argument:
+        if anywhere in IMPORTERS and argument and not argument.startswith("."):
             self.late.imported(argument, (), part)
         elif anywhere:
             self.take_whole_project(f"{part.name}: {anywhere.removeprefix('builtins.')}(<computed>)")
@@ -247,12 +276,18 @@ class Walk:
         """Follow annotations: the class of a parameter has methods that may be called."""
         for name, annotation in sorted(written.items()):
             if not isinstance(annotation, str):
-                token = self.value(annotation, part, f"{part.name}: {name}")
-                yield f"{name}: {token if '@' in token else ''}"
+                yield f"{name}: {self.value(annotation, part, f'{part.name}: {name}')}"
                 continue
-            for code in annotation_code(annotation):
-                for use in sorted(scan(code).uses):
-                    yield f"{name}: {use}={self._annotation(use, part, names, name in recipes)}"
+            yield from (f"{name}: {text}" for text in self.written(annotation, part, names, name in recipes))
+
+    def written(
+        self, annotation: str, part: Part, names: Mapping[str, Any], is_recipe: bool = False
+    ) -> Iterator[str]:
+        """An annotation that is text: its constants may be bounds, and its names are followed."""
+        for code in annotation_code(annotation):
+            yield scan(code).digest
+            for use in sorted(scan(code).uses):
+                yield f"{use}={self._annotation(use, part, names, is_recipe)}"
 
     def _annotation(self, use: Use, part: Part, names: Mapping[str, Any], is_recipe: bool) -> str:
         if use.name in names or hasattr(builtins, use.name):
@@ -273,17 +308,19 @@ class Walk:
 
     # The whole project ----------------------------------------------------------------------------------
 
-    def take_whole_project(self, why: str) -> None:
-        """Nobody can say what this leads to: everything counts."""
+    def take_whole_project(self, why: str, *, with_text: bool = False) -> None:
+        """Nobody can say what this leads to: everything counts, with text down to the last comment."""
         self.notes.add(f"{why}: whole project hashed")
         self._whole_project = True
+        self._with_text = self._with_text or with_text
 
     def _add_whole_project(self) -> None:
-        modules = {part.module for part in self.parts.values() if part.module}
+        named = {part.module for part in self.parts.values() if part.module}
+        modules = {module for module in named if origin(module) == "project"}
         for root, file in importable_files(modules):
             name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
             part = self.parts[("file", file)] = Part(name, "", "module")
-            code = file_code(file)
+            code = None if self._with_text else file_code(file)
             content = scan(code).digest if code else hashlib.sha256(file.read_bytes()).hexdigest()
             part.content = sha(["file", content])
             self.root.use(part)
@@ -296,6 +333,13 @@ def true_name(names: Mapping[str, Any]) -> str:
     name = str(names.get("__name__") or "")
     spec = names.get("__spec__")
     return str(spec.name) if name == "__main__" and spec is not None else name
+
+
+def _is_of_project(value: Any) -> bool:
+    if isinstance(value, FunctionType):
+        module = str(value.__globals__.get("__name__") or "")
+        return module in sys.modules and origin(module) == "project"
+    return False
 
 
 def _content(cell: Any) -> Any:

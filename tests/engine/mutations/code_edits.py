@@ -118,6 +118,54 @@ VALUES = [
     ("version of a package that it requires", release("boxes", "2.1"), False),
 ]
 
+KINDS = [
+    ("names of keywords in a call", replace("tasks.py", "first=1, second=2", "second=1, first=2")),
+    (
+        "local variables asked for by name",
+        replace("kinds.py", "inner = 1\n    outer = 2", "outer = 1\n    inner = 2"),
+    ),
+    ("method of a set", replace("kinds.py", "return n in self", "return n not in self")),
+    ("method of a path", replace("kinds.py", '"below"', '"beside"')),
+    ("class of a property", replace("kinds.py", "return 2 * super", "return 3 * super")),
+    ("class of a partial", replace("kinds.py", "return -1 * super", "return -2 * super")),
+    ("class attribute with underscores around", replace("kinds.py", "__rate__ = 107", "__rate__ = 108")),
+    ("length of a deque", replace("kinds.py", "maxlen=5", "maxlen=6")),
+    ("layer of a ChainMap", replace("kinds.py", '{"a": 2}', '{"a": 3}')),
+    ("value under a mask", replace("kinds.py", "array([1, 2], mask=[0, 1])", "array([1, 3], mask=[0, 1])")),
+    ("attribute of a number", replace("kinds.py", '"chf"', '"eur"')),
+    (
+        "annotation of a typed dict",
+        replace("live.py", "Parcel(TypedDict):\n    size: int", "Parcel(TypedDict):\n    size: str"),
+    ),
+    (
+        "annotation of a dataclass",
+        replace("live.py", "class Crate:\n    size: int", "class Crate:\n    size: str"),
+    ),
+    ("configuration of a pydantic dataclass", replace("live.py", "str_to_lower", "str_to_upper")),
+    (
+        "field of a validator of a dataclass",
+        replace("live.py", 'field_validator("count"', 'field_validator("other"'),
+    ),
+    ("default of an attrs class", replace("live.py", "height: int = 1", "height: int = 3")),
+    ("converter of an attrs class", replace("live.py", "width + 1", "width + 2")),
+    ("whether a field is shown", replace("live.py", "repr=True", "repr=False")),
+    ("computed field", replace("live.py", "self.name.upper()", "self.name.title()")),
+    (
+        "bound in an annotation",
+        replace(
+            "live.py",
+            "text: Annotated[str, StringConstraints(to_lower",
+            "text: Annotated[str, StringConstraints(to_upper",
+        ),
+    ),
+    ("class in a quoted annotation", replace("live.py", "return 103", "return 104")),
+    ("function put into the standard library", replace("patches.py", "{text}!", "{text}?")),
+    ("method put into a class of it", replace("patches.py", "self * 2", "self * 3")),
+    ("module of a folder without __init__", replace("extras/leaf.py", "n + 97", "n + 98")),
+    ("setting made by a module", replace("settings.py", "prec = 7", "prec = 8")),
+    ("setting made by a function that a module calls", replace("settings.py", "Emax = 101", "Emax = 102")),
+]
+
 LATE = [
     ("import_late", "import inside a function", replace("late.py", "n + OFFSET", "n - OFFSET")),
     ("import_late", "helper of what is imported there", replace("late.py", "n * 71", "n * 72")),
@@ -133,6 +181,17 @@ LATE = [
     ("look_up", "getattr(module, name)", replace("names.py", "73 +", "74 +")),
     ("look_up", "module behind that one", replace("deep.py", "SURCHARGE = 29", "SURCHARGE = 30")),
     ("import_computed", "import_module(computed)", replace("plugins/alpha.py", "return 83", "return 84")),
+    ("import_late", "one of two constants, imported there", replace("pairs.py", "131, 137", "132, 137")),
+    (
+        "import_late",
+        "constant under an if, imported there",
+        replace("pairs.py", "UPPER = 139", "UPPER = 140"),
+    ),
+    ("import_relative", "import_module(relative)", replace("plugins/alpha.py", "return 83", "return 84")),
+    ("import_bare", "computed, in a folder without __init__", replace("../addons/gamma.py", "89", "90")),
+    ("look_around", "global behind a function", replace("texts.py", "HIDDEN = 127", "HIDDEN = 128")),
+    ("read_text", "docstring that is data", replace("texts.py", "SELECT 1", "SELECT 2")),
+    ("read_text", "description that is data", replace("texts.py", "How many.", "How many pieces.")),
 ]
 
 
@@ -284,6 +343,15 @@ COSMETIC = [
     ),
     ("use_classes", "docstring of a model", replace("specs.py", "What a customer wants.", "An order.")),
     ("use_classes", "description of a field", replace("specs.py", '"Pieces."', '"How many pieces."')),
+    ("use_kinds", "docstring of a computed field", replace("live.py", "In capitals.", "Loud.")),
+    (
+        "use_kinds",
+        "log level set by a module",
+        replace("quiet.py", "log.setLevel(logging.INFO", "log.setLevel(logging.DEBUG"),
+    ),
+    ("use_kinds", "unused entry of a table", replace("quiet.py", '"unused"] = 1', '"unused"] = 2')),
+    ("use_kinds", "unused one of two constants", replace("quiet.py", "= 1, 2", "= 1, 3")),
+    ("use_kinds", "reformatted classes and settings", _reformatted),
     ("look_up", "docstring in a module hashed whole", replace("names.py", "The first.", "Number one.")),
     (
         "import_computed",
@@ -293,6 +361,7 @@ COSMETIC = [
 ]
 
 CODE_EDITS: list[Edit] = [
+    *(_miss("use_kinds", name, edit) for name, edit in KINDS),
     *(_miss("call_functions", name, edit) for name, edit in FUNCTIONS),
     *(_miss("use_classes", name, edit, shows=all(shows)) for name, edit, *shows in CLASSES),
     *(_miss("use_values", name, edit, shows=all(shows)) for name, edit, *shows in VALUES),

@@ -1,7 +1,8 @@
 """Keys of the tasks of a project folder, each folder in a process of its own.
 
-Reads names of folders from standard input, one a line, and answers each with a line of JSON. Every folder is
-loaded in a fork of a process that has loaded the libraries and nothing of the project.
+Reads folders from standard input, one a line with the tasks that are asked for, and answers each with a
+line of JSON. Every folder is loaded in a fork of a process that has loaded the libraries and nothing of the
+project.
 """
 
 from __future__ import annotations
@@ -21,21 +22,29 @@ ARGUMENTS: dict[str, Any] = {
     "import_named": "",
     "look_up": "",
     "import_computed": "",
+    "use_kinds": 4,
+    "read_text": 4,
+    "look_around": 4,
+    "import_relative": 4,
+    "import_bare": "",
 }
 """Tasks, and what each is called with."""
 
 
 def main() -> None:
-    import numpy  # noqa: F401, ICN001  (loaded before the fork, so that no fork pays for it)
+    import attrs  # noqa: F401  (loaded before the fork, so that no fork pays for it)
+    import numpy  # noqa: F401, ICN001
     import prefect.cache_policies  # noqa: F401
 
-    import ml_platform.engine.code  # noqa: F401
+    import ml_platform.engine.code
+    import ml_platform.engine.task  # noqa: F401
 
     for line in sys.stdin:
-        print(in_fork(Path(line.strip())), flush=True)
+        folder, tasks = line.rstrip("\n").split("\t")
+        print(in_fork(Path(folder), tasks.split(",")), flush=True)
 
 
-def in_fork(folder: Path) -> str:
+def in_fork(folder: Path, tasks: list[str]) -> str:
     """What `keys_of` answers, or the error that it raised, as JSON."""
     readable, writable = os.pipe()
     child = os.fork()
@@ -43,7 +52,7 @@ def in_fork(folder: Path) -> str:
         status = 1
         try:
             with os.fdopen(writable, "w") as pipe:
-                json.dump(keys_of(folder), pipe)
+                json.dump(keys_of(folder, tasks), pipe)
             status = 0
         finally:
             os._exit(status)
@@ -54,13 +63,13 @@ def in_fork(folder: Path) -> str:
     return answer or json.dumps({"error": f"{folder} could not be loaded"})
 
 
-def keys_of(folder: Path) -> dict[str, dict[str, Any]]:
+def keys_of(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     """By task: our digest, Prefect's key, what the task returns, and what we have to say about it."""
     sys.path[:0] = [str(folder), str(folder / "site-packages")]
     sys.dont_write_bytecode = True
     from shop import tasks  # type: ignore[import-not-found]
 
-    return {name: _keys(getattr(tasks, name).function, argument) for name, argument in ARGUMENTS.items()}
+    return {name: _keys(getattr(tasks, name).function, ARGUMENTS[name]) for name in names}
 
 
 def _keys(function: Any, argument: Any) -> dict[str, Any]:

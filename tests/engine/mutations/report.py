@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.engine.mutations.keys import ARGUMENTS
 from tests.engine.mutations.project import Edit, write_project
 from tests.engine.mutations.world_edits import WorldEdit
 
@@ -40,15 +41,16 @@ class Outcome:
 def outcomes(edits: Sequence[Edit], folder: Path) -> list[Outcome]:
     """Apply every edit to a copy of its own and ask for all keys."""
     copies = [write_project(folder / f"edit {number}", edit) for number, edit in enumerate(edits)]
-    before, *after = keys([write_project(folder / "as it is"), *copies])
+    asked = [list(ARGUMENTS), *([edit.task] for edit in edits)]
+    before, *after = keys(zip([write_project(folder / "as it is"), *copies], asked, strict=True))
     return [Outcome(e, before[e.task], found[e.task]) for e, found in zip(edits, after, strict=True)]
 
 
-def keys(folders: Iterable[Path]) -> list[Keys]:
-    """Keys of the tasks in each folder, each in a process of its own."""
+def keys(folders: Iterable[tuple[Path, list[str]]]) -> list[Keys]:
+    """Keys of the named tasks in each folder, each in a process of its own."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.engine.mutations.keys"],
-        input="\n".join(map(str, folders)),
+        input="\n".join(f"{folder}\t{','.join(tasks)}" for folder, tasks in folders),
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from tests.engine.mutations.code_edits import CODE_EDITS
+from tests.engine.mutations.keys import ARGUMENTS
 from tests.engine.mutations.project import write_project
 from tests.engine.mutations.report import ROOT, Outcome, keys, outcomes, table
 from tests.engine.mutations.world_edits import WORLD_EDITS, World
@@ -58,7 +59,7 @@ def test_keys_do_not_depend_on_process_or_place(
 ) -> None:
     """Another process, another order of its hashes, another folder."""
     monkeypatch.setenv("PYTHONHASHSEED", "12345")
-    (again,) = keys([write_project(tmp_path / "elsewhere" / "deep")])
+    (again,) = keys([(write_project(tmp_path / "elsewhere" / "deep"), list(ARGUMENTS))])
     for outcome in found:
         assert again[outcome.edit.task]["ours"] == outcome.before["ours"]
 

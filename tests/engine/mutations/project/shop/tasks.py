@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
+import fractions
+import html
 import importlib
 
 import parcels
 
+import shop.patches  # noqa: F401
 from ml_platform import task
-from shop import classes, functions, names, rules, values
+from shop import classes, functions, kinds, live, names, quiet, rules, texts, values
+from shop.extras import leaf
 from shop.functions import price as price_of
 from shop.readers import read
 from shop.specs import Basket, Colour, Order
@@ -127,6 +132,59 @@ def import_computed(name: str) -> str:
     """A module that only the data knows."""
     module = importlib.import_module(f"shop.plugins.{name or 'alpha'}")
     return str(module.run())
+
+
+@task
+def use_kinds(n: int) -> list[str]:
+    """Types that the shop adds to, patches and settings."""
+    third = decimal.Decimal(1) / 3
+    found = [
+        kinds.ALLOWED.allows(n),
+        kinds.FOLDER.below(),
+        kinds.Rated.__rate__,
+        kinds.Rated().price,
+        kinds.NEGATED(),
+        kinds.LATEST.maxlen,
+        kinds.LAYERS.parents["a"],
+        kinds.MASKED.data.tolist(),
+        kinds.COIN.unit,
+        kinds.labelled(first=1, second=2),
+        kinds.named(),
+        live.parsed(),
+        live.written("aB"),
+        live.total_of([live.Item()]),
+        html.escape("a"),
+        fractions.Fraction(1).doubled(),
+        leaf.grow(n),
+        quiet.FIRST,
+        third,
+        decimal.getcontext().Emax,
+    ]
+    return list(map(str, found))
+
+
+@task
+def read_text(n: int) -> list[str]:
+    """Docstrings and descriptions as data."""
+    return [texts.query.__doc__ or "", texts.schema()]
+
+
+@task
+def look_around(n: int) -> int:
+    """A module behind a function."""
+    return int(texts.query.__globals__["HIDDEN"])
+
+
+@task
+def import_relative(n: int) -> str:
+    """A module named relatively, and one of a folder that is no package."""
+    return str(importlib.import_module(".plugins.alpha", "shop").run())
+
+
+@task
+def import_bare(name: str) -> str:
+    """A module of a folder without `__init__.py`, that only the data knows."""
+    return str(importlib.import_module(f"addons.{name or 'gamma'}").run())
 
 
 def unused(n: int) -> int:
