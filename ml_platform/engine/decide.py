@@ -221,7 +221,8 @@ class _Question:
         """What differs from the last time, in words; None when nothing does."""
         if self.history is None:
             return "never ran"
-        found = [*self._code_changes(), *changes(self.history.own, self.own.parts if self.own else {})]
+        code = self._code_changes()
+        found = [*code, *_without_code(changes(self.history.own, self.own.parts if self.own else {}), code)]
         if not self.unknown:
             found += changes(self.history.inputs, self.input_parts)
         more = f", and {len(found) - SHOWN_CHANGES} more" if len(found) > SHOWN_CHANGES else ""
@@ -305,6 +306,11 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         else:
             found.append(f"{name}: {_short(old, 60)} → {_short(new, 60)}")
     return found
+
+
+def _without_code(found: list[str], said: list[str]) -> list[str]:
+    """Changes without those of the code of an argument's class, where changed code is named already."""
+    return [change for change in found if not said or " code: " not in change]
 
 
 def _short(text: str | None, characters: int = SHOWN_DIGITS) -> str:

@@ -15,6 +15,7 @@ from ml_platform.engine.decide import World
 from ml_platform.engine.events import current_watcher
 from ml_platform.engine.graph import Graph, Reference, fill
 from ml_platform.engine.guard import trapped
+from ml_platform.engine.keys import as_declared
 from ml_platform.engine.picture import to_svg
 from ml_platform.engine.plan import EngineSpec, Plan, Planned, make_plan
 from ml_platform.engine.resume import accepted_results, refuse_doubtful, resumed_parameters
@@ -37,7 +38,7 @@ SHOWN_NODES = 200
 
 def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
     """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped."""
-    with planning():
+    with planning(), as_declared():
         with trapped():
             graph = dag.graph(**parameters)
         leases = Leases(Scope(name=dag.name, run="plan", placement=load_placement()))
@@ -52,6 +53,11 @@ def execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) 
 
     With mode `plan`: plans only, leaves the plan as an artifact, and returns it.
     """
+    with as_declared():
+        return _execute(dag, parameters, engine)
+
+
+def _execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> Any:
     if engine.mode == "resume":
         parameters = resumed_parameters(dag, engine)
     dag.check(**parameters)

@@ -219,11 +219,11 @@ def fill(value: Any, results: Mapping[str, Any]) -> Any:
     """The argument with every reference replaced by the value it stands for."""
     if isinstance(value, Reference | Either):
         return value.resolve(results)
-    if isinstance(value, list):
+    if type(value) is list:
         return [fill(member, results) for member in value]
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return tuple(fill(member, results) for member in value)
-    if isinstance(value, dict):
+    if type(value) is dict:
         return {key: fill(member, results) for key, member in value.items()}
     return value
 

@@ -13,10 +13,13 @@ import datetime as dt
 import hashlib
 import json
 import os
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -25,13 +28,14 @@ from uuid import UUID
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from ml_platform.engine.code import Code, code_of
+from ml_platform.engine.code.origin import origin
 from ml_platform.engine.graph import SKIPPED, Either, Node, Reference
 from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.resources import ResourceSpec
 from ml_platform.store.digests import file_digest
 
 SHOWN_CHARACTERS = 200
-KEY_FORMAT = 1
+KEY_FORMAT = 2
 """Part of every key: raised when keys are made another way, so that old results are never taken for new."""
 
 
@@ -81,10 +85,27 @@ def own_key(node: Node, resources: Mapping[str, ResourceSpec], probe: Any, code:
     )
 
 
-@lru_cache(maxsize=4096)
-def task_code(function: Callable[..., Any]) -> Code:
-    """What a task's function reaches. Hashed once per process: later edits on disk are not what runs."""
-    return code_of(function)
+_declared: ContextVar[dict[Any, Code] | None] = ContextVar("declared", default=None)
+
+
+@contextmanager
+def as_declared() -> Iterator[None]:
+    """Inside, code is what it was when it was first asked for, whatever tasks do to globals meanwhile."""
+    token = _declared.set({})
+    try:
+        yield
+    finally:
+        _declared.reset(token)
+
+
+def task_code(function: Any) -> Code:
+    """What a task's function, or a class, reaches."""
+    known = _declared.get()
+    if known is None:
+        return code_of(function)
+    if function not in known:
+        known[function] = code_of(function)
+    return known[function]
 
 
 def inputs_key(node: Node, identities: Callable[[Reference | Either], str]) -> tuple[str, dict[str, str]]:
@@ -144,33 +165,63 @@ def identity(value: Any, where: str) -> Any:
             return said(value, where)
     if callable(value) and hasattr(value, "__qualname__"):
         return _function(value, where)
-    if type(value).__module__.partition(".")[0] == "numpy" and _is_plain_data(value):
+    if _is_plain_data(value):
         return {
             "$": f"numpy {type(value).__name__} {value.dtype}",
             "shape": list(value.shape),
             "is": hashlib.sha256(value.tobytes()).hexdigest(),
         }
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return _tagged(value, {name: identity(v, f"{where}.{name}") for name, v in fields.items()})
-    raise NoIdentityError(f"{where}: a {type(value).__module__}.{type(value).__qualname__} has no identity")
+        names = [field.name for field in dataclasses.fields(value)]
+        fields = {name: identity(getattr(value, name), f"{where}.{name}") for name in names}
+        return _tagged(value, fields, where, _held(value, names))
+    raise _no_identity(value, where)
 
 
-def _is_plain_data(array: Any) -> bool:
-    """Whether the bytes of a numpy value are its content: those of objects are places in memory."""
-    return hasattr(array, "tobytes") and not array.dtype.hasobject
+def _no_identity(value: Any, where: str) -> NoIdentityError:
+    kind = type(value)
+    return NoIdentityError(f"{where}: a {kind.__module__}.{kind.__qualname__} has no identity")
 
 
-def _tagged(value: Any, content: Any) -> dict[str, Any]:
-    """Two types with equal fields are two things. The module is left out: a class may be moved."""
-    return {"$": type(value).__qualname__, "is": content}
+def _is_plain_data(value: Any) -> bool:
+    """Whether a value is of numpy, and its bytes are its content: those of objects are places in memory."""
+    if type(value).__module__ != "numpy" or not hasattr(value, "tobytes"):
+        return False
+    return type(value).__name__ in ("ndarray", value.dtype.type.__name__) and not value.dtype.hasobject
+
+
+def _tagged(value: Any, content: Any, where: str, held: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Two types with equal fields are two things, and so are two versions of the methods of one.
+
+    The module is left out: a class may be moved.
+
+    Args:
+        held: What it holds besides its content.
+    """
+    kind = type(value)
+    found = {"$": kind.__qualname__, "is": content}
+    if origin(kind.__module__) != "stdlib":
+        found["code"] = _code_digest(kind, where)
+    if held:
+        found["holds"] = {name: identity(member, f"{where}.{name}") for name, member in held.items()}
+    return found
+
+
+def _held(value: Any, told: Iterable[str] = ()) -> dict[str, Any]:
+    """What an instance holds besides what is told already and what it can compute again."""
+    known = {*told, *(name for name in vars(value) if _is_computed(type(value), name))}
+    return {name: member for name, member in vars(value).items() if name not in known}
+
+
+def _is_computed(kind: type, name: str) -> bool:
+    return isinstance(getattr(kind, name, None), cached_property)
 
 
 def _model(value: BaseModel, where: str) -> Any:
     names = _identity_fields(type(value))
     fields = {name: identity(getattr(value, name), f"{where}.{name}") for name in names}
     fields.update({name: identity(v, f"{where}.{name}") for name, v in (value.model_extra or {}).items()})
-    return _tagged(value, fields)
+    return _tagged(value, fields, where, value.__pydantic_private__)
 
 
 @lru_cache(maxsize=1024)
@@ -192,7 +243,23 @@ def _is_marked(annotation: Any, marks: Iterable[Any] = ()) -> bool:
 _HOLDERS = (Union, UnionType, list, tuple)
 
 
+def _plain(said: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """As `said` for the type of Python's own; one that is made from it may hold more and do otherwise."""
+
+    def identified(value: Any, where: str) -> Any:
+        content = said(value, where)
+        if type(value) in (list, dict):
+            return content
+        return _tagged(value, content, where, _held(value) if hasattr(value, "__dict__") else None)
+
+    return identified
+
+
 def _mapping(value: Mapping[Any, Any], where: str) -> Any:
+    if isinstance(value, OrderedDict):
+        return [[identity(key, where), identity(v, f"{where}.{key}")] for key, v in value.items()]
+    if isinstance(value, defaultdict):
+        return [identity(value.default_factory, where), identity(dict(value), where)]
     if all(isinstance(key, str) for key in value):
         return {"$": "dict", "is": {key: identity(v, f"{where}.{key}") for key, v in value.items()}}
     pairs = [[identity(key, where), identity(v, f"{where}.{key}")] for key, v in value.items()]
@@ -204,30 +271,45 @@ def _sequence(value: Any, where: str) -> Any:
 
 
 def _set(value: Any, where: str) -> Any:
-    return _tagged(value, sorted((identity(member, where) for member in value), key=json.dumps))
+    return sorted((identity(member, where) for member in value), key=json.dumps)
+
+
+def _moment(value: dt.datetime | dt.time, where: str) -> Any:
+    """A zone has rules: two with equal offsets are two things."""
+    zone = value.tzinfo
+    offset = None if zone is None else zone.utcoffset(None)
+    if zone is not None and offset is None and not getattr(zone, "key", None):
+        raise _no_identity(zone, where)
+    return [value.isoformat(), value.fold, getattr(zone, "key", None) if offset is None else str(offset)]
 
 
 def _function(value: Any, where: str) -> Any:
+    return {"$": "code", "is": _code_digest(value, where)}
+
+
+def _code_digest(value: Any, where: str) -> str:
     code = task_code(value)
     if code.uncacheable:
         raise NoIdentityError(f"{where}: {code.uncacheable[0]}")
-    return {"$": "code", "is": code.digest}
+    return code.digest
 
 
 _KINDS: tuple[tuple[Any, Callable[[Any, str], Any]], ...] = (
     ((SecretStr, SecretBytes), lambda value, where: {"$": "secret"}),
     (BaseModel, _model),
-    (Enum, lambda value, where: _tagged(value, value.name)),
-    (list, _sequence),
-    ((tuple, range), lambda value, where: _tagged(value, _sequence(value, where))),
-    (dict, _mapping),
-    ((set, frozenset), _set),
-    ((PurePath, UUID, Decimal), lambda value, where: _tagged(value, str(value))),
-    ((dt.datetime, dt.date, dt.time), lambda value, where: _tagged(value, value.isoformat())),
-    (dt.timedelta, lambda value, where: _tagged(value, [value.days, value.seconds, value.microseconds])),
-    ((bytes, bytearray), lambda value, where: {"$": "bytes", "is": hashlib.sha256(value).hexdigest()}),
-    ((int, float), lambda value, where: _tagged(value, repr(value))),
-    (str, lambda value, where: _tagged(value, str(value))),
+    (Enum, lambda value, where: _tagged(value, value.name or repr(value.value), where)),
+    ((list, tuple), _plain(_sequence)),
+    (range, lambda value, where: _tagged(value, [value.start, value.stop, value.step], where)),
+    (dict, _plain(_mapping)),
+    ((set, frozenset), _plain(_set)),
+    ((PurePath, UUID, Decimal), lambda value, where: _tagged(value, str(value), where)),
+    ((dt.datetime, dt.time), lambda value, where: _tagged(value, _moment(value, where), where)),
+    (dt.date, lambda value, where: _tagged(value, value.isoformat(), where)),
+    (dt.timedelta, _plain(lambda value, where: [value.days, value.seconds, value.microseconds])),
+    ((bytes, bytearray), _plain(lambda value, where: hashlib.sha256(value).hexdigest())),
+    (int, _plain(lambda value, where: int.__repr__(value))),
+    (float, _plain(lambda value, where: float.__repr__(value))),
+    (str, _plain(lambda value, where: str.__str__(value))),
     (type(SKIPPED), lambda value, where: {"$": "skipped"}),
 )
 """How values of these types are told apart; the first that fits counts."""
@@ -252,6 +334,8 @@ def _readable(facts: Mapping[str, Any], probe: Any) -> dict[str, str]:
 def _flatten(name: str, value: Any, into: dict[str, str]) -> None:
     """One line per field of a spec, so that a plan can name what changed."""
     kind, inner = (value["$"], value.get("is")) if isinstance(value, dict) and "$" in value else ("", value)
+    if "code" in (value if kind else ()):
+        into[f"{name} code"] = value["code"]
     if isinstance(inner, dict) and inner:
         if kind not in ("", "dict"):
             into[f"{name} type"] = kind

@@ -17,6 +17,7 @@ from rich.text import Text
 from ml_platform.engine.check import preflight_faults
 from ml_platform.engine.decide import Decision, World, decide, ruled
 from ml_platform.engine.graph import SKIPPED, Graph, Node, resource_name
+from ml_platform.engine.keys import task_code
 from ml_platform.engine.outputs import ListOutput, Output, Values
 from ml_platform.errors import PlatformError
 from ml_platform.resources.leases import Leases
@@ -118,6 +119,8 @@ class Planned:
 
 def make_plan(graph: Graph, world: World, leases: Leases) -> Planned:
     """Decide every node as far as that is possible now, and ask those that may run whether they could."""
+    for node in graph.nodes:
+        task_code(node.task.function)
     planner = _Planner(graph, world, leases)
     planner.decide_all()
     planner.ask()

@@ -195,11 +195,12 @@ def to_references(value: Any) -> Any:
     """Promises, also inside lists, tuples and dicts, as the references they stand for."""
     if isinstance(value, Promise):
         return value._reference
-    if isinstance(value, list):
+    # Of these very types: a Counter or a named tuple stays what it is.
+    if type(value) is list:
         return [to_references(member) for member in value]
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+    if type(value) is tuple:
         return tuple(to_references(member) for member in value)
-    if isinstance(value, dict):
+    if type(value) is dict:
         return {key: to_references(member) for key, member in value.items()}
     return value
 

@@ -132,10 +132,10 @@ def test_a_task_counts_as_its_function(load: Load) -> None:
 
 
 def test_a_name_bound_anew_is_seen(load: Load) -> None:
-    """In a notebook, or after a reload: the walk is remembered, but not beyond that."""
+    """In a notebook, or after a reload."""
     module = load("LIMIT = 1\ndef task(): return LIMIT, later()\n")
     first = code_of(module.task)
-    assert code_of(module.task) is first
+    assert code_of(module.task) == first
     module.LIMIT = 2  # type: ignore[attr-defined]
     second = code_of(module.task)
     assert explain(first, second) == f"global {module.__name__}.LIMIT changed"
@@ -223,6 +223,44 @@ EQUAL = {
         "def task():\n class A:\n  'two'\n  x = 1\n return A.x",
     ),
 }
+
+
+KINDS = {
+    "enums": "class A(enum.StrEnum):\n X = 'x'\nclass B(enum.IntFlag):\n X = 1\n Y = 2\nV = A.X, B.X | B.Y",
+    "generic": "class A(Generic[T]):\n def f(self) -> T: ...\nclass B(A[int]): pass\nV = B(), A[str]",
+    "protocol": "@runtime_checkable\nclass A(Protocol):\n x: int\n def f(self): ...\nV = A",
+    "abstract": "class A(abc.ABC):\n @abc.abstractmethod\n def f(self): ...\nV = A",
+    "typed dict": "class A(TypedDict, total=False):\n x: Required[int]\nV = A(x=1)",
+    "typed dict of the extensions": "class A(te.TypedDict, total=False):\n x: int\nV = A(x=1)",
+    "named tuple": "class A(NamedTuple):\n x: int = 1\nV = A()",
+    "dataclass": "@dataclasses.dataclass(slots=True, frozen=True, order=True, kw_only=True)\n"
+    "class A:\n x: int = 1\n y: dataclasses.InitVar[int] = 2\nV = A()",
+    "model": "class A(BaseModel, Generic[T]):\n x: T\n _y: int = 2\nV = A[int](x=1)",
+    "root model": "class A(RootModel[list[int]]): pass\nV = A([1])",
+    "dataclass of pydantic": "@pydantic.dataclasses.dataclass\nclass A:\n x: int = Field(1, gt=0)\nV = A()",
+    "attrs": "@attrs.define\nclass A:\n x: int = attrs.field(default=1, validator=attrs.validators.ge(0))\n"
+    "@attrs.frozen\nclass B(A):\n y: list = attrs.Factory(list)\nV = A(), B()",
+    "exception": "class A(ValueError):\n code = 3\nV = A('x')",
+    "types of Python": "class A(int): pass\nclass B(dict): pass\nclass C(str): pass\nV = A(1), B(a=1), C()",
+    "slots": "class A:\n __slots__ = ('x', '__dict__')\nV = A()",
+    "ordering": "@functools.total_ordering\nclass A:\n def __lt__(self, o): return True\nV = A()",
+    "methods": "class A:\n f = str.upper\n g = dict.fromkeys\n __str__ = object.__repr__\nV = A()",
+    "descriptors": "class A:\n @functools.cached_property\n def f(self): ...\n"
+    " @functools.singledispatchmethod\n def g(self, x): ...\n"
+    " h = functools.partialmethod(g, 1)\n @classmethod\n def i(cls): ...\n"
+    " @property\n def j(self): ...\nV = A()",
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_classes_of_every_kind_have_a_value(load: Load, name: str) -> None:
+    module = load(
+        "import abc, dataclasses, enum, functools, attrs, pydantic.dataclasses, typing_extensions as te\n"
+        "from typing import *\nfrom pydantic import BaseModel, Field, RootModel\n"
+        f"T = TypeVar('T')\n{KINDS[name]}\ndef task(): return V\n"
+    )
+    assert code_of(module.task).uncacheable == ()
+    assert code_of(module.task) == code_of(module.task)
 
 
 @pytest.mark.parametrize("name", DIFFERENT)

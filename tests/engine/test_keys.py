@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import json
 import math
 import random
+from collections import Counter, OrderedDict, defaultdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, PrivateAttr, SecretBytes, SecretStr
 
 from ml_platform.engine import Graph, Task, dag, either, task, when
 from ml_platform.engine.graph import SKIPPED, Either, Reference
@@ -102,6 +105,35 @@ class Name(str):
     __slots__ = ()
 
 
+class Listed(list[int]):
+    pass
+
+
+class Amount(float):
+    def __new__(cls, value: float, unit: str) -> Amount:
+        made = super().__new__(cls, value)
+        made.unit = unit  # type: ignore[attr-defined]
+        return made
+
+
+@dataclasses.dataclass
+class Cut:
+    x: int
+    y: dataclasses.InitVar[int]
+
+    def __post_init__(self, y: int) -> None:
+        self.both = self.x * y
+
+
+class Closed(BaseModel):
+    x: int
+    _open: bool = PrivateAttr(default=False)
+
+
+opened = Closed(x=1)
+opened._open = True
+EAST = dt.timezone(dt.timedelta(hours=1))
+
 DIFFERENT: list[Any] = [
     *(1, 1.0, True, "1", "True", None, "None", "null", 0, 0.0, -0.0, False, ""),
     *(math.nan, "NaN", "nan", math.inf, "Infinity", -math.inf, {"$": "NaN"}),
@@ -110,8 +142,16 @@ DIFFERENT: list[Any] = [
     *({"$": "input"}, {"$": "dict", "is": {}}, Reference("a"), SKIPPED),
     *(Colour.RED, Shade.RED, "red", "RED", Name("red")),
     *(Point(1, 2), Span(1, 2), Inner(x=1), Other(x=1), Inner(x=1, y=3)),
-    *(b"1", bytearray(b"2"), Decimal(1), Decimal("1.0"), Path("a"), "a", UUID(int=1)),
+    *(b"1", bytearray(b"1"), Decimal(1), Decimal("1.0"), Path("a"), "a", UUID(int=1)),
     *(dt.date(2024, 1, 1), dt.datetime(2024, 1, 1), dt.datetime(2024, 1, 1, tzinfo=dt.UTC)),  # noqa: DTZ001
+    dt.datetime(2024, 1, 1, fold=1),  # noqa: DTZ001
+    *(
+        dt.datetime(2024, 1, 1, tzinfo=zone)
+        for zone in (EAST, ZoneInfo("Europe/Zurich"), ZoneInfo("Europe/Rome"))
+    ),
+    *(defaultdict(int), defaultdict(list), Counter("a"), {"a": 1}, Listed([1]), [1]),
+    *(OrderedDict(x=1, y=2), OrderedDict(y=2, x=1), range(0, 9, 3), range(0, 10, 3)),
+    *(Amount(1, "chf"), Amount(1, "eur"), Cut(1, 2), Cut(1, 3), Closed(x=1), opened),
     *(dt.time(1), dt.timedelta(days=1), dt.timedelta(seconds=1)),
     *(np.int64(1), np.int32(1), np.float64(1), np.float32(1), np.bool_(True), np.array(1), np.array([1])),
     *(np.array([[1, 2]]), np.array([[1], [2]]), np.array([1, 2]), np.array([2, 1])),
@@ -131,6 +171,55 @@ def test_what_python_or_json_takes_for_equal_is_told_apart() -> None:
 @pytest.mark.parametrize("value", DIFFERENT, ids=range(len(DIFFERENT)))
 def test_the_identity_is_json(value: Any) -> None:
     assert json.loads(json.dumps(identity(value, "it"))) == identity(value, "it")
+
+
+def _square(n: int) -> Any:
+    @dataclasses.dataclass
+    class Square:
+        side: int = 2
+
+        def area(self) -> int:
+            return n * self.side
+
+    return Square()
+
+
+def _colour(code: str) -> Any:
+    class Colour(enum.Enum):
+        RED = code
+
+    return Colour.RED
+
+
+@pytest.mark.parametrize("made", [_square, _colour])
+def test_the_code_of_a_values_class_is_part_of_it(made: Any) -> None:
+    """A task may call its methods, and no annotation of the task need say so."""
+    assert value_digest(made(1)) == value_digest(made(1))
+    assert value_digest(made(1)) != value_digest(made(2))
+    assert value_digest([{"deep": made(1)}]) != value_digest([{"deep": made(2)}])
+
+
+def test_what_can_be_computed_again_is_no_part_of_a_value() -> None:
+    @dataclasses.dataclass
+    class Lazy:
+        side: int = 2
+
+        @functools.cached_property
+        def area(self) -> int:
+            return self.side * self.side
+
+    one, two = Lazy(), Lazy()
+    assert two.area == 4
+    assert value_digest(one) == value_digest(two)
+
+
+def test_a_zone_that_nothing_names_has_no_identity() -> None:
+    class Odd(dt.tzinfo):
+        def utcoffset(self, when: dt.datetime | None) -> None:
+            return None
+
+    with pytest.raises(NoIdentityError, match="Odd has no identity"):
+        identity(dt.datetime(2024, 1, 1, tzinfo=Odd()), "it")
 
 
 def test_a_nan_is_a_nan() -> None:

@@ -8,7 +8,7 @@ where more was hashed than is used, `uncacheable` where something has no value t
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -44,20 +44,13 @@ class Code(Spec):
         return sha([self.wiring, *packages])
 
 
-_known: dict[int, tuple[Any, Walk, Code]] = {}
-
-
-def code_of(function: Callable[..., Any]) -> Code:
-    """The code of a function. Remembered until a name that it or what it reaches uses is bound anew.
+def code_of(function: Any) -> Code:
+    """The code of a function or class, as it is now.
 
     Args:
-        function: A function, or a task or flow around one.
+        function: A function, a class, or a task or flow around a function.
     """
-    known = _known.get(id(function))
-    if known is None or not known[1].holds():
-        walk = Walk(function)
-        known = _known[id(function)] = function, walk, _code(walk)
-    return known[2]
+    return _code(Walk(function))
 
 
 def _code(walk: Walk) -> Code:

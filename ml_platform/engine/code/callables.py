@@ -41,7 +41,13 @@ def builtin_text(value: Any, part: Part, path: str, walk: Walk) -> str:
     return f"{value.__name__} of {walk.value(owner, part, path)}"
 
 
-def partial_text(value: functools.partial[Any], part: Part, path: str, walk: Walk) -> str:
+def descriptor_text(value: Any, part: Part, path: str, walk: Walk) -> str:
+    """A method of a class that is written in C: `str.__format__`."""
+    return f"{walk.value(value.__objclass__, part, path)}.{value.__name__}"
+
+
+def partial_text(value: Any, part: Part, path: str, walk: Walk) -> str:
+    """Of a `partial` or a `partialmethod`, whose function may be a descriptor that nobody can call yet."""
     function = walk.value(value.func, part, path)
     arguments = walk.value([value.args, value.keywords], part, path)
     return f"partial {function} {arguments}"
@@ -51,11 +57,6 @@ def dispatched_method_text(
     value: functools.singledispatchmethod[Any], part: Part, path: str, walk: Walk
 ) -> str:
     return f"dispatched {walk.value(value.dispatcher, part, path)}"
-
-
-def partial_method_text(value: functools.partialmethod[Any], part: Part, path: str, walk: Walk) -> str:
-    whole = functools.partial(value.func, *value.args, **value.keywords)
-    return partial_text(whole, part, path, walk)
 
 
 def cached_text(value: Any, part: Part, path: str, walk: Walk) -> str:

@@ -61,14 +61,13 @@ class Part:
 
 
 class Walk:
-    """One walk from one function. `bindings`: names that were looked up, and what they were bound to."""
+    """One walk from one function or class."""
 
     def __init__(self, function: Any) -> None:
         self.parts: dict[Hashable, Part] = {}
         self.packages: set[str] = set()
         self.notes: set[str] = set()
         self.uncacheable: set[str] = set()
-        self.bindings: list[tuple[Mapping[str, Any], str, Any]] = []
         self.inside: set[int] = set()
         self.late = Late(self)
         self._queue: deque[Callable[[], None]] = deque()
@@ -90,10 +89,6 @@ class Walk:
     def _next_effect(self) -> Part | None:
         return next((part for part in self.late.effects() if part not in self.root.uses), None)
 
-    def holds(self) -> bool:
-        """Whether every name that was looked up is still bound to the same object."""
-        return all(names.get(name, MISSING) is value for names, name, value in self.bindings)
-
     def part(
         self, key: Hashable, module: str, qualname: str, kind: str, fill: Callable[[Part], Iterable[str]]
     ) -> Part:
@@ -104,7 +99,7 @@ class Walk:
         return self.parts[key]
 
     def hold(self, value: Any) -> int:
-        """Identity of an object, which stays its own for as long as this walk is remembered."""
+        """Identity of an object, which stays its own for as long as this walk goes on."""
         self._held.append(value)
         return id(value)
 
@@ -191,7 +186,6 @@ class Walk:
             return self.follow(_content(closure[use.name]), use, part, place)
         if use.name in _OF_THE_PLACE:
             return ""
-        self.bindings.append((names, use.name, names.get(use.name, MISSING)))
         if use.name in names:
             return self.follow(names[use.name], use, part, (true_name(names), use.name, "global"))
         return self.builtin(use, part)
@@ -213,8 +207,6 @@ class Walk:
             if not attributes:
                 return part.use(self.late.module(module, part))
             name, *rest = attributes
-            if name in vars(value):
-                self.bindings.append((vars(value), name, vars(value)[name]))
             place, attributes, value = (module, name, "global"), tuple(rest), getattr(value, name, MISSING)
         if value is MISSING:
             return "missing"
