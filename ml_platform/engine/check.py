@@ -66,6 +66,8 @@ def _misfits(graph: Graph, node: Node, value: Any, wanted: Any) -> Iterator[str]
 
 
 def _is_valid(value: Any, wanted: Any) -> bool:
+    if getattr(wanted, "_is_protocol", False):
+        return fits(type(value), wanted)
     try:
         adapter(wanted).validate_python(value, strict=True)
     except ValidationError:

@@ -11,7 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from ml_platform.errors import GraphError
 
@@ -57,12 +57,14 @@ class _Finder(ast.NodeVisitor):
     def __init__(self, names: Mapping[str, Any]) -> None:
         self.names = names
         self.promises: set[str] = set()
+        self.many: set[str] = set()
         self.faults: list[tuple[int, str]] = []
 
     def visit_Assign(self, node: ast.Assign) -> None:
         self.visit(node.value)
         for target in node.targets:
             for name in _targets(target):
+                (self.many.add if self._gives_many(node.value) else self.many.discard)(name)
                 (self.promises.add if self._is_promise(node.value) else self.promises.discard)(name)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
@@ -71,6 +73,14 @@ class _Finder(ast.NodeVisitor):
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self.visit_Assign(ast.Assign([node.target], node.value, lineno=node.lineno))
+
+    def visit_For(self, node: ast.For) -> None:
+        self.visit(node.iter)
+        many = isinstance(node.iter, ast.Name) and node.iter.id in self.many
+        for name in _targets(node.target):
+            (self.promises.add if many or self._gives_many(node.iter) else self.promises.discard)(name)
+        for statement in (*node.body, *node.orelse):
+            self.visit(statement)
 
     def visit_Compare(self, node: ast.Compare) -> None:
         sides = [node.left, *node.comparators]
@@ -102,11 +112,20 @@ class _Finder(ast.NodeVisitor):
         return isinstance(node, ast.Call) and self._gives_promise(node.func)
 
     def _gives_promise(self, function: ast.expr) -> bool:
+        from ml_platform.engine.dag import Dag
         from ml_platform.engine.declare import either
         from ml_platform.engine.task import Task
 
         called = self._object(function)
+        if isinstance(called, Dag):
+            return get_origin(called.fn.__annotations__.get("return")) not in (list, tuple, dict)
         return isinstance(called, Task) or called is either or self._is_variant(function)
+
+    def _gives_many(self, node: ast.expr) -> bool:
+        """Whether this is a list of promises."""
+        from ml_platform.engine.declare import map_over
+
+        return isinstance(node, ast.Call) and self._object(node.func) is map_over
 
     def _takes_promises(self, function: ast.expr) -> bool:
         from ml_platform.engine import declare

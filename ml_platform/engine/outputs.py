@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from ml_platform.engine.graph import SKIPPED, Reference
 from ml_platform.engine.keys import NoIdentityError, value_digest
@@ -118,7 +119,7 @@ def adapter(annotation: Any) -> TypeAdapter[Any]:
     """What checks and converts values of a type; anything goes where pydantic knows no schema."""
     try:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticSchemaGenerationError:
+    except (PydanticSchemaGenerationError, SchemaError):
         return TypeAdapter(Any)
     except Exception as error:
         if getattr(error, "code", "") == "type-adapter-config-unused":

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ml_platform.engine.outputs import adapter
 from ml_platform.engine.prefect_door import current_node
-from ml_platform.engine.trace import current_trace
+from ml_platform.engine.trace import current_trace, user_line
 from ml_platform.engine.types import type_name, value_breaches
 from ml_platform.errors import (
     DataError,
@@ -126,7 +126,12 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise GraphError(f"call of task {self.name!r} does not fit its signature", got=error) from error
+            where = f" ({user_line()})" if current_trace() is not None else ""
+            raise GraphError(
+                f"call of task {self.name!r} does not fit its signature{where}",
+                wanted=f"{self.name}{self.signature}",
+                got=error,
+            ) from error
         bound.apply_defaults()
         resources = {k: v for k, v in bound.arguments.items() if isinstance(v, ResourceSpec)}
         return {k: v for k, v in bound.arguments.items() if k not in resources}, resources

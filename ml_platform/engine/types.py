@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
@@ -32,19 +32,28 @@ def fits(got: Any, wanted: Any) -> bool:
     if get_origin(wanted) in _UNIONS:
         return any(fits(got, member) for member in get_args(wanted))
     if get_origin(wanted) is Literal:
-        return get_origin(got) is Literal and set(get_args(got)) <= set(get_args(wanted))
+        return get_origin(got) is Literal and _typed(got) <= _typed(wanted)
     if get_origin(got) is Literal:
         return all(fits(type(value), wanted) for value in get_args(got))
     if got is Any:
         return False
-    return _class_fits(got, wanted)
+    return _class_fits(getattr(got, "__supertype__", got), wanted)
+
+
+def _typed(literal: Any) -> set[tuple[type, Any]]:
+    """The values of a literal type: 1 is not True."""
+    return {(type(value), value) for value in get_args(literal)}
 
 
 def _plain(annotation: Any) -> Any:
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if isinstance(annotation, TypeVar):
-        return annotation.__bound__ or object
+        return (
+            union(annotation.__constraints__)
+            if annotation.__constraints__
+            else annotation.__bound__ or object
+        )
     return type(None) if annotation is None else annotation
 
 
@@ -54,13 +63,71 @@ def _class_fits(got: Any, wanted: Any) -> bool:
         return False
     if (got_class, wanted_class) == (int, float):
         return True
+    if _is_typed_dict(wanted_class):
+        return _is_typed_dict(got_class) and _items_fit(got_class, wanted_class)
+    if getattr(wanted_class, "_is_protocol", False):
+        return all(hasattr(got_class, name) or name in _hints(got_class) for name in _members(wanted_class))
     return issubclass(got_class, wanted_class) and _arguments_fit(got, wanted)
 
 
+def _is_typed_dict(kind: type) -> bool:
+    return issubclass(type(kind), type) and hasattr(kind, "__required_keys__")
+
+
+def _items_fit(got: type, wanted: type) -> bool:
+    have, required = get_type_hints(got), got.__required_keys__  # type: ignore[attr-defined]
+    needed = wanted.__required_keys__  # type: ignore[attr-defined]
+    fitting = all(fits(have.get(name, Any), hint) for name, hint in get_type_hints(wanted).items())
+    return fitting and needed <= required
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return {
+        name: hint for base in kind.__mro__ for name, hint in vars(base).get("__annotations__", {}).items()
+    }
+
+
+def _members(protocol: type) -> set[str]:
+    """Names that a protocol asks for."""
+    bases = [
+        base for base in protocol.__mro__ if vars(base).get("_is_protocol") and base.__module__ != "typing"
+    ]
+    written = {name for base in bases or [protocol] for name in (*vars(base), *_hints(base))}
+    methods = {name for name in written if isinstance(getattr(protocol, name, None), types.FunctionType)}
+    return {name for name in written if not name.startswith("_")} | (
+        methods - {"__init__", "__subclasshook__"}
+    )
+
+
+def _arguments_as(got: Any, owner: Any) -> tuple[Any, ...]:
+    """Arguments of a type, seen as the class `owner` that it derives from. Empty: it says none."""
+    kind, arguments = get_origin(got) or got, get_args(got)
+    if _is_typed_dict(kind):
+        arguments = str, Any
+    if issubclass(kind, tuple):
+        arguments = arguments or item_types(kind) or ()
+        members = [argument for argument in arguments if argument is not Ellipsis]
+        return arguments if issubclass(owner, tuple) or not members else (union(members),)
+    if arguments or kind in _ITEMS:
+        return arguments or (_ITEMS[kind],)
+    for base in vars(kind).get("__orig_bases__", ()):
+        of = get_origin(base)
+        if isinstance(of, type) and issubclass(of, owner):
+            return _arguments_as(base, owner)
+    return ()
+
+
+_ITEMS: dict[Any, Any] = {str: str, bytes: int, bytearray: int, range: int}
+"""What is in those that need not say it."""
+
+
 def _arguments_fit(got: Any, wanted: Any) -> bool:
-    wanted_arguments, got_arguments = get_args(wanted), get_args(got)
+    wanted_arguments = get_args(wanted)
     if not wanted_arguments:
         return True
+    got_arguments = _arguments_as(got, get_origin(wanted))
+    if len(wanted_arguments) == 1 and issubclass(get_origin(got) or got, Mapping):
+        got_arguments = got_arguments[:1]
     if not got_arguments:
         return False
     if get_origin(wanted) is tuple and wanted_arguments[-1] is Ellipsis:

@@ -185,7 +185,11 @@ def test_a_call_that_does_not_fit_its_signature_is_refused() -> None:
     def wrong(n: int = 1) -> None:
         add(n, z=1)  # type: ignore[call-arg]
 
-    assert "call of task 'add' does not fit its signature" in faults(wrong)
+    first = inspect.getsourcelines(wrong)[1]
+    text = faults(wrong)
+    assert f"call of task 'add' does not fit its signature (test_check.py:{first + 1})" in text
+    assert "wanted: add(x: 'int', y: 'int' = 1)" in text
+    assert "unexpected keyword argument 'z'" in text
 
 
 def test_constants_among_promises_are_checked_like_promises() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import cloudpickle
+import numpy as np
 import prefect
 import pytest
 from pydantic import BaseModel
@@ -99,6 +101,8 @@ def test_a_graph_prints_as_mermaid() -> None:
         lambda p: str(p),
         lambda p: int(p),
         lambda p: 3 in p,
+        lambda p: add({p: 1}),
+        lambda p: add({p}),
     ],
 )
 def test_a_promise_is_not_a_value(use: object) -> None:
@@ -150,6 +154,24 @@ def test_a_dag_that_moves_is_refused() -> None:
         return add(n, random.randrange(10**9))
 
     with pytest.raises(GraphError, match="declares another graph each time"):
+        moves.graph()
+
+
+def test_an_array_made_in_a_dag_is_compared_by_its_content() -> None:
+    @task
+    def rows_of(table: Any) -> int:
+        return len(table)
+
+    @dag
+    def steady() -> int:
+        return rows_of(np.zeros(3))
+
+    @dag
+    def moves() -> int:
+        return rows_of(np.array([random.random() for _ in range(3)]))
+
+    assert len(steady.graph().nodes) == 1
+    with pytest.raises(GraphError, match="two traces differ at rows_of"):
         moves.graph()
 
 

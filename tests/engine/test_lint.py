@@ -26,6 +26,14 @@ NAMES: dict[str, Any] = {
 _files = count()
 
 
+@dag
+def inside(n: int) -> int:
+    return add(n)
+
+
+NAMES["inside"] = inside
+
+
 def function(*body: str) -> Callable[..., Any]:
     """A dag's function with this body, whose source can be found; its body begins in line 2."""
     source = "\n".join(["def declared(n: int = 1):", *(f"    {line}" for line in body)]) + "\n"
@@ -59,6 +67,8 @@ REFUSED = {
     "a keyword": (r"max\(…\) is no task", ["return max(1, 2, key=add(n))"], 2),
     "a module's": (r"small.lines_of\(…\) is no task", ["return small.lines_of(add(n))"], 2),
     "a class": (r"small.Number\(…\) is no task", ["return small.Number(value=add(n))"], 2),
+    "a dag's": ("`is` compares the promise", ["x = inside(n)", "y = x is None"], 3),
+    "of many": ("`is` compares", ["xs = map_over(add, [n])", "for x in xs:", "    y = x is None"], 4),
     "a variant's": ("`is` compares the promise", ["x = add.with_options(name='b')(n)", "y = x is None"], 3),
     "match": ("`match` looks at the promise", ["match add(n):", "    case None:", "        return 1"], 2),
     "in a comprehension": ("an f-string holds", ["x = add(n)", "return [f'{x}' for _ in range(3)]"], 3),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,84 @@ def test_what_never_ran_runs_and_what_ran_is_cached(run: Runner) -> None:
     again = run(chain)
     assert again.output == 102
     assert again.executed == set()
+
+
+FACTORS = {"by": 1}
+
+
+@task
+def scaled(n: int) -> int:
+    return n * FACTORS["by"]
+
+
+class Shape:
+    def area(self) -> int:
+        return 0
+
+
+@dataclass
+class Square(Shape):
+    side: int
+
+    def area(self) -> int:
+        return self.side * self.side
+
+
+@task
+def area_of(shape: Shape) -> int:
+    return shape.area()
+
+
+@task
+def missed(letters: Any) -> int:
+    return int(letters["z"])
+
+
+def test_what_a_process_changes_before_the_next_run_is_seen(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook: a table that a task uses, and a method of a class that no annotation names."""
+
+    @dag
+    def changing() -> list[int]:
+        return [scaled(2), area_of(Square(3))]
+
+    assert run(changing).output == [2, 9]
+    assert set(verdicts(changing.plan()).values()) == {"cached"}
+    monkeypatch.setitem(FACTORS, "by", 5)
+    assert said(changing.plan())["scaled"] == ("run", "global tests.engine.test_plan.FACTORS changed")
+    monkeypatch.setattr(Square, "area", lambda self: 4 * self.side)
+    assert verdicts(changing.plan()) == {"scaled": "run", "area_of": "run"}
+    assert "parameter shape code" in said(changing.plan())["area_of"][1]
+    assert run(changing).output == [10, 12]
+
+
+def test_what_a_task_changes_itself_moves_no_key(run: Runner) -> None:
+    """Keys are those of the declaration: a task that counts its calls is cached in the next process."""
+    calls: list[int] = []
+
+    @task
+    def counted(n: int) -> int:
+        calls.append(n)
+        return len(calls)
+
+    @dag
+    def counting() -> int:
+        return add(counted(7))
+
+    assert run(counting).output == 2
+    calls.clear()
+    assert verdicts(counting.plan()) == {"counted": "cached", "add": "cached"}
+
+
+def test_a_container_that_does_more_reaches_the_task_as_it_is(run: Runner) -> None:
+    """A Counter answers for what it lacks; as a plain dict it would not."""
+
+    @dag
+    def counts() -> int:
+        return missed(Counter("aab"))
+
+    assert run(counts).output == 0
 
 
 def test_a_changed_parameter_is_named_with_both_values(run: Runner) -> None:

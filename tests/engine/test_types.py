@@ -1,6 +1,7 @@
 """Edge types: what may stand where, decided on annotations."""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Protocol, TypedDict, TypeVar
 
 import pytest
 from pydantic import BaseModel
@@ -21,6 +22,40 @@ class Pair(NamedTuple):
     right: str
 
 
+T = TypeVar("T")
+Number = TypeVar("Number", int, float)
+Cents = NewType("Cents", int)
+
+
+class Box(Generic[T]):
+    pass
+
+
+class Crate(Box[int]):
+    pass
+
+
+class Walks(Protocol):
+    legs: int
+
+    def walk(self) -> int: ...
+
+
+class Robot:
+    legs = 2
+
+    def walk(self) -> int:
+        return self.legs
+
+
+class Item(TypedDict):
+    size: int
+
+
+class Priced(Item):
+    cents: int
+
+
 FIT = [
     (int, int),
     (bool, int),
@@ -38,6 +73,22 @@ FIT = [
     (Literal["a"], Literal["a", "b"]),
     (Annotated[int, "unit: rows"], int),
     (Animal, Any),
+    (tuple[int, bool], Sequence[int]),
+    (dict[str, int], Iterable[str]),
+    (dict[str, int], Mapping[str, float]),
+    (str, Sequence[str]),
+    (Pair, tuple[int, str]),
+    (Pair, Sequence[int | str]),
+    (Box[int], Box[int]),
+    (Crate, Box[int]),
+    (Crate, Box),
+    (Robot, Walks),
+    (type[Robot], type[Walks]),
+    (Priced, Item),
+    (Item, dict[str, Any]),
+    (Cents, int),
+    (list[Cents], list[float]),
+    (int, Number),
 ]
 MISFIT = [
     (float, int),
@@ -53,6 +104,17 @@ MISFIT = [
     (Literal["a", "c"], Literal["a", "b"]),
     (Any, int),
     (type(None), int),
+    (Literal[1], Literal[True]),
+    (tuple[int, str], Sequence[int]),
+    (dict[str, int], Collection[int]),
+    (Pair, tuple[int, int]),
+    (Crate, Box[str]),
+    (Animal, Walks),
+    (int, Walks),
+    (Item, Priced),
+    (dict[str, int], Item),
+    (int, Cents),
+    (str, Number),
 ]
 
 
