@@ -352,11 +352,23 @@ def _files(patterns: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for pattern in patterns:
         named = list(Path().glob(pattern))
-        below = [inside for path in named if path.is_dir() for inside in path.rglob("*")]
+        below = [inside for path in named if path.is_dir() for inside in _below(path, ())]
         files = {path for path in (*named, *below) if path.is_file()}
         found[f"files {pattern}"] = str(len(files))
         found |= {f"file {path.as_posix()}": file_digest(path) for path in files}
     return found
+
+
+def _below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Every file below a folder, also behind links; a link to a folder above it would never end."""
+    here = folder.resolve()
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _below(path, (*above, here))
+        else:
+            yield path
 
 
 def _variable(name: str) -> str:

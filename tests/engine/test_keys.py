@@ -391,6 +391,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.yaml").write_text("far")
+    (tmp_path / "rules" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "rules" / "around").symlink_to(tmp_path / "rules")
     return tmp_path
 
 
@@ -405,6 +409,7 @@ EDITS = {
         (at / "sql/b.sql").write_text("sql/a.sql"),
     ],
     "edited in a folder": lambda at: (at / "rules/deep/one.yaml").write_text("rules/deep/One.yaml"),
+    "edited behind a link to a folder": lambda at: (at / "elsewhere/far.yaml").write_text("farther"),
     "added in a folder": lambda at: (at / "rules/two.yaml").write_text("two"),
 }
 

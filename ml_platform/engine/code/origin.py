@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import re
@@ -134,7 +135,16 @@ def _requirements(name: str, extra: str) -> tuple[str, tuple[tuple[str, str], ..
             continue
         if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
             required.extend((_normal(wanted.name), part) for part in ("", *sorted(wanted.extras)))
-    return distribution.version, tuple(required)
+    return f"{distribution.version}{_build(distribution)}", tuple(required)
+
+
+def _build(distribution: importlib.metadata.Distribution) -> str:
+    """What tells two builds of one version apart: those that no index holds may be made again and again."""
+    if not distribution.read_text("direct_url.json"):
+        return ""
+    listed = (distribution.read_text("RECORD") or "").splitlines()
+    code = [line for line in listed if ".dist-info/" not in line and "__pycache__" not in line]
+    return f"+{hashlib.sha256(chr(10).join(sorted(code)).encode()).hexdigest()[:12]}" if code else ""
 
 
 def _normal(name: str) -> str:

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from tests.engine.mutations.project import Apply, Edit, append, release, replace, together
+from tests.engine.mutations.project import Apply, Edit, append, built_again, release, replace, together
 
 
 def _miss(task: str, name: str, *edits: Apply, shows: bool = True) -> Edit:
@@ -115,6 +115,10 @@ VALUES = [
     ("type of an array", replace("values.py", "[1.5, 2.5])", "[1.5, 2.5], dtype=np.float32)"), False),
     ("attribute by a constant name", replace("values.py", "HIDDEN = 47", "HIDDEN = 49")),
     ("version of an imported package", release("parcels", "1.1"), False),
+    (
+        "same version of a package, built again",
+        built_again("parcels", "def weigh(n: int) -> int:\n    return n * 1001\n"),
+    ),
     ("version of a package that it requires", release("boxes", "2.1"), False),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +40,11 @@ def write_project(folder: Path, edit: Edit | None = None) -> Path:
     return folder
 
 
-def install(folder: Path, name: str, version: str, requires: str = "") -> None:
-    """A distribution with one module, as an installer leaves it."""
+WEIGH = "def weigh(n: int) -> int:\n    return n * 1000\n"
+
+
+def install(folder: Path, name: str, version: str, requires: str = "", code: str = WEIGH) -> None:
+    """A distribution with one module, as an installer leaves it that took it from a folder."""
     packages = folder / "site-packages"
     for old in packages.glob(f"{name}-*.dist-info"):
         shutil.rmtree(old)
@@ -49,7 +53,15 @@ def install(folder: Path, name: str, version: str, requires: str = "") -> None:
     requirement = f"Requires-Dist: {requires}\n" if requires else ""
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requirement}")
     (about / "top_level.txt").write_text(f"{name}\n")
-    (packages / f"{name}.py").write_text("def weigh(n: int) -> int:\n    return n * 1000\n")
+    (about / "direct_url.json").write_text(f'{{"url": "{folder.as_uri()}", "dir_info": {{}}}}')
+    digest = hashlib.sha256(code.encode()).hexdigest()
+    (about / "RECORD").write_text(f"{name}.py,sha256={digest},{len(code)}\n{about.name}/RECORD,,\n")
+    (packages / f"{name}.py").write_text(code)
+
+
+def built_again(name: str, code: str) -> Apply:
+    """Install the same version once more, with other code in it."""
+    return lambda folder: install(folder, name, *PACKAGES[name], code)
 
 
 def replace(file: str, old: str, new: str) -> Apply:
