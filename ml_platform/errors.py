@@ -148,4 +148,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-    return f"known: {shown}"
+    return f"known: {shown or 'none'}"

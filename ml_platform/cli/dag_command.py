@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import cyclopts
 from cyclopts import Parameter
@@ -27,7 +27,7 @@ from ml_platform.engine.events import TaskEvent, watching
 from ml_platform.engine.plan import EngineSpec
 from ml_platform.engine.resume import resumed_parameters
 from ml_platform.engine.server import prefect_api
-from ml_platform.errors import InfrastructureError, PlatformError, SpecError
+from ml_platform.errors import InfrastructureError, PlatformError, SpecError, StoreError
 from ml_platform.store.location import home
 
 if TYPE_CHECKING:
@@ -345,11 +345,11 @@ def _print_result(result: Any, out: TextIO, *, json: bool) -> None:
 def _quiet(log: Path) -> Iterator[tuple[TextIO, TextIO]]:
     """Send everything that this process and its children print to a log file; yields the real stdout
     and stderr. Works on file descriptors: the JVM, ranks and C++ libraries write to those."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    file = _opened(log)
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with log.open("ab") as file, os.fdopen(saved[0], "w") as out, os.fdopen(saved[1], "w") as err:
+    with file, os.fdopen(saved[0], "w") as out, os.fdopen(saved[1], "w") as err:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
@@ -363,15 +363,29 @@ def _quiet(log: Path) -> Iterator[tuple[TextIO, TextIO]]:
             os.dup2(saved[1], 2)
 
 
+def _opened(log: Path) -> IO[bytes]:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError as error:
+        raise StoreError(
+            f"the log file {log} cannot be written",
+            got=f"{type(error).__name__}: {error.strerror}",
+            hint="free some space there, or name a folder that you may write in ML_PLATFORM_HOME",
+        ) from error
+
+
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: resources are closed first."""
+    """SIGTERM, and a terminal that is closed, end a run as Ctrl-C does: resources are closed first."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    ends = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in ends}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

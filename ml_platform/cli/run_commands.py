@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -24,10 +25,11 @@ def runs(dag: Annotated[str, Parameter(parse=False)], *, json: Json = False, all
     if json:
         print(json_module.dumps(shown, indent=2))
         return 0
-    table = _table("run", "state", "started", "ran", "cached", "failed")
+    table = _table("run", "started", "ran", "cached", "failed", "state")
     for row in shown:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table if shown else "no runs yet")
+        counts = (str(row[name]) for name in ("ran", "cached", "failed"))
+        table.add_row(row["run"], _local(row["started"]), *counts, row["state"])
+    Console(highlight=False).print(table if shown else "no runs yet")
     return 0
 
 
@@ -86,8 +88,16 @@ def _summary(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _local(started: str) -> str:
+    """To the minute, by the clock of this machine."""
+    try:
+        return datetime.fromisoformat(started).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return started
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in ("run", "started"))
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import IO, TYPE_CHECKING
 
@@ -55,7 +55,9 @@ class PlainLines:
         seconds = f" {event.seconds:6.1f} s" if event.state in ("done", "failed") or progress else ""
         text = f"  {event.message}" if event.message else ""
         stamp = datetime.now().astimezone().strftime("%H:%M:%S")
-        print(f"{stamp} {event.node:<24} {event.state:<8}{seconds}{text}", file=self._file, flush=True)
+        # Whoever was reading may have left (`… 2>&1 | head`): no reason to stop the work.
+        with suppress(OSError):
+            print(f"{stamp} {event.node:<24} {event.state:<8}{seconds}{text}", file=self._file, flush=True)
 
 
 class LiveTable:

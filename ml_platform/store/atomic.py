@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 
 from ml_platform.store import crash
+from ml_platform.store.leftovers import builder
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write next to `path`, fsync, rename over it, fsync the folder."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-{builder()}-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

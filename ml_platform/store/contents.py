@@ -7,10 +7,13 @@ seconds before is read again: a second change may carry the same times.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from ml_platform.errors import StoreError
 from ml_platform.store.atomic import write_atomically
@@ -19,6 +22,7 @@ from ml_platform.store.location import home
 
 YOUNG_S = 2.0
 KEPT_FILES = 10_000
+_KNOWN = TypeAdapter(dict[str, Annotated[list[str], Field(min_length=5, max_length=5)]])
 
 
 def content_digests(paths: Iterable[Path]) -> dict[str, str]:
@@ -61,14 +65,15 @@ def _path() -> Path:
 
 
 def _read() -> dict[str, list[str]]:
+    """Empty when what lies there cannot be read, or is something else."""
     try:
-        content = json.loads(_path().read_bytes())
+        return _KNOWN.validate_json(_path().read_bytes())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _write(known: dict[str, list[str]]) -> None:
+    """Without it, files are read again."""
     kept = dict(list(known.items())[-KEPT_FILES:])
-    if os.access(home(), os.W_OK):
+    with suppress(OSError):
         write_atomically(_path(), json.dumps(kept).encode())

@@ -11,7 +11,8 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +23,21 @@ PASSING = ".passing"
 """Folder of the store for objects that live as long as the process that they serve."""
 
 _TAG = re.compile(r"by-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)")
+
+
+_BUILT_AT_HOME = (
+    ".*-by-*",
+    "history/.*-by-*",
+    "runs/*/.*-by-*",
+    "evaluations/.*.by-*",
+    "models/.download-by-*",
+    "scratch/*by-*",
+)
+
+
+def tagged(folder: Path) -> list[Path]:
+    """Everything below a folder that carries the name of a builder: it is being built, or was."""
+    return [path for path in folder.rglob("*by-*") if _TAG.search(path.name)]
 
 
 def builder() -> str:
@@ -35,17 +51,30 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def sweep() -> None:
-    """Remove what processes of this machine left unfinished when they were killed."""
-    for path in unfinished(home(), data_uri(), Path(tempfile.gettempdir())):
-        found = _TAG.search(path.name)
-        if found and found["host"] == _host() and _start(int(found["pid"])) != found["start"]:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    """Remove what processes of this machine left unfinished when they were killed, as far as it may."""
+    remove_dead(unfinished(home(), data_uri(), Path(tempfile.gettempdir())))
+
+
+def remove_dead(paths: Iterable[Path]) -> None:
+    """Remove those of these files and folders whose builder, a process of this machine, is no more."""
+    for path in paths:
+        if is_dead(path.name):
+            # A store that is read-only now is no reason not to run.
+            with suppress(OSError):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def is_dead(name: str) -> bool:
+    """Whether this carries the name of a builder that was a process of this machine, and is no more."""
+    found = _TAG.search(name)
+    return bool(found and found["host"] == _host() and _start(int(found["pid"])) != found["start"])
 
 
 def unfinished(home: Path, store_uri: str, temporary: Path) -> Iterator[Path]:
     """What is being built, or was when its builder died: in the platform's folder, the store, and beside."""
     yield from temporary.glob("ml-platform-by-*")
-    yield from (home / "scratch").glob("*by-*")
+    for pattern in _BUILT_AT_HOME:
+        yield from home.glob(pattern)
     if scheme_of(store_uri) == "file":
         store = local_path(store_uri)
         yield from store.glob("*/*.tmp-by-*")

@@ -2,15 +2,19 @@
 
 ```
 runs/<run>/run.json       written when the run began, and again, with its nodes, when it ended
-runs/<run>/nodes.jsonl    one line per node that ended, as it ended: all that is left of a killed run
+runs/<run>/nodes.jsonl    one line per node that ended, as it ended: all that is left of a killed run.
+                          A line begins with its line break, so that one that was cut short spoils no other
 ```
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,13 +22,16 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from ml_platform.errors import SpecError, StoreError, nearest
+from ml_platform.store import crash
 from ml_platform.store.atomic import write_atomically
+from ml_platform.store.leftovers import builder, is_dead
 from ml_platform.store.location import home, runs_folder
 
 RUN = "run.json"
 NODES = "nodes.jsonl"
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _OBJECT = TypeAdapter(dict[str, Any])
+_KINDS = {"run": str, "dag": str, "state": str, "parameters": dict, "nodes": list}
 
 
 class RunRecord:
@@ -38,17 +45,18 @@ class RunRecord:
     def begin(self, **facts: Any) -> None:
         """Say what is going to run."""
         self._make_folder()
-        self._write_run({**facts, "state": "running"})
+        self._write_run({**facts, "state": "running", "process": builder()})
 
     def node(self, name: str, **facts: Any) -> None:
         """Append what became of one node. A line that a crash cuts short is left out when read."""
-        line = _ANY.dump_json({"node": name, **facts}, fallback=repr) + b"\n"
+        line = b"\n" + _ANY.dump_json({"node": name, **facts}, fallback=repr)
         with self._lock:
             try:
                 if self._nodes is None:
                     self._make_folder()
                     self._nodes = (self.folder / NODES).open("ab", buffering=0)
-                self._nodes.write(line)
+                if self._nodes.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 raise _unwritable(self.folder / NODES, error) from error
 
@@ -58,6 +66,7 @@ class RunRecord:
         if self._nodes is not None:
             self._nodes.close()
         nodes = {node["node"]: node for node in _nodes(self.folder)}
+        crash.point("its record is folded")
         return self._write_run({**facts, "nodes": list(nodes.values())})
 
     def _make_folder(self) -> None:
@@ -79,7 +88,7 @@ class RunRecord:
 
 
 def read_run(run: str) -> dict[str, Any]:
-    """What a run did, or had done when it was killed.
+    """What a run did, or had done when it was killed: its state says which.
 
     Raises:
         SpecError: There is no such run.
@@ -87,7 +96,7 @@ def read_run(run: str) -> dict[str, Any]:
     """
     folder = runs_folder(run)
     try:
-        record = _OBJECT.validate_json((folder / RUN).read_bytes())
+        record = _checked(_OBJECT.validate_json((folder / RUN).read_bytes()))
     except FileNotFoundError as error:
         raise SpecError(f"there is no run {run!r}", hint=nearest(run, run_names())) from error
     except (OSError, ValueError) as error:
@@ -96,9 +105,25 @@ def read_run(run: str) -> dict[str, Any]:
             got=error,
             hint=f"remove {folder} if nothing needs it",
         ) from error
+    if record.get("state") == "running" and is_dead(str(record.get("process"))):
+        record["state"] = "killed"
     if "nodes" not in record:
         record["nodes"] = list({node["node"]: node for node in _nodes(folder)}.values())
     return record
+
+
+def record_name(flow_run: str, flow_run_id: str) -> str:
+    """The name under which a flow run keeps its record: its own, unless another flow run has taken it.
+
+    Prefect draws names from some 300,000: in a year of hourly runs some come twice.
+    """
+    name = flow_run.replace("/", "-").strip(". ") or "run"
+    path = runs_folder(name) / RUN
+    try:
+        taken = path.exists() and json.loads(path.read_bytes()).get("flow_run_id") != flow_run_id
+    except (OSError, ValueError, AttributeError):
+        taken = True
+    return f"{name}-{flow_run_id[-6:]}" if taken else name
 
 
 def run_names() -> list[str]:
@@ -115,12 +140,26 @@ def _nodes(folder: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     for line in lines:
-        try:
+        with suppress(ValueError):
             node = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(node, dict) and "node" in node:
-            yield node
+            if _is_node(node):
+                yield node
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """Readers count on these types.
+
+    Raises:
+        ValueError: Somebody wrote something else there.
+    """
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(record.get(name, kind()), kind)]
+    if wrong or not all(map(_is_node, record.get("nodes", ()))):
+        raise ValueError(f"it is no record of a run: look at {', '.join(wrong) or 'nodes'}")
+    return record
+
+
+def _is_node(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("node"), str)
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:

@@ -93,6 +93,18 @@ def test_a_value_out_of_range_is_a_usage_error(capsys: pytest.CaptureFixture[str
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("command", [[], ["plan"]])
+def test_a_home_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    (tmp_path / "logs").touch()
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    assert main(trains, command) == 5
+    said = capsys.readouterr().err
+    assert f"StoreError: the log file {tmp_path}/logs/" in said
+    assert "ML_PLATFORM_HOME" in said
+
+
 def test_the_graph_command_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(trains, ["graph"]) == 0
     assert capsys.readouterr().out.startswith("flowchart TD")

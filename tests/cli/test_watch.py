@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from contextlib import suppress
 
 from rich.console import Console
 
@@ -28,6 +30,18 @@ def test_a_pipe_gets_one_line_per_change_and_few_of_progress() -> None:
     lines = out.getvalue().splitlines()
     assert [line.split()[1:3] for line in lines] == [["train", "running"], ["train", "done"]]
     assert lines[-1].endswith("12.3 s")
+
+
+def test_a_reader_that_leaves_does_not_stop_the_run() -> None:
+    """`… 2>&1 | head`"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    out = os.fdopen(writing, "w", buffering=1)
+    watch = PlainLines(out)
+    for _ in range(2):
+        watch(event("done"))
+    with suppress(BrokenPipeError):
+        out.close()
 
 
 def test_a_failure_says_what_failed() -> None:

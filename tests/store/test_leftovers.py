@@ -25,6 +25,10 @@ for name in (f"data/numbers/1.tmp-{builder()}-x", f"scratch/spark-{builder()}-y"
     (home() / name / "part").touch()
 (home() / "data" / ".results").mkdir()
 (home() / "data" / ".results" / f".building-{builder()}-z").touch()
+for name in ("runs/r", "history", "evaluations"):
+    (home() / name).mkdir(parents=True)
+for name in ("runs/r/.run.json-", "history/.a.json-", ".contents.json-", "evaluations/.rows.parquet."):
+    (home() / f"{name}{builder()}").touch()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -43,7 +47,7 @@ def _left() -> list[Path]:
 
 def test_leftovers_of_a_killed_process_go() -> None:
     subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ), check=False, timeout=60)
-    assert len(_left()) == 4
+    assert len(_left()) == 8
     sweep()
     assert _left() == []
 
@@ -53,6 +57,18 @@ def test_what_a_living_process_builds_stays() -> None:
         sweep()
         assert Path(folder).is_dir()
     assert _left() == []
+
+
+def test_what_may_not_be_removed_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is read-only now: what it holds can still be used."""
+    subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ), check=False, timeout=60)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    sweep()
+    assert [path.name.split("-by-")[0] for path in _left() if "building" in path.name] == [".building"]
 
 
 def test_a_number_that_is_used_again_is_another_builder(monkeypatch: pytest.MonkeyPatch) -> None:
