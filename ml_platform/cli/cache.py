@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
@@ -47,7 +48,8 @@ def gc(
     """Find outputs that nothing reaches any more; remove them with --delete.
 
     Kept is what a registered model was made of, what a kept run or its results name, and what is younger
-    than an hour. Put a file named `keep` into a run's folder to keep that run.
+    than an hour, or than a day in a store that other machines may use. Put a file named `keep` into a run's
+    folder to keep that run. Nothing is removed while a run is under way.
 
     Parameters
     ----------
@@ -60,11 +62,13 @@ def gc(
     """
     from ml_platform.store.garbage import remove, survey
     from ml_platform.store.location import data_uri
+    from ml_platform.store.occupancy import alone
     from ml_platform.tracking.lineage import reached
 
-    found = survey(reached(), keep_runs=keep_runs)
-    if delete:
-        remove(found.garbage)
+    with alone() if delete else nullcontext():
+        found = survey(reached(), keep_runs=keep_runs)
+        if delete:
+            remove(found.garbage)
     if json:
         facts: dict[str, Any] = {"store": data_uri(), "deleted": delete, "kept": _sizes(found.kept)}
         facts |= {"garbage": _sizes(found.garbage), "bytes": _bytes(found.garbage)}

@@ -1,7 +1,7 @@
 """What nothing reaches any more: found here, and removed when asked.
 
-Kept is what a registered model, a kept run or a kept result names, what is younger than an hour, and what
-this version cannot read. Names are random or digests, so that it is enough to look for them in the text of
+Kept is what a registered model, a kept run or a kept result names, what is young, and what this version
+cannot read. Names are random or digests, so that it is enough to look for them in the text of
 records and results, whatever their format.
 """
 
@@ -31,7 +31,8 @@ Kind = Literal["result", "code", "data set", "evaluation", "unfinished"]
 ORDER: tuple[Kind, ...] = ("result", "code", "unfinished", "evaluation", "data set")
 """In which order they are removed: a result never outlives what it names."""
 GRACE_S = 3600
-"""What is younger may belong to a run under way."""
+GRACE_ELSEWHERE_S = 24 * GRACE_S
+"""What is younger may belong to a run under way: of this folder, or of a machine that shares the store."""
 KEEP_MARKER = "keep"
 DIGEST_CHARACTERS = 36
 """MLflow keeps no more of a fingerprint."""
@@ -130,7 +131,7 @@ def remove(garbage: Sequence[Item]) -> int:
                 open_objects(item.root).remove(item.key)
         except OSError as error:
             raise StoreError(f"{item.uri} cannot be removed", got=error) from error
-    _drop_uploads(time.time() - GRACE_S)
+    _drop_uploads(time.time() - _grace_s())
     return sum(item.bytes for item in garbage)
 
 
@@ -154,7 +155,7 @@ class _Mark:
         self._now = min(time.time(), max((item.modified for item in items), default=0.0))
 
     def keeps(self, item: Item) -> bool:
-        young = item.modified > self._now - GRACE_S
+        young = item.modified > self._now - _grace_s()
         if item.kind == "result":
             return self._keeps_result(item, young)
         if item.kind == "data set":
@@ -201,6 +202,10 @@ class _Mark:
 def _serves_others() -> bool:
     """A store outside the platform's folder may serve machines whose runs are not recorded here."""
     return not data_uri().startswith(home().as_uri() + "/")
+
+
+def _grace_s() -> float:
+    return GRACE_ELSEWHERE_S if _serves_others() else GRACE_S
 
 
 def _items_of_store(root: str, entries: Iterable[Entry]) -> Iterator[Item]:

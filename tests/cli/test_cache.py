@@ -10,6 +10,7 @@ import pytest
 
 from ml_platform.cli.main import main
 from ml_platform.store.location import data_uri
+from ml_platform.store.occupancy import occupied
 from ml_platform.store.results import Results
 from tests.store.test_results import OTHER, OWN, result
 
@@ -53,6 +54,19 @@ def test_gc_is_a_dry_run_unless_told(results: Results, capsys: pytest.CaptureFix
     assert f"removed from {data_uri()}" in said(capsys, "gc", "--delete")
     assert (results.any(OWN), results.any(OTHER)) == (False, True)
     assert f"no garbage in {data_uri()}" in said(capsys, "gc", "--delete")
+
+
+def test_gc_removes_nothing_while_a_run_is_under_way(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may have found a result that no record names yet."""
+    with occupied(), occupied():
+        assert json.loads(said(capsys, "gc", "--json"))["garbage"]["result"]["count"] == 1
+        assert main(["cache", "gc", "--delete"]) == 5
+    assert "a run is under way" in capsys.readouterr().err
+    assert results.any(OWN)
+    said(capsys, "gc", "--delete")
+    assert not results.any(OWN)
 
 
 def test_gc_refuses_when_the_registry_cannot_be_asked(

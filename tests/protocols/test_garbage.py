@@ -24,6 +24,7 @@ from tests.protocols.stores import LocalStore, S3Store, Store, stored
 from tests.store.test_results import Newer, result
 
 TABLE = pa.table({"k": [1, 2, 3]})
+OLD_S = 25 * 3600
 ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
 
 
@@ -72,7 +73,7 @@ def kept(found: Survey, dataset: Dataset) -> bool:
 def test_what_nothing_names_is_garbage_after_an_hour(store: Store, aged: Callable[[float], None]) -> None:
     dataset = stored("lost", TABLE)
     assert uris(survey(Reached())) == set()
-    aged(3700)
+    aged(OLD_S)
     found = survey(Reached())
     assert uris(found) == {dataset.uri}
     (item,) = found.garbage
@@ -90,7 +91,7 @@ def test_a_run_keeps_what_it_names_and_older_runs_do_not(
     ):
         folder = record(home, run, dag=dag, names=[{"output": {"deep": [dataset.model_dump(mode="json")]}}])
         os.utime(folder / "run.json", (at, at))
-    aged(3700)
+    aged(OLD_S)
     assert uris(survey(Reached(), keep_runs=1)) == {old.uri}
     assert uris(survey(Reached(), keep_runs=2)) == set()
     (home / "runs" / "old" / "keep").touch()
@@ -105,7 +106,7 @@ def test_a_run_under_way_or_killed_keeps_what_it_names(
     folder = record(home, "running", state="running")
     line = json.dumps({"node": "n", "output": dataset.uri})
     (folder / "nodes.jsonl").write_text(f'{line}\n{{"node": "cut sho')
-    aged(3700)
+    aged(OLD_S)
     assert uris(survey(Reached(), keep_runs=0)) == set()
 
 
@@ -121,7 +122,7 @@ def test_results_of_kept_runs_and_what_they_name_stay(
     results.put(result(THREE, THREE, lost.uri).model_copy(update={"run": "gone"}))
     record(home, "kept", names=[{"node": "cached", "own": TWO, "inputs": TWO}])
     os.utime(record(home, "gone") / "run.json", (1, 1))
-    aged(3700)
+    aged(OLD_S)
     found = survey(Reached(), keep_runs=1)
     assert {item.key for item in found.garbage} == {
         f".results/{THREE}/{THREE}.json",
@@ -141,7 +142,7 @@ def test_results_go_before_the_data_they_name(
     dataset = stored("t", TABLE)
     Results().put(result(ONE, ONE, dataset.uri).model_copy(update={"run": "gone"}))
     monkeypatch.setattr(garbage, "_serves_others", lambda: False)
-    aged(3700)
+    aged(OLD_S)
     found = survey(Reached())
 
     def cut(uri: str) -> None:
@@ -158,7 +159,7 @@ def test_runs_recorded_elsewhere_keep_their_results(store: Store, aged: Callable
     """A store outside the platform's folder may serve other machines."""
     dataset = stored("t", TABLE)
     Results().put(result(ONE, ONE, dataset.uri).model_copy(update={"run": "of another machine"}))
-    aged(3700)
+    aged(OLD_S)
     assert uris(survey(Reached())) == set()
 
 
@@ -168,7 +169,7 @@ def test_in_a_store_of_ones_own_a_run_without_a_record_keeps_nothing(
     monkeypatch.delenv("ML_PLATFORM_STORE", raising=False)
     dataset = stored("t", TABLE)
     Results().put(result(ONE, ONE, dataset.uri).model_copy(update={"run": "forgotten"}))
-    aged(3700)
+    aged(OLD_S)
     assert {item.kind for item in survey(Reached()).garbage} == {"data set", "result"}
 
 
@@ -179,7 +180,7 @@ def test_registered_models_keep_their_data_and_evaluations(
     (home / "evaluations").mkdir(parents=True)
     for digest in (ONE, TWO):
         (home / "evaluations" / f"holdout-{'f' * 16}-{digest[:16]}.parquet").write_bytes(b"1")
-    aged(3700)
+    aged(OLD_S)
     found = survey(Reached(fingerprints=frozenset({"f" * 36}), models=frozenset({ONE})))
     assert kept(found, dataset)
     assert [item.name for item in found.garbage] == [f"holdout-{'f' * 16}-{TWO[:16]}.parquet"]
@@ -192,7 +193,7 @@ def test_what_a_killed_writer_left_is_garbage(store: Store, aged: Callable[[floa
         if isinstance(store, LocalStore):
             Path(store.path, key).parent.mkdir(parents=True)
         store.write(key, b"12345")
-    aged(3700)
+    aged(OLD_S)
     found = survey(Reached())
     assert [(item.kind, item.bytes) for item in found.garbage] == [("unfinished", 5)] * 2
     remove(found.garbage)
@@ -206,7 +207,7 @@ def test_what_is_not_ours_is_neither_counted_nor_removed(store: Store, aged: Cal
             Path(store.path, key).parent.mkdir(parents=True, exist_ok=True)
         store.write(key, b"1")
     assert contents() == ()
-    aged(3700)
+    aged(OLD_S)
     assert uris(survey(Reached())) == set()
 
 
@@ -216,7 +217,7 @@ def test_a_manifest_that_cannot_be_read_may_be_a_registered_ones(
 ) -> None:
     stored("t", TABLE)
     store.write(next(key for key in store.names() if key.endswith(MANIFEST)), content)
-    aged(3700)
+    aged(OLD_S)
     assert uris(survey(Reached())) == set()
 
 
@@ -226,7 +227,7 @@ def test_results_of_a_newer_version_stay_with_what_they_name(
     dataset = stored("t", TABLE)
     Results().put(Newer(**result(ONE, ONE, dataset.uri).model_dump()))
     monkeypatch.setattr(garbage, "_serves_others", lambda: False)
-    aged(3700)
+    aged(OLD_S)
     assert uris(survey(Reached(), keep_runs=0)) == set()
 
 
@@ -237,7 +238,7 @@ def test_a_damaged_run_record_stops_everything(
     """What it names is not known, so nothing may be called garbage."""
     stored("t", TABLE)
     (record(home, "torn") / "run.json").write_text(content)
-    aged(3700)
+    aged(OLD_S)
     with pytest.raises(StoreError, match=r"'torn' cannot be read(.|\n)*remove .*torn"):
         survey(Reached())
 
