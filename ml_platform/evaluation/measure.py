@@ -15,6 +15,8 @@ from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.score import check_input, frame_types, numbered, predict_rows
 from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.specs.references import Dataset, Evaluation, Model
+from ml_platform.store import crash
+from ml_platform.store.leftovers import builder
 from ml_platform.store.location import home
 from ml_platform.store.spark_failures import spark_failures
 from ml_platform.store.spark_files import BATCH_ROWS
@@ -156,10 +158,11 @@ def _keep(rows: pa.Table, name: str) -> str:
 
     # A name of its own each time: an earlier evaluation that was stored must stay what it was.
     path = home() / "evaluations" / f"{name}-{uuid.uuid4().hex[:8]}.parquet"
-    building = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    building = path.parent / f".{path.name}.{builder()}"
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         pq.write_table(rows, building, compression="zstd")
+        crash.point("before an evaluation appears")
         building.replace(path)
     except OSError as error:
         raise StoreError(f"the measured rows cannot be written to {path}", got=error) from error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import json
+import os
 import shutil
 import tempfile
 import uuid
@@ -13,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from ml_platform.errors import SpecError, StoreError
 from ml_platform.specs.references import Version
+from ml_platform.store import crash
+from ml_platform.store.leftovers import builder, remove_dead
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -79,9 +84,10 @@ def write_predictions(scored: DataFrame, destination: str, version: Version) -> 
     """
     check_destination(destination)
     folder = local_folder(destination)
-    building = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    building = folder.parent / f".{folder.name}.{builder()}-{uuid.uuid4().hex[:8]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         expected = _write(scored, building)
         written = Written(folder.as_uri(), *_count(building))
         if written.rows != expected:
@@ -89,12 +95,18 @@ def write_predictions(scored: DataFrame, destination: str, version: Version) -> 
                 f"predictions for {folder} are incomplete", wanted=f"{expected} rows", got=written.rows
             )
         _mark(building, written, version)
+        crash.point("before the predictions appear")
         _move(building, folder)
     except OSError as error:
         raise StoreError(f"predictions cannot be written to {folder}", got=error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return written
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a scoring into this folder left beside it when it was killed."""
+    remove_dead(folder.parent.glob(f".{glob.escape(folder.name)}.by-*"))
 
 
 def _write(scored: DataFrame, folder: Path) -> int:
@@ -149,12 +161,14 @@ def _mark(folder: Path, written: Written, version: Version) -> None:
 
 
 def _move(building: Path, folder: Path) -> None:
-    """Put the new folder in its place; what was there is deleted afterwards, or put back on failure."""
+    """Put the new folder in its place. Readers find the old one or the new one, also after a kill."""
     if not folder.exists():
         building.replace(folder)
         return
     _check_replaceable(folder)
-    previous = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.previous"
+    if _exchange(building, folder):
+        return
+    previous = folder.parent / f"{building.name}.previous"
     folder.replace(previous)
     try:
         building.replace(folder)
@@ -162,6 +176,14 @@ def _move(building: Path, folder: Path) -> None:
         previous.replace(folder)
         raise
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _exchange(building: Path, folder: Path) -> bool:
+    """Let two folders change names in one step. False on file systems that cannot, NFS for one."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    names = os.fsencode(building), os.fsencode(folder)
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    return renameat2 is not None and renameat2(here, names[0], here, names[1], exchange) == 0
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from ml_platform.errors import DataError, StoreError
 from ml_platform.specs.references import Model, Version
 from ml_platform.store.digests import digest
+from ml_platform.store.leftovers import builder
 from ml_platform.store.location import home
 from ml_platform.tracking.models import (
     DIGEST_TAG,
@@ -78,7 +79,7 @@ def _is_whole(kept: Path, recorded: str) -> bool:
 
 def _download(logged: Any, kept: Path) -> None:
     uri = f"models:/{logged.model_id}"
-    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".download-") as scratch:
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=f".download-{builder()}-") as scratch:
         saved = download(logged.artifact_location, Path(scratch))
         _check_loader(read_mlmodel(saved / "MLmodel", uri), uri)
         _check_bytes(saved, uri, logged.tags)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError, PromotionError, SpecError, TrackingError
 from ml_platform.specs.references import Model, Version
+from ml_platform.store import crash
 from ml_platform.tracking import models
 from ml_platform.tracking.locks import exclusive
 from ml_platform.tracking.server import absent, ask, client
@@ -93,6 +94,7 @@ def register(
     used = {} if holdout is None else {HOLDOUT_TAG: holdout}
     marked = {str(key): str(value)[:TAG_CHARACTERS] for key, value in {**tags, **used}.items()}
     number = _registered(mlflow, name, model) or _new_version(mlflow, name, model, marked, description)
+    crash.point("before the challenger changes")
     ask("set an alias", mlflow.set_registered_model_alias, name, CHALLENGER, str(number))
     return Version(name=name, version=number, model=model)
 
@@ -240,6 +242,7 @@ def _move_aliases(mlflow: MlflowClient, version: Version, now: int | None) -> No
         ask("tag a version", mlflow.set_model_version_tag, name, number, key, value)
     if now is not None:
         ask("set an alias", mlflow.set_registered_model_alias, name, PREVIOUS, str(now))
+    crash.point("before the champion changes")
     ask("set an alias", mlflow.set_registered_model_alias, name, CHAMPION, number)
 
 

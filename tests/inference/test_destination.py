@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ml_platform.errors import SpecError, StoreError
-from ml_platform.inference.destination import MARKER, check_destination, local_folder
+from ml_platform.inference import destination
+from ml_platform.inference.destination import MARKER, _move, check_destination, local_folder
 
 
 def test_a_new_folder_is_fine_and_the_check_leaves_nothing(tmp_path: Path) -> None:
@@ -53,3 +58,38 @@ def test_an_empty_folder_and_earlier_predictions_may_be_replaced(tmp_path: Path)
     (tmp_path / MARKER).write_text("{}")
     (tmp_path / "part-0.parquet").write_bytes(b"")
     check_destination(str(tmp_path))
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_new_predictions_take_the_place_of_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    """In one step where the file system can, in two elsewhere."""
+    if not exchanges:
+        monkeypatch.setattr(destination, "_exchange", lambda building, folder: False)
+    for content in ("old", "new"):
+        building = tmp_path / ".scores.building"
+        building.mkdir()
+        (building / MARKER).write_text(content)
+        _move(building, tmp_path / "scores")
+    assert (tmp_path / "scores" / MARKER).read_text() == "new"
+    left = {path.name for path in tmp_path.iterdir()} - {"scores"}
+    assert left <= {".scores.building"}, "the old ones: whoever built the new ones removes them"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ml_platform.store.leftovers import builder
+folder = Path(sys.argv[1])
+(folder / f".scores.{builder()}-1").mkdir()
+(folder / f".other.{builder()}-1").mkdir()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_scoring_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=dict(os.environ), check=False)
+    assert ended.returncode == -signal.SIGKILL
+    destination.remove_leftovers(tmp_path / "scores")
+    assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["other"]
