@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from ml_platform.engine.check import refuse
@@ -18,20 +19,23 @@ from ml_platform.engine.guard import trapped
 from ml_platform.engine.keys import as_declared
 from ml_platform.engine.picture import to_svg
 from ml_platform.engine.plan import EngineSpec, Plan, Planned, make_plan
+from ml_platform.engine.prefect_door import flush, heeding_cancellation
 from ml_platform.engine.resume import accepted_results, refuse_doubtful, resumed_parameters
 from ml_platform.engine.run import Execution
-from ml_platform.errors import SpecError, nearest
+from ml_platform.errors import SpecError, StoreError, nearest
 from ml_platform.resources.leases import Leases, Scope
 from ml_platform.resources.placement import load_placement
 from ml_platform.resources.planning import at_work, planning
 from ml_platform.store.history import add_to_history, read_history
 from ml_platform.store.leftovers import sweep
-from ml_platform.store.records import RunRecord
+from ml_platform.store.occupancy import occupied
+from ml_platform.store.records import RunRecord, record_name
 from ml_platform.store.results import Results
 
 if TYPE_CHECKING:
     from ml_platform.engine.dag import Dag
 
+FLUSH_S = 5.0
 SHOWN_NODES = 200
 """Larger graphs leave no picture."""
 
@@ -67,23 +71,25 @@ def _execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec)
         return shown
     graph = selected(dag.graph(**parameters), engine)
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url or "")}
-    scope = Scope(name=dag.name, run=flow_run.name or "run", placement=load_placement(), tags=tags)
+    name = record_name(flow_run.name or "", str(flow_run.id))
+    scope = Scope(name=dag.name, run=name, placement=load_placement(), tags=tags)
     leases = Leases(scope)
-    world = _world(graph, leases, engine)
-    planned = make_plan(graph, world, leases)
-    refuse_doubtful(graph, planned.plan, engine)
-    facts = {
-        "run": scope.run,
-        "dag": dag.name,
-        "module": dag.function.__module__,
-        "flow_run_id": str(flow_run.id),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": parameters,
-        "engine": engine,
-        "placement": scope.placement,
-        "plan": planned.plan,
-    }
-    return _run(graph, planned, world, leases, facts, engine)
+    with occupied():
+        world = _world(graph, leases, engine)
+        planned = make_plan(graph, world, leases)
+        refuse_doubtful(graph, planned.plan, engine)
+        facts = {
+            "run": scope.run,
+            "dag": dag.name,
+            "module": dag.function.__module__,
+            "flow_run_id": str(flow_run.id),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parameters": parameters,
+            "engine": engine,
+            "placement": scope.placement,
+            "plan": planned.plan,
+        }
+        return _run(graph, planned, world, leases, facts, engine)
 
 
 def _run(
@@ -92,12 +98,12 @@ def _run(
     sweep()
     record = RunRecord(leases.scope.folder)
     record.begin(**facts)
-    _show(planned.plan)
     execution = Execution(graph, planned, world, leases, record, current_watcher(), engine)
     ended: BaseException | None = None
     try:
+        _show(planned.plan)
         refuse(graph.name, planned.faults)
-        with at_work():
+        with at_work(), heeding_cancellation():
             return fill(graph.output, execution.run())
     except BaseException as error:
         ended = error
@@ -108,8 +114,19 @@ def _run(
         finally:
             state = "completed" if ended is None else f"failed: {type(ended).__name__}"
             record.finish(**facts, state=state, budget=str(leases.budget))
-            add_to_history(graph.name, execution.history)
+            _remember(graph, execution)
             _show_picture(graph, execution.states)
+            if not isinstance(ended, Exception | None):
+                # Whoever stops a run may end the process next: what became of the tasks is sent now.
+                flush(timeout_s=FLUSH_S)
+
+
+def _remember(graph: Graph, execution: Execution) -> None:
+    """Nothing is decided by the history: a run does not fail for it."""
+    try:
+        add_to_history(graph.name, execution.history)
+    except StoreError as error:
+        get_run_logger().warning("%s", error)
 
 
 def selected(graph: Graph, engine: EngineSpec) -> Graph:

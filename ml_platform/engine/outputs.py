@@ -32,6 +32,11 @@ class Output:
         return self._value is SKIPPED and self.result is None
 
     @property
+    def known_identity(self) -> str:
+        """Its identity if somebody has asked for it already; else empty."""
+        return self._identities.get(()) or ""
+
+    @property
     def value(self) -> Any:
         """The value; read from the store at its first use.
 

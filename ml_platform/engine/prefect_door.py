@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from typing import Any
 from uuid import UUID
 
 import prefect
+from prefect._internal import control_listener
 from prefect._internal.uuid7 import uuid7
 from prefect.client.schemas.objects import State, StateDetails, TaskRun, TaskRunPolicy, TaskRunResult
 from prefect.context import FlowRunContext, TagsContext
-from prefect.states import Completed, Pending
+from prefect.states import Completed, Crashed, Pending, Running
 from prefect.task_engine import run_task_async, run_task_sync
-from prefect.utilities.engine import emit_task_run_state_change_event
+from prefect.utilities.engine import (
+    emit_task_run_state_change_event,
+    is_prefect_sigterm_handler_installed,
+)
+
+from ml_platform.errors import TaskTimeoutError
+from ml_platform.resources.planning import at_work
+
+CANCEL_POLL_S = 2.0
 
 _node: ContextVar[str | None] = ContextVar("node", default=None)
 
@@ -36,7 +48,8 @@ _started: Counter[UUID] = Counter()
 _counting = threading.Lock()
 
 
-def _count(flow_run_id: UUID) -> None:
+def _count(flow_run_id: UUID | None) -> None:
+    assert flow_run_id is not None
     with _counting:
         _started[flow_run_id] += 1
 
@@ -59,13 +72,24 @@ def run_node(
     Its first state on the server is Running: that it was Pending for some microseconds is told to nobody.
     """
     run = _new_run(task, name, run_id, parents)
+    _count(run.flow_run_id)
     token = _node.set(name)
     try:
         if task.isasync:
             return asyncio.run(run_task_async(task, task_run=run, parameters=arguments))
         return run_task_sync(task, task_run=run, parameters=arguments)
+    except TimeoutError as error:
+        if task.timeout_seconds is None:
+            raise
+        raise took_too_long(name, task.timeout_seconds, error) from error
     finally:
         _node.reset(token)
+
+
+def took_too_long(name: str, timeout_s: float, error: BaseException) -> TaskTimeoutError:
+    """What ends a task at its `timeout_seconds`, whoever noticed first: our clock or Prefect's."""
+    got = str(error) or type(error).__name__
+    return TaskTimeoutError(f"task {name} took too long", wanted=f"at most {timeout_s:g} s", got=got)
 
 
 def record_node(
@@ -79,21 +103,25 @@ def record_node(
 ) -> None:
     """Show a node that did not run: a task run that ended as `state` (Cached, Skipped) without a body."""
     run = _new_run(task, name, run_id, parents)
+    _count(run.flow_run_id)
     before = run.state
     details = StateDetails(task_run_id=run.id, flow_run_id=run.flow_run_id)
     run.state = Completed(name=state, message=message, state_details=details)
     emit_task_run_state_change_event(run, before, run.state)
 
 
+def _flow_run_id() -> UUID:
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    return context.flow_run.id
+
+
 def _new_run(
     task: prefect.Task[..., Any], name: str, run_id: UUID, parents: Mapping[str, tuple[UUID, ...]]
 ) -> TaskRun:
     """A task run of the present flow run, not started yet, as Prefect makes one for a call."""
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    flow_run_id = context.flow_run.id
-    _count(flow_run_id)
+    flow_run_id = _flow_run_id()
     state: State[None] = Pending(state_details=StateDetails(task_run_id=run_id, flow_run_id=flow_run_id))
     return TaskRun(
         id=run_id,
@@ -119,13 +147,67 @@ def _new_run(
     )
 
 
-def flush() -> None:
+def record_crash(
+    task: prefect.Task[..., Any],
+    *,
+    name: str,
+    run_id: UUID,
+    parents: Mapping[str, tuple[UUID, ...]],
+    message: str,
+) -> None:
+    """Say of a task run that it is over, though its thread cannot be made to say so."""
+    run = _new_run(task, name, run_id, parents)
+    details = StateDetails(task_run_id=run.id, flow_run_id=run.flow_run_id)
+    run.state = Crashed(message=message, state_details=details)
+    emit_task_run_state_change_event(run, Running(state_details=details), run.state)
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """End the flow run inside as one of a worker ends when somebody cancels it in the UI or by the API.
+
+    A worker tells its runs. One that a person started has nobody who would, so it asks.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or not is_prefect_sigterm_handler_installed():
+        yield
+        return
+    ended, deciding = threading.Event(), threading.Lock()
+    asking = copy_context().run, _end_when_cancelled, _flow_run_id(), ended, deciding
+    threading.Thread(target=asking[0], args=asking[1:], name="cancellation", daemon=True).start()
+    try:
+        yield
+    finally:
+        with deciding:
+            ended.set()
+
+
+def _end_when_cancelled(flow_run_id: UUID, ended: threading.Event, deciding: threading.Lock) -> None:
+    from prefect.client.orchestration import get_client
+
+    with at_work(), get_client(sync_client=True) as client:
+        while not ended.wait(CANCEL_POLL_S):
+            try:
+                run = client.read_flow_run(flow_run_id)
+            except Exception:  # noqa: BLE001  (the server may be away for a while; the run goes on)
+                continue
+            if run.infrastructure_pid is not None:
+                return
+            if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
+                with deciding:
+                    if not ended.is_set():
+                        control_listener._set_intent("cancel")
+                        os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
+def flush(*, timeout_s: float | None = None) -> None:
     """Send every log line and event of this process that is still queued."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    APILogWorker.drain_all()
-    EventsWorker.drain_all()
+    APILogWorker.drain_all(timeout=timeout_s)
+    EventsWorker.drain_all(timeout=timeout_s)
 
 
 def wait_until_recorded(flow_run_ids: Iterable[UUID], *, timeout_s: float = 120) -> bool:

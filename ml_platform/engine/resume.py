@@ -17,7 +17,7 @@ from ml_platform.engine.graph import Graph
 from ml_platform.engine.keys import digest_of, value_digest
 from ml_platform.engine.outputs import adapter
 from ml_platform.engine.plan import EngineSpec, Plan
-from ml_platform.errors import SpecError, UsageError, nearest
+from ml_platform.errors import SpecError, StoreError, UsageError, nearest
 from ml_platform.store.records import read_run
 from ml_platform.store.results import Result
 from ml_platform.store.stamps import locations, stamp
@@ -61,6 +61,7 @@ def accepted_results(graph: Graph, engine: EngineSpec) -> dict[str, Result]:
 
     Raises:
         SpecError: One did not complete then, does not fit its type now, or what it refers to is gone.
+        StoreError: Somebody has edited it since.
     """
     if engine.run is None:
         return {}
@@ -121,6 +122,14 @@ def _result(graph: Graph, name: str, then: Mapping[str, Any] | None, engine: Eng
         raise SpecError(
             f"the output of {name} in run {engine.run} is not of its type any more", got=error
         ) from error
+    identity = value_digest(value)
+    if then.get("identity") not in ("", identity):
+        raise StoreError(
+            f"the output of {name} in the record of run {engine.run} is not what was written",
+            wanted=f"a value with the identity {then.get('identity')}",
+            got=identity,
+            hint="leave it out of --accept, and it runs again",
+        )
     stamps = {uri: stamp(uri) for uri in locations(value)}
     gone = [uri for uri, found in stamps.items() if found is None]
     if gone:
@@ -134,7 +143,7 @@ def _result(graph: Graph, name: str, then: Mapping[str, Any] | None, engine: Eng
         task=graph[declared].function,
         run=_run(engine),
         output=then.get("output"),
-        identity=value_digest(value),
+        identity=identity,
         stamps={uri: found or "" for uri, found in stamps.items()},
         parts={},
         seconds=then.get("seconds", 0.0),

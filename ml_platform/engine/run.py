@@ -8,7 +8,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -21,8 +22,9 @@ from ml_platform.engine.graph import SKIPPED, Graph, Node, fill
 from ml_platform.engine.keys import NoIdentityError, task_code
 from ml_platform.engine.outputs import ListOutput, Output, Values, to_json
 from ml_platform.engine.plan import EngineSpec, Planned
-from ml_platform.engine.prefect_door import new_run_id, record_node, run_node
-from ml_platform.errors import GraphError, PlatformError
+from ml_platform.engine.prefect_door import new_run_id, record_crash, record_node, run_node
+from ml_platform.engine.threads import NodeThreads
+from ml_platform.errors import GraphError, PlatformError, StoreError
 from ml_platform.resources.leases import Leases, using
 from ml_platform.resources.planning import at_work
 from ml_platform.resources.progress import Progress, listening
@@ -42,7 +44,7 @@ that nothing ended for so long."""
 SHOWN_CACHED_NODES = 100
 """Cached nodes are task runs in the UI up to this many; above, the plan's artifact alone shows them."""
 GRACE_S = 2.0
-STOP_S = 18.0
+STOP_S = 10.0
 """After a stop, tasks get this long to fail by themselves, and then to unwind."""
 
 
@@ -80,6 +82,7 @@ class Execution:
         self._missing = {node.name: len(node.parents) for node in graph.nodes}
         self._children: dict[str, list[Node]] = {}
         self._members: dict[str, list[str]] = {}
+        self._left: dict[str, int] = {}
         self._owner: dict[str, Node] = {}
         self._ready: deque[Node] = deque(node for node in graph.nodes if not node.parents)
         self._admitted: deque[tuple[Node, Decision]] = deque()
@@ -107,7 +110,7 @@ class Execution:
         self._start_ahead()
         for node in self.graph.nodes:
             self._tell(node.name, "waiting")
-        pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="node")
+        pool = NodeThreads(MAX_THREADS)
         try:
             while self._ready or self._admitted or self._running:
                 self._advance()
@@ -119,7 +122,7 @@ class Execution:
             self._stop()
             raise
         finally:
-            pool.shutdown(wait=not self._running, cancel_futures=True)
+            pool.close(wait=not self._running)
         return Values(self.outputs)
 
     # ── From ready to ended ──────────────────────────────────────────────────────────────────────
@@ -158,6 +161,7 @@ class Execution:
         items = node.arguments[node.over or ""].resolve(Values(self.outputs)) or ()
         members = node.expanded(len(items))
         self._members[node.name] = [member.name for member in members]
+        self._left[node.name] = len(members)
         if not members:
             self._tell(node.name, "skipped", message="its list is empty")
             self._complete(node, Output([]), (), "skipped")
@@ -165,7 +169,7 @@ class Execution:
             self._owner[member.name] = node
             self._ready.append(member)
 
-    def _submit(self, pool: ThreadPoolExecutor) -> None:
+    def _submit(self, pool: NodeThreads) -> None:
         stopping = self._failure is not None and self.engine.on_failure == "stop"
         for _ in range(len(self._admitted)):
             if len(self._running) >= self._width and not stopping:
@@ -183,9 +187,7 @@ class Execution:
             names = ", ".join(node.name for node, _ in self._admitted)
             raise GraphError(f"no task of {self.graph.name} can start", got=names)
 
-    def _start(
-        self, pool: ThreadPoolExecutor, node: Node, decision: Decision, *, alone: bool
-    ) -> Future[Output]:
+    def _start(self, pool: NodeThreads, node: Node, decision: Decision, *, alone: bool) -> Future[Output]:
         """Run a node in a thread; a small one with nothing beside it, here: a thread costs as much."""
         if not alone or node.resources or node.task.isasync or node.task.timeout_seconds:
             return pool.submit(copy_context().run, self._run_node, node, decision)
@@ -211,7 +213,7 @@ class Execution:
                 self._complete(node, future.result(), self._ids[node.name])
             elif isinstance(error, Exception) and self.engine.on_failure == "finish":
                 self._failure = self._failure or error
-                self._give_up_after(node.name)
+                self._give_up_after(node)
             else:
                 raise error
             if self._ready or self._ended.empty():
@@ -233,20 +235,30 @@ class Execution:
             self._missing[child.name] -= 1
             if not self._missing[child.name]:
                 self._ready.append(child)
-        owner = self._owner.get(node.name)
-        if owner is not None and all(name in self.outputs for name in self._members[owner.name]):
-            names = self._members[owner.name]
-            ids = tuple(run_id for name in names for run_id in self._ids[name])
-            state = "cached" if all(self.states[name] == "cached" for name in names) else "done"
-            self._tell(owner.name, state)
-            self._complete(owner, ListOutput([self.outputs[name] for name in names]), ids, state)
+        self._item_ended(node)
+
+    def _item_ended(self, item: Node) -> None:
+        """A mapped node ends with the last of its items: until then they use its resources."""
+        owner = self._owner.get(item.name)
+        if owner is None:
+            return
+        self._left[owner.name] -= 1
+        if self._left[owner.name]:
+            return
+        if owner.name in self.states:
+            self._let_go(owner)
+            return
+        names = self._members[owner.name]
+        ids = tuple(run_id for name in names for run_id in self._ids[name])
+        state = "cached" if all(self.states[name] == "cached" for name in names) else "done"
+        self._tell(owner.name, state)
+        self._complete(owner, ListOutput([self.outputs[name] for name in names]), ids, state)
 
     def _reuse(self, node: Node, decision: Decision) -> None:
         output = self._known.get(node.name) or Output(result=decision.result, type_=node.task.output_type)
         ids = self._show(node, "Cached", decision.reason) if self._show_cached else ()
-        self._record(
-            node, decision, "cached", 0.0, output=decision.result.output if decision.result else None
-        )
+        stored = decision.result.output if decision.result else None
+        self._record(node, decision, "cached", 0.0, output=stored, identity=output.known_identity)
         self._tell(node.name, "cached", message=decision.reason)
         self._complete(node, output, ids, "cached")
 
@@ -274,24 +286,36 @@ class Execution:
         if self.engine.on_failure == "stop":
             raise error
         self._failure = self._failure or error
-        self._give_up_after(node.name)
+        self._give_up_after(node)
 
-    def _give_up_after(self, name: str) -> None:
-        """Nothing that needs a failed node runs; the rest goes on."""
-        self.states[name] = "failed"
-        if name in self._owner:
-            name = self._owner[name].name
-        after = self.graph.downstream(name)
+    def _give_up_after(self, failed: Node) -> None:
+        """Nothing that needs a failed node runs; the rest goes on, other items of its list too."""
+        self.states[failed.name] = "failed"
+        owner = self._owner.get(failed.name)
+        if owner is None:
+            self._let_go(failed)
+        elif owner.name not in self.states:
+            self.states[owner.name] = "failed"
+            self._tell(owner.name, "failed", message=f"{failed.name} failed")
+        self._item_ended(failed)
+        reason = f"{failed.declared} failed"
+        after = self.graph.downstream(failed.declared)
         for node in self.graph.nodes:
             if node.name in after and node.name not in self.states:
                 self.states[node.name] = "skipped"
                 self._let_go(node)
-                self.record.node(node.name, state="skipped", reason=f"{name} failed", task=node.function)
-                self._tell(node.name, "skipped", message=f"{name} failed")
+                self.record.node(node.name, state="skipped", reason=reason, task=node.function)
+                self._tell(node.name, "skipped", message=reason)
 
     def _stop(self) -> None:
         """End what still runs: resources first, then the threads themselves, all within 20 s."""
-        self.leases.cancel()
+        try:
+            self.leases.cancel()
+        finally:
+            self._end_threads()
+
+    def _end_threads(self) -> None:
+        self._running = {future: node for future, node in self._running.items() if not future.cancel()}
         _, late = wait(self._running, timeout=GRACE_S)
         for future in late:
             thread = self._threads.get(self._running[future].name)
@@ -301,9 +325,23 @@ class Execution:
                 )
         _, stuck = wait(late, timeout=STOP_S)
         self._running = {future: self._running[future] for future in stuck}
+        for node in self._running.values():
+            self._abandon(node)
         for node in self.graph.nodes:
             if node.name not in self.states:
                 self._tell(node.name, "skipped")
+
+    def _abandon(self, node: Node) -> None:
+        """Nothing ends a call into C that waits: its thread ends with the process, its task run is over."""
+        reason = "it could not be interrupted; its thread ends with the process"
+        self.states[node.name] = "failed"
+        for run_id in self._ids.get(node.name, ()):
+            record_crash(
+                node.task, name=node.name, run_id=run_id, parents=self._parents(node), message=reason
+            )
+        with suppress(StoreError):
+            self._record(node, None, "failed", 0.0, error=reason)
+        self._tell(node.name, "failed", message=reason)
 
     # ── One node, in a thread of its own ─────────────────────────────────────────────────────────
 
@@ -324,14 +362,16 @@ class Execution:
         except BaseException as error:
             seconds = time.monotonic() - began
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self._record(node, decision, "failed", seconds, error=f"{type(error).__name__}: {error}")
+            # A disk that is full must not hide why the task failed.
+            with suppress(StoreError):
+                self._record(node, decision, "failed", seconds, error=f"{type(error).__name__}: {error}")
             self._tell(node.name, "failed", seconds, message=said)
             self.states[node.name] = "failed"
             raise
         finally:
             self._threads.pop(node.name, None)
         seconds = time.monotonic() - began
-        self._record(node, decision, state, seconds, output=output.value)
+        self._record(node, decision, state, seconds, output=output.value, identity=output.known_identity)
         with crash.at(node.name):
             crash.point("ended")
         self._tell(node.name, "done" if state == "completed" else "cached", seconds)

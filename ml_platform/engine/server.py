@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings, temporary_settings
 
 from ml_platform.engine.prefect_door import flow_runs_of_this_process, wait_until_recorded
@@ -43,7 +44,7 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
     url = configured_api() or running
     if url is not None:
         meanwhile()
-        with temporary_settings(updates={PREFECT_API_URL: url}):
+        with temporary_settings(updates={PREFECT_API_URL: url}), _cancelled_as_interrupted():
             yield url
         return
     server = TemporaryServer()
@@ -66,6 +67,15 @@ _BATCHES = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.2",
 }
 """Task runs are recorded together, at most so many seconds late: one by one, each event is a transaction."""
+
+
+@contextmanager
+def _cancelled_as_interrupted() -> Iterator[None]:
+    """For a command it is the same whether its run was stopped here or in the UI."""
+    try:
+        yield
+    except TerminationSignal as error:
+        raise KeyboardInterrupt from error
 
 
 class TemporaryServer:

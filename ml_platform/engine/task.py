@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import threading
@@ -17,7 +18,7 @@ from prefect.client.schemas.objects import State
 from pydantic import ValidationError
 
 from ml_platform.engine.outputs import adapter
-from ml_platform.engine.prefect_door import current_node
+from ml_platform.engine.prefect_door import current_node, took_too_long
 from ml_platform.engine.trace import current_trace, user_line
 from ml_platform.engine.types import type_name, value_breaches
 from ml_platform.errors import (
@@ -291,11 +292,11 @@ def _deadline(task: Task[..., Any]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # Prefect would make a TimeoutError the state of the whole flow.
-        if ended.is_set() or isinstance(error, TimeoutError):
-            raise TaskTimeoutError(
-                f"task {name} took too long", wanted=f"at most {task.timeout_seconds:g} s", got=error
-            ) from error
+        # Prefect's own clock may be the first. It would make a TimeoutError the state of the whole flow.
+        if ended.is_set() or isinstance(error, TimeoutError | asyncio.CancelledError):
+            if not ended.is_set():
+                end()
+            raise took_too_long(name, task.timeout_seconds, error) from error
         raise
     finally:
         timer.cancel()

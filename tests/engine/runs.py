@@ -95,13 +95,25 @@ class Runner:
         self._patch = patch
         self._runs = 0
 
-    def __call__(self, dag: Dag[..., Any], *, engine: EngineSpec | None = None, **parameters: Any) -> Ran:
+    def __call__(
+        self,
+        dag: Dag[..., Any],
+        *,
+        engine: EngineSpec | None = None,
+        watch: Callable[[TaskEvent], None] | None = None,
+        **parameters: Any,
+    ) -> Ran:
         self._runs += 1
         ran = Ran(f"run-{self._runs}")
         self._patch.setenv("PREFECT__RUNTIME__FLOW_RUN__NAME", ran.name)
 
+        def see(event: TaskEvent) -> None:
+            ran.events.append(event)
+            if watch is not None:
+                watch(event)
+
         def work() -> Any:
-            with watching(ran.events.append):
+            with watching(see):
                 return execute(dag, dag.with_defaults(parameters), engine or EngineSpec())
 
         try:

@@ -302,6 +302,20 @@ def test_a_killed_run_is_continued(run: Runner) -> None:
     assert "'add' did not complete in run run-1" in text
 
 
+def test_an_output_that_was_edited_in_the_record_is_not_accepted(run: Runner) -> None:
+    """It is what the person believes that the run gave. Left out, the node runs again."""
+    run(versions(1))
+    path = runs_folder("run-1") / "run.json"
+    record = json.loads(path.read_text())
+    work = next(node for node in record["nodes"] if node["node"] == "work")
+    assert work["output"] == 3
+    work["output"] = 4
+    path.write_text(json.dumps(record))
+    text = failure(run(versions(2), engine=resume(accept=("work",))), StoreError)
+    assert "the output of work in the record of run run-1 is not what was written" in text
+    assert run(versions(2), engine=resume()).output == 120
+
+
 def test_a_record_outlives_the_store(run: Runner) -> None:
     """Results are gone: everything runs again, unless the user accepts what the record says."""
     run(versions(1))

@@ -13,7 +13,7 @@ from ml_platform.resources.leases import KINDS
 from tests.counters import CounterLease, CounterSpec
 from tests.engine.small import note
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def wait_for(path: Path) -> None:
@@ -80,6 +80,24 @@ def be_stopped(folder: Path) -> None:
         (folder / "happened").write_text("\n".join(CounterLease.happened))
 
 
+@task(cache=False)
+def hangs(folder: str) -> int:
+    """Waits in C, where no exception reaches it."""
+    Path(folder, "hangs").touch()
+    time.sleep(3600)
+    return 1
+
+
+@dag
+def hanging(folder: str) -> list[int]:
+    return [hangs(folder), endless.with_options(name="other")(f"{folder}/other")]
+
+
+def hang(folder: Path) -> None:
+    KINDS["CounterSpec"] = "tests.counters:CounterLease"
+    hanging(folder=str(folder))
+
+
 BUSY, PLANNING = threading.Event(), threading.Event()
 RAN = (threading.Event(), threading.Event())
 
@@ -123,4 +141,5 @@ def plan_meanwhile(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"meet": meet, "be_stopped": be_stopped, "plan_meanwhile": plan_meanwhile}[sys.argv[1]](Path(sys.argv[2]))
+    done = {"meet": meet, "be_stopped": be_stopped, "plan_meanwhile": plan_meanwhile, "hang": hang}
+    done[sys.argv[1]](Path(sys.argv[2]))

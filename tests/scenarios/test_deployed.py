@@ -213,6 +213,34 @@ def test_a_command_uses_the_servers_that_are_up_or_configured(deployed: Api, pro
         assert f"ticking reports to {deployed.prefect}/api" in outcome.err
 
 
+def test_a_cancel_through_the_api_ends_ranks_and_leaves_no_task_run_running(
+    completed: Any, deployed: Api, project: Project
+) -> None:
+    """The button of the UI does the same. Only the training is new, and it would take an hour."""
+    endless = {**OVERRIDES["keras"], "epochs": 10_000, "patience": 10_000}
+    flow_run = deployed.start("retrain/nightly", {**OVERRIDES, "keras": endless})
+    of_run = {"flow_runs": {"id": {"any_": [flow_run]}}}
+
+    def states() -> dict[str, str]:
+        return {run["name"]: run["state_type"] for run in deployed.ask("/task_runs/filter", of_run)}
+
+    def trains() -> bool:
+        """Ranks have told of an epoch."""
+        base = f"{deployed.mlflow}/api/2.0/mlflow"
+        found = deployed.ask("/experiments/get-by-name?experiment_name=retrain", base=base)["experiment"]
+        search = {"experiment_ids": [found["experiment_id"]], "filter": "attributes.status = 'RUNNING'"}
+        runs = deployed.ask("/runs/search", search, base=base).get("runs", [])
+        return any(r["info"]["run_name"] == "train_keras" and r["data"].get("metrics") for r in runs)
+
+    _wait(trains, timeout_s=200)
+    deployed.ask(f"/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
+    assert deployed.wait(flow_run, timeout_s=100)["state_type"] == "CANCELLED"
+    _wait(lambda: not {"RUNNING", "PENDING"} & set(states().values()), timeout_s=60)
+    assert states()["train_keras"] == "CRASHED"
+    kinds = ("ml_platform.worker", "SparkSubmit")
+    assert [command for command in project.leftovers() if any(kind in command for kind in kinds)] == []
+
+
 @pytest.mark.browser
 def test_the_pages_read_well_in_a_browser(completed: Any, deployed: Api, tmp_path: Path) -> None:
     """The run page shows the graph's tasks; the form shows titles, descriptions and defaults."""
