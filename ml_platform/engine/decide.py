@@ -39,6 +39,7 @@ class Decision(Spec):
     parts: dict[str, str] = Field({}, exclude=True)
     input_parts: dict[str, str] = Field({}, exclude=True)
     uncacheable: str = ""
+    notes: tuple[str, ...] = Field((), description="What its key does not see, or covers in the large.")
     result: Result | None = Field(None, exclude=True, repr=False)
 
 
@@ -248,6 +249,7 @@ class _Question:
             parts=own.parts if own else {},
             input_parts=self.input_parts if known else {},
             uncacheable=own.uncacheable[0] if own and own.uncacheable else "",
+            notes=own.notes if own else (),
             result=result,
         )
 

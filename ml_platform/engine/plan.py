@@ -74,6 +74,11 @@ class Plan(Spec):
         description="Of all nodes that run or may run, one after the other."
     )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the keys do not see, or cover in the large, each once."""
+        return tuple(dict.fromkeys(note for node in self.nodes for note in node.notes))
+
     def __getitem__(self, name: str) -> Decision:
         return next(node for node in self.nodes if node.name == name)
 
@@ -94,7 +99,9 @@ class Plan(Spec):
             style = STYLES[node.verdict]
             table.add_row(node.name, Text(node.verdict, style), _seconds(node), node.reason)
         held = [Text(f"{resource.name:<14} {_said(resource)}") for resource in self.resources]
-        return Group(table, Text(""), *held, Text(f"budget         {self.budget}"), Text(self.summary()))
+        notes = [Text(f"note           {note}", "yellow") for note in self.notes]
+        budget = Text(f"budget         {self.budget}")
+        return Group(table, Text(""), *held, budget, *notes, Text(self.summary()))
 
     def markdown(self) -> str:
         """The same for a page."""
@@ -105,7 +112,7 @@ class Plan(Spec):
         held = [f"- {resource.name}: {_said(resource)}" for resource in self.resources]
         head = ["| task | verdict | expected | reason |", "|---|---|---:|---|"]
         lines = [f"# Plan of {self.dag}", "", self.summary(), "", *head, *rows, "", *held]
-        return "\n".join([*lines, f"- budget: {self.budget}"])
+        return "\n".join([*lines, f"- budget: {self.budget}", *(f"- note: {note}" for note in self.notes)])
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -118,6 +119,22 @@ def test_what_a_process_changes_before_the_next_run_is_seen(
     assert verdicts(changing.plan()) == {"scaled": "run", "area_of": "run"}
     assert "parameter shape code" in said(changing.plan())["area_of"][1]
     assert run(changing).output == [10, 12]
+
+
+def test_what_a_key_does_not_see_is_said_in_the_plan() -> None:
+    @task
+    def looks(n: int) -> str:
+        return os.environ["HOME"] * n
+
+    @dag
+    def looking() -> list[str]:
+        return [looks(1), looks(2)]
+
+    plan = looking.plan()
+    (note,) = plan.notes
+    assert note.endswith("looks: reads the environment: declare environment=[…]")
+    assert f"- note: {note}" in plan.markdown()
+    assert json.loads(plan.model_dump_json())["nodes"][0]["notes"] == [note]
 
 
 def test_what_a_task_changes_itself_moves_no_key(run: Runner) -> None:

@@ -155,7 +155,7 @@ class Late:
 
     def module(self, module: str, by: Part) -> Part:
         """All that a module of the project defines."""
-        self.walk.notes.add(f"{by.name}: module {module} is used as a value: whole module hashed")
+        self.walk.note(by, f"module {module} is used as a value: whole module hashed")
         key = ("module", module)
         return self.walk.part(key, module, "", "module", lambda part: self._module(module, part))
 
