@@ -55,7 +55,7 @@ def keys(folders: Iterable[tuple[Path, list[str]]]) -> list[Keys]:
         text=True,
         cwd=ROOT,
         check=False,
-        timeout=240,
+        timeout=900,
     )
     answers = [json.loads(line) for line in ran.stdout.splitlines()]
     broken = [answer["error"] for answer in answers if "error" in answer]
