@@ -25,7 +25,7 @@ BYTES_TARGET = 1.1
 
 def run(context: Context) -> Iterator[Row]:
     nodes = context.pick(301, 1001)
-    count = context.pick(3, 7)
+    count = context.pick(3, 5)
     sides = {name: Kept(context, name, "texts", nodes, SMALL) for name in ("ours", *PEERS)}
     say(f"B2: {nodes} nodes, {count} rounds")
     for side in sides.values():
