@@ -11,24 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
-
 from bench.sides import WrongAnswerError
 from ml_platform.engine.server import TemporaryServer
 
 DRAIN_S = 300
-REST_S, RESTING_PERCENT = 0.5, 10.0
-"""A server at rest uses less of one core than this; it writes events after it has recorded task runs."""
 _LEAN = {"PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false"}
 """No automations: they would double what the server works off, for every side alike."""
 
 
 class Server:
-    """Counts what it was sent, and waits until all of that is recorded and the server has come to rest."""
+    """Counts what it was sent, and waits until all of that is recorded."""
 
-    def __init__(self, url: str, process: int) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self._process = psutil.Process(process)
         self._sent: dict[str, int] = {}
 
     def sent(self, flow_run: str, task_runs: int) -> None:
@@ -46,8 +41,6 @@ class Server:
                     )
                 time.sleep(0.2)
             del self._sent[flow_run]
-        while self._process.cpu_percent(REST_S) > RESTING_PERCENT and time.monotonic() < deadline:
-            pass
 
     def _recorded(self, flow_run: str) -> int:
         final = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
@@ -71,6 +64,6 @@ def prefect_server() -> Iterator[Server]:
         os.environ.clear()
         os.environ.update(before)
         try:
-            yield Server(server.url(), server._process.pid)
+            yield Server(server.url())
         finally:
             server.stop()

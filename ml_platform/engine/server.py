@@ -62,13 +62,6 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
         server.stop()
 
 
-_BATCHES = {
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.2",
-}
-"""Task runs are recorded together, at most so many seconds late: one by one, each event is a transaction."""
-
-
 @contextmanager
 def _cancelled_as_interrupted() -> Iterator[None]:
     """For a command it is the same whether its run was stopped here or in the UI."""
@@ -93,7 +86,6 @@ class TemporaryServer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {
-            **_BATCHES,
             **os.environ,
             "PREFECT_HOME": str(home() / "prefect"),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url(),

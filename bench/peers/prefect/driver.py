@@ -50,7 +50,7 @@ def hand_over(size: int, nodes: int) -> Any:
 
 
 @prefect.flow(persist_result=False)
-def flow(what: str, question: dict[str, Any]) -> tuple[float, int, Any, str]:
+def flow(what: str, question: dict[str, Any]) -> tuple[float, float, int, Any, str]:
     """Timed inside: a flow run ends up to 2 s late, as its heartbeat wakes once a second. A call leaves
     events in a queue of this process; they are a part of it, and sent within the time."""
     work = {"graph": graph, "texts": texts, "hand_over": hand_over}[what]
