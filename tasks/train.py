@@ -24,6 +24,7 @@ from ml_platform.inference.raw_model import read_manifest, write_raw_model
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.datasets import read_table
 from ml_platform.store.leftovers import scratch_folder
+from ml_platform.training.tree_reports import log_importance
 from ml_platform.training.trees import train_trees
 from tasks.loops import fit_keras
 
@@ -75,6 +76,7 @@ def train_xgboost(
     _log_inputs(run, parts)
     trees = train_trees(spark, train, validation, state, spec, on_metrics=_metrics_to(run))
     run.log_metrics({"best_round": trees.best_round})
+    log_importance(run, trees.importance, state.feature_names, "XGBoost: importance of features")
     curves = draw_learning_curves(trees.history, "XGBoost: learning curves", step="round")
     run.log_figure(curves, "learning_curves.png")
     return _log_model(run, "xgboost", trees.model, state, split, parts)

@@ -212,6 +212,11 @@ class Rank:
         if self.rank == 0:
             self._reporter.progress(message, done, total)
 
+    def tell(self, message: str) -> None:
+        """A line for whoever called the job, from any rank."""
+        self.check_cancelled()
+        self._reporter.progress(message, None, None)
+
     def log(self, message: str) -> None:
         """A line in this rank's log file."""
         self.check_cancelled()
