@@ -36,6 +36,7 @@ class HorovodSpec(ResourceSpec):
     backend: Annotated[Backend | None, NotIdentity()] = Field(
         None, description="Where ranks run. Empty: as the placement says."
     )
+    gpu: bool | None = Field(None, description="A GPU for each rank. Empty: as the placement says.")
     start_timeout_s: Annotated[float, NotIdentity()] = Field(
         120, gt=0, description="Seconds until every rank must have registered."
     )

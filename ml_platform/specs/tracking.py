@@ -47,6 +47,9 @@ class TrackingRun(Protocol):
     def log_file(self, path: Path) -> str:
         """A file as an artifact, under its own name. Returns its URI, `runs:/…`."""
 
+    def latest(self, metric: str, tags: Mapping[str, object]) -> float | None:
+        """The metric of the newest finished run of this experiment that has these tags and it."""
+
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Tags of the run."""
 

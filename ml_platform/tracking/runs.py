@@ -132,6 +132,20 @@ class MlflowRun:
         ask("store a file", self._mlflow.log_artifact, self.run_id, str(path))
         return f"runs:/{self.run_id}/{path.name}"
 
+    def latest(self, metric: str, tags: Mapping[str, object]) -> float | None:
+        """The metric of the newest finished run of this experiment that has these tags and it."""
+        wanted = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+        found = ask(
+            "search runs",
+            self._mlflow.search_runs,
+            [self._experiment_id],
+            filter_string=" and ".join([*wanted, "attributes.status = 'FINISHED'"]),
+            order_by=["attributes.start_time DESC"],
+            max_results=10,
+        )
+        values = (run.data.metrics.get(metric) for run in found)
+        return next((float(value) for value in values if value is not None), None)
+
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Tags of the run; long values are cut."""
         for batch in _batches(entries.tags(tags)):

@@ -197,6 +197,7 @@ class Rank:
             rows_dropped_per_epoch=history.rows_dropped_per_epoch,
             rows_per_second=history.rows_per_second,
             seconds=history.seconds,
+            phases=history.phases,
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:

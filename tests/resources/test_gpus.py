@@ -12,10 +12,16 @@ import pytest
 
 from ml_platform.cli.machine_checks import check_gpus, judge_gpus
 from ml_platform.errors import ResourceStartError
-from ml_platform.resources import horovod_build
+from ml_platform.resources import horovod_build, spark as spark_module
+from ml_platform.resources.budget import Budget, usable_gpus
 from ml_platform.resources.cuda_toolkit import Toolkit, find_toolkit
+from ml_platform.resources.gang_lease import GangLease
 from ml_platform.resources.gpus import DISCOVERY_SCRIPT, Gpu, chosen, parsed, spark_gpu_settings, visible_gpus
+from ml_platform.resources.placement import load_placement
+from ml_platform.specs.placements import BudgetSpec, Placement, SparkPlacement
+from ml_platform.specs.resources import HorovodSpec
 
+ROOT = Path(__file__).parents[2]
 TOLD = """0, GPU-5f1c, 81559, NVIDIA H100 80GB HBM3
 1, GPU-77aa, [N/A], NVIDIA Thing, with a comma
 No devices were found
@@ -152,6 +158,45 @@ def test_a_build_for_gpus_is_another_build(tmp_path: Path) -> None:
     assert gpu.key != cpu.key
     assert gpu.local_version.endswith(".nccl")
     assert cpu.flags == horovod_build.FLAGS
+
+
+# ── By placement ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("visible", "wanted"), [(None, 2), ("0", 1), ("1,0", 2), ("", 0), ("-1", 0), ("0,1,2", 2)]
+)
+def test_the_budget_counts_gpus_without_asking_a_program(
+    tmp_path: Path, visible: str | None, wanted: int
+) -> None:
+    """A plan may start no process."""
+    for address in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / address).mkdir()
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert usable_gpus(environment, tmp_path) == wanted
+    assert usable_gpus(environment, tmp_path / "no driver") == 0
+
+
+def test_the_gpu_placement_gives_each_rank_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it adds is in the task's key, in what is asked of the budget, and in the ranks' environment."""
+    monkeypatch.setenv("ML_PLATFORM_PLACEMENTS", str(ROOT / "deployments" / "placements"))
+    placement = load_placement("gpu")
+    spec = GangLease.resolve(HorovodSpec(ranks=2, backend="processes"), placement)
+    assert spec.gpu
+    assert GangLease.need(spec, placement).gpus == 2
+    assert GangLease.resolve(HorovodSpec(ranks=2), Placement()).gpu is False
+    with pytest.raises(ResourceStartError, match="can never get its resources"):
+        Budget(BudgetSpec(gpus=1)).check([GangLease.need(spec, placement)], task="train_keras")
+
+
+def test_spark_is_told_of_gpus_where_its_placement_has_them(tmp_path: Path) -> None:
+    cluster = SparkPlacement(master="spark://host:7077", gpu=True)
+    settings = spark_module._settings(cluster, tmp_path)
+    assert settings["spark.task.resource.gpu.amount"] == "1"
+    mine = cluster.model_copy(update={"conf": {"spark.executor.resource.gpu.amount": "4"}})
+    assert spark_module._settings(mine, tmp_path)["spark.executor.resource.gpu.amount"] == "4"
+    local = spark_module._settings(SparkPlacement(gpu=True), tmp_path)
+    assert not [name for name in local if "gpu" in name]
 
 
 # ── On a machine that has one ────────────────────────────────────────────────────────────────────
