@@ -10,6 +10,7 @@ from importlib import metadata
 from ml_platform.evaluation.speed import Speed, draw_speed, speed_of
 from ml_platform.resources.budget import usable_cores
 from ml_platform.resources.horovod.job import HorovodJob
+from ml_platform.resources.horovod.timeline import timeline_of
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.training import KerasSpec
@@ -28,7 +29,7 @@ def log_job(
     """Log all of it, with a picture.
 
     Scaling efficiency is the rate per rank as a share of what one rank alone reached in the newest run of the
-    same experiment that trained the same network on equal rows on a machine with as many cores.
+    same experiment that trained the same network on as many rows on this machine.
 
     Args:
         wall_s: What the job took its caller; what is not training is its launch.
@@ -50,6 +51,8 @@ def log_job(
     run.log_metrics({**speed.metrics(), **coverage, "seconds.training": fitted.seconds})
     run.set_tags({WORK_TAG: work, ALONE_TAG: job.ranks, "seed": spec.seed, **versions()})
     run.log_text(f"{job.plan}\n", "launch_plan.txt")
+    if (timeline := timeline_of(job.plan)) is not None:
+        run.log_file(timeline)
     ranks = f"{job.ranks} rank{'s' * (job.ranks > 1)}"
     run.log_figure(draw_speed(speed, fitted.rows_per_second, f"Keras × {ranks}: speed"), "speed.png")
     return speed
