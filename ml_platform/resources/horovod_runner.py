@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from ml_platform.errors import SpecError
 from ml_platform.resources import progress
+from ml_platform.resources.budget import Budget
 from ml_platform.resources.horovod import BACKENDS, open_job
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.log_echo import echoed
@@ -68,7 +69,8 @@ class HorovodRunner:
             if self._spec.backend not in LOCAL:
                 # Its tasks run in a Spark application, which must outlive them.
                 stack.enter_context(open_session(placement.spark))
-            job = stack.enter_context(open_job(self._spec, placement.horovod, log_folder=folder))
+            gpus = Budget(placement.budget).gpus if placement.horovod.gpu else 0
+            job = stack.enter_context(open_job(self._spec, placement.horovod, log_folder=folder, gpus=gpus))
             return run_main(job, main, kwargs, log_folder=folder, verbosity=self._verbosity)
 
 
