@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from ml_platform.errors import SpecError
 from ml_platform.resources import progress
 from ml_platform.resources.budget import Budget
-from ml_platform.resources.horovod import BACKENDS, open_job
+from ml_platform.resources.horovod import open_job
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.log_echo import echoed
 from ml_platform.resources.placement import load_placement
@@ -24,8 +24,6 @@ from ml_platform.worker.main_function import MainFunction
 T = TypeVar("T")
 
 Verbosity = Literal["all", "log_callback_only"]
-LOCAL = ("in_process", "processes")
-"""Backends without Spark."""
 _VERBOSITIES = ("all", "log_callback_only")
 _runs = itertools.count()
 
@@ -66,7 +64,7 @@ class HorovodRunner:
         folder = home() / "logs" / f"horovod-runner-{builder()}-{next(_runs)}"
         placement = load_placement()
         with ExitStack() as stack:
-            if self._spec.backend not in LOCAL:
+            if self._spec.backend == "spark":
                 # Its tasks run in a Spark application, which must outlive them.
                 stack.enter_context(open_session(placement.spark))
             gpus = Budget(placement.budget).gpus if placement.horovod.gpu else 0
@@ -98,12 +96,6 @@ def _spec(np: object) -> HorovodSpec:
         )
     if np < 0:
         return HorovodSpec(ranks=-np, backend="processes")
-    if "spark" not in BACKENDS:
-        raise SpecError(
-            f"np={np} asks for tasks of a Spark job, and there is no Horovod backend 'spark'",
-            wanted=" or ".join(BACKENDS),
-            hint=f"np=-{np} starts {np} ranks on this machine",
-        )
     return HorovodSpec(ranks=np, backend="spark")
 
 

@@ -90,3 +90,13 @@ def test_one_local_rank_prints_everything_or_what_is_sent(capsys: pytest.Capture
         f"[0] epoch {epoch}/2{batch}" for epoch in (1, 2) for batch in (", batch 1/2", ", batch 2/2", "")
     ]
     assert heard == []
+
+
+@pytest.mark.spark
+@pytest.mark.horovod
+def test_positive_np_are_tasks_of_one_spark_job(spark: object) -> None:
+    """In the application that is live, which goes on afterwards; and gradients are reduced there too."""
+    result = HorovodRunner(np=2).run(horovod_mains.tutorial, rate=0.05)
+    assert (result["rank"], result["size"]) == (0, 2)
+    assert len(set(result["everyone"])) == 1
+    assert spark.range(3).count() == 3  # type: ignore[attr-defined]
