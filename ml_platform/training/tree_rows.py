@@ -73,7 +73,7 @@ def _check_columns(table: Dataset, columns: TreeColumns, kind: TreeKind) -> None
         _check_type(table, columns.validation, ("boolean",))
     if (kind == "ranker") != (columns.query is not None):
         raise SpecError(
-            f"a {kind} {'needs' if kind == 'ranker' else 'takes no'} query column", got=columns.query
+            f"a {kind} {'needs a' if kind == 'ranker' else 'takes no'} query column", got=columns.query
         )
     if columns.query is not None:
         _check_type(table, columns.query, (*NUMBERS, "string", "date"))
