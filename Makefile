@@ -5,10 +5,13 @@ SHELL := /bin/sh
 
 # Another Python than the first that fits: make setup PYTHON=/path/to/python3.12
 PYTHON ?=
+# make setup GPU=1 for NVIDIA GPUs, remembered until GPU=0
+GPU ?=
 # Options of a flow, or of pytest: make retrain ARGS="--source my.csv --label churned"
 ARGS ?=
 
 export PYTHON
+DEVICE := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
 BIN := .venv/bin
 # Files go to two workers in the order of tests/conftest.py, not by their number of tests.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
@@ -21,7 +24,7 @@ help: ## List these commands
 		printf '  %-16s %s\n' "$$name" "$$text"; done
 
 setup: ## Install everything into .venv and build Horovod; quick when nothing changed
-	@scripts/setup.sh
+	@scripts/setup.sh $(DEVICE)
 
 packages:
 	@scripts/setup.sh --packages
@@ -43,7 +46,7 @@ check: packages ## Lint, format, types and import directions
 
 lock: ## Resolve requirements/*.in anew into pinned and hashed requirements/*.txt
 	@scripts/setup.sh --installer
-	@cd requirements && for name in bootstrap build runtime dev; do \
+	@cd requirements && for name in bootstrap build runtime dev gpu; do \
 		echo "locking $$name.txt"; ../$(LOCK) $(ARGS) -o $$name.txt $$name.in || exit 1; done
 
 drill: setup ## Kill the main job at every border and inside every write, and see that it recovers (30 minutes)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from ml_platform.resources.horovod.job import HorovodJob as HorovodJob, RankResults as RankResults
+    from ml_platform.resources.horovod_runner import HorovodRunner as HorovodRunner
     from ml_platform.resources.progress import report as report
     from ml_platform.specs.contracts import Column as Column, Contract as Contract
     from ml_platform.specs.placements import (
@@ -79,6 +80,14 @@ if TYPE_CHECKING:
         KerasSpec as KerasSpec,
         XGBoostSpec as XGBoostSpec,
     )
+    from ml_platform.specs.trees import (
+        BoostedTrees as BoostedTrees,
+        RankingSpec as RankingSpec,
+        RegressionSpec as RegressionSpec,
+        TreeColumns as TreeColumns,
+    )
+    from ml_platform.worker.driver_log import LogCallback as LogCallback, log_to_driver as log_to_driver
+    from ml_platform.worker.main_function import current_rank as current_rank
     from ml_platform.worker.rank import Fitted as Fitted, Rank as Rank
 
 __version__ = "0.1.0"
@@ -87,12 +96,16 @@ PUBLIC = {
     "ml_platform.engine": "Dag EngineSpec Graph Plan Task crash_drill dag either map_over task when",
     "ml_platform.specs.resources": "Horovod HorovodSpec Spark SparkSpec Tracking TrackingSpec",
     "ml_platform.resources.horovod.job": "HorovodJob RankResults",
+    "ml_platform.resources.horovod_runner": "HorovodRunner",
+    "ml_platform.worker.driver_log": "LogCallback log_to_driver",
+    "ml_platform.worker.main_function": "current_rank",
     "ml_platform.worker.rank": "Fitted Rank",
     "ml_platform.specs.tracking": "TrackingRun",
     "ml_platform.resources.progress": "report",
     "ml_platform.specs.references": "Dataset Evaluation Metric Model Parts Predictions Table Verdict Version",
     "ml_platform.specs.contracts": "Column Contract",
     "ml_platform.specs.tables": "CategoryFeature FeatureSpec FeatureState NumericFeature SplitSpec",
+    "ml_platform.specs.trees": "BoostedTrees RankingSpec RegressionSpec TreeColumns",
     "ml_platform.specs.training": "GateSpec KerasSpec XGBoostSpec",
     "ml_platform.specs.placements": "BudgetSpec HorovodPlacement Placement SparkPlacement",
     "ml_platform.errors": (

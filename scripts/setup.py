@@ -3,6 +3,7 @@
     scripts/setup.sh              everything that the main job needs
     scripts/setup.sh --packages   without Java and Horovod: what test-fast and check need
     scripts/setup.sh --installer  pip and uv alone: what `make lock` needs
+    scripts/setup.sh --gpu        everything, with CUDA: remembered until --cpu
 
 Works in steps. A step's stamp is removed before it starts and written after it ended, and holds a
 digest of what the step depends on, so an interrupted set-up is simply repeated and an unchanged one
@@ -39,6 +40,9 @@ GET_JAVA = (
     "Debian, Ubuntu: apt install openjdk-17-jre-headless; Fedora: dnf install java-21-openjdk-headless; "
     "or point JAVA_HOME at one"
 )
+CPU_BUILDS = ("tensorflow-cpu", "xgboost-cpu")
+"""Packages of runtime.txt whose place those of gpu.txt take."""
+
 GET_VENV = "Debian, Ubuntu: apt install python3-venv"
 
 UV_SETTINGS = {
@@ -126,6 +130,10 @@ def install_installer() -> bool:
 def install_packages() -> bool:
     say("installing the Python packages of requirements/runtime.txt and dev.txt")
     files = [REQUIREMENTS / f"{name}.txt" for name in ("bootstrap", "runtime", "dev")]
+    if for_gpus():
+        files[1] = VENV / "runtime-for-gpus.txt"
+        files[1].write_text(without_packages((REQUIREMENTS / "runtime.txt").read_text(), CPU_BUILDS))
+        files.append(REQUIREMENTS / "gpu.txt")
     # Compiled once, here: where PYTHONDONTWRITEBYTECODE is set, each rank would spend 10 s on TensorFlow.
     flags = [
         "--require-hashes",
@@ -147,7 +155,7 @@ def install_project() -> bool:
 
 def build_horovod() -> bool:
     """A failure is no failure of set-up: flows then train on one rank, and say so."""
-    command = [str(PYTHON), "-m", "ml_platform", "build-horovod"]
+    command = [str(PYTHON), "-m", "ml_platform", "build-horovod", *(["--gpu"] if for_gpus() else [])]
     ended = subprocess.run(command, cwd=ROOT, check=False)
     if ended.returncode == BUILD_FAILED:
         say("warning: without Horovod flows train on one rank; the reason is above. Set-up goes on")
@@ -156,6 +164,34 @@ def build_horovod() -> bool:
             f"`{' '.join(command)}` ended with exit code {ended.returncode}; its lines are above"
         )
     return ended.returncode == 0
+
+
+# ── CPU or GPU ───────────────────────────────────────────────────────────────────────────────────
+
+
+def for_gpus() -> bool:
+    """Whether this clone was told `--gpu`: the next `make setup` must not go back."""
+    return (STAMPS / "for-gpus").is_file()
+
+
+def remember_device(gpu: bool) -> None:
+    """Keep what was asked for, beside the stamps."""
+    if gpu:
+        STAMPS.mkdir(parents=True, exist_ok=True)
+        (STAMPS / "for-gpus").touch()
+    else:
+        (STAMPS / "for-gpus").unlink(missing_ok=True)
+
+
+def without_packages(requirements: str, names: tuple[str, ...]) -> str:
+    """Pinned requirements less some packages: a line that begins one, and its hashes below it."""
+    kept, skipping = [], False
+    for line in requirements.splitlines(keepends=True):
+        if not line[:1].isspace() and not line.startswith("#"):
+            skipping = line.split("==")[0] in names
+        if not skipping:
+            kept.append(line)
+    return "".join(kept)
 
 
 # ── What the machine must have ───────────────────────────────────────────────────────────────────
@@ -219,15 +255,18 @@ def alone() -> Iterator[None]:
         yield
 
 
-def set_up(extent: str) -> bool:
+def set_up(extent: str, *, gpu: bool) -> bool:
     """All steps up to `extent`. A step's key contains the key before it. Returns whether one was done."""
     key = digest(str(VENV), "{}.{}".format(*sys.version_info))
     done = step("environment", key, make_environment)
+    remember_device(gpu)  # a new environment has forgotten it
     key = digest(key, REQUIREMENTS / "bootstrap.txt")
     done |= step("installer", key, install_installer)
     if extent == "installer":
         return done
     key = digest(key, *(REQUIREMENTS / f"{name}.txt" for name in ("runtime", "dev", "build")))
+    if gpu:
+        key = digest(key, "for GPUs", REQUIREMENTS / "gpu.txt")
     done |= step("packages", key, install_packages)
     project = digest(key, ROOT / "pyproject.toml", REQUIREMENTS / "runtime.in")
     done |= step("project", project, install_project)
@@ -239,17 +278,24 @@ def set_up(extent: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    known = {(): "everything", ("--packages",): "packages", ("--installer",): "installer"}
+    known = {
+        (): "everything",
+        ("--gpu",): "everything",
+        ("--cpu",): "everything",
+        ("--packages",): "packages",
+        ("--installer",): "installer",
+    }
     extent = known.get(tuple(arguments))
     if extent is None:
-        say(f"unknown option {' '.join(arguments)}; known: --packages, --installer")
+        say(f"unknown option {' '.join(arguments)}; known: --packages, --installer, --gpu, --cpu")
         return 2
     started = time.monotonic()
     try:
         if extent == "everything":
             check_java()
         with alone():
-            done = set_up(extent)
+            told = {"--gpu": True, "--cpu": False}.get("".join(arguments))
+            done = set_up(extent, gpu=for_gpus() if told is None else told)
     except SetupError as error:
         say(str(error))
         return 1

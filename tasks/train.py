@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from ml_platform.inference.raw_model import read_manifest, write_raw_model
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.datasets import read_table
 from ml_platform.store.leftovers import scratch_folder
+from ml_platform.training.job_reports import log_job
+from ml_platform.training.tree_reports import log_importance
 from ml_platform.training.trees import train_trees
 from tasks.loops import fit_keras
 
@@ -51,9 +54,11 @@ def train_keras(
         {"family": "keras", "ranks": job.ranks, "backend": job.backend, "keras": spec, "split": split}
     )
     _log_inputs(run, parts)
+    started = time.monotonic()
     fitted = job.run(
         fit_keras, train, validation, spec, len(state.classes), on_metrics=_metrics_to(run)
     ).rank0
+    log_job(run, job, fitted, train, spec, wall_s=time.monotonic() - started)
     run.set_tags({f"proof.{key}": value for key, value in fitted.proof.items()})
     run.log_figure(draw_learning_curves(fitted.history, "Keras: learning curves"), "learning_curves.png")
     return _log_model(run, "keras", fitted.model, state, split, parts, ranks=job.ranks)
@@ -75,6 +80,7 @@ def train_xgboost(
     _log_inputs(run, parts)
     trees = train_trees(spark, train, validation, state, spec, on_metrics=_metrics_to(run))
     run.log_metrics({"best_round": trees.best_round})
+    log_importance(run, trees.importance, state.feature_names, "XGBoost: importance of features")
     curves = draw_learning_curves(trees.history, "XGBoost: learning curves", step="round")
     run.log_figure(curves, "learning_curves.png")
     return _log_model(run, "xgboost", trees.model, state, split, parts)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ml_platform.resources.gpus import visible_gpus
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -62,6 +64,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         weights[item.path] = max(weights.get(item.path, 0), _weight(item))
     items.sort(key=lambda item: -weights[item.path])
+    of_gpus = [item for item in items if item.get_closest_marker("gpu")]
+    if of_gpus and not visible_gpus():
+        for item in of_gpus:
+            item.add_marker(pytest.mark.skip(reason="no GPU here"))
 
 
 def _weight(item: pytest.Item) -> int:

@@ -6,13 +6,15 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import psutil
 
 from ml_platform.cli.checks import Check, Status
 from ml_platform.errors import StoreError
+from ml_platform.resources.gpus import Gpu, visible_gpus
 from ml_platform.resources.horovod_build import COMMAND, horovod_available
 from ml_platform.store.location import home
 
@@ -125,11 +127,41 @@ def judge_disk(free_gib: float, folder: Path) -> Check:
 
 def check_gpus() -> Sequence[Check]:
     """GPUs are optional: they are listed, never asked for."""
-    query = ("--query-gpu=name,memory.total", "--format=csv,noheader")
-    told = _run(shutil.which("nvidia-smi"), *query)
-    names = [line.strip() for line in told.splitlines() if line.strip()]
-    reason = "the pinned TensorFlow and XGBoost are builds without CUDA" if names else ""
-    return [Check(name="GPUs", status="ok", found="; ".join(names) or "none", wanted="any", reason=reason)]
+    return [judge_gpus(visible_gpus(), cuda_builds())]
+
+
+def judge_gpus(gpus: Sequence[Gpu], builds: Mapping[str, bool]) -> Check:
+    """GPUs that nothing installed can use are worth a warning.
+
+    Args:
+        builds: Whether each of TensorFlow, XGBoost and Horovod is a build for GPUs.
+    """
+    without = [name for name, cuda in builds.items() if not cuda] if gpus else []
+    return Check(
+        name="GPUs",
+        status="warn" if without else "ok",
+        found="; ".join(f"{gpu.name}, {gpu.memory_mib} MiB" for gpu in gpus) or "none",
+        wanted="any",
+        reason=f"installed without CUDA: {', '.join(without)}" if without else "",
+        next_step="make setup GPU=1" if without else "",
+    )
+
+
+def cuda_builds() -> dict[str, bool]:
+    """Read off the names and versions of what is installed; nothing is imported."""
+    return {
+        "TensorFlow": _has("tensorflow") and not _has("tensorflow-cpu"),
+        "XGBoost": _has("xgboost") and not _has("xgboost-cpu"),
+        "Horovod": _has("horovod") and metadata.version("horovod").endswith(".nccl"),
+    }
+
+
+def _has(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _by_limits(value: float, *, block: float, warn: float) -> Status:

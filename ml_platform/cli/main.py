@@ -50,7 +50,11 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
 
 
 @app.command
-def build_horovod(*, again: Annotated[bool, Parameter(negative="")] = False) -> int:
+def build_horovod(
+    *,
+    again: Annotated[bool, Parameter(negative="")] = False,
+    gpu: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
     """Install the Horovod that fits the installed TensorFlow; compile it when no build is kept yet.
 
     Builds are kept in ~/.cache/ml-platform/horovod (or below XDG_CACHE_HOME) for all environments.
@@ -59,10 +63,12 @@ def build_horovod(*, again: Annotated[bool, Parameter(negative="")] = False) -> 
     ----------
     again
         Compile although the same build failed before and nothing has changed since.
+    gpu
+        The build with NCCL, for ranks with a GPU each. Needs CUDA's compiler and NCCL's header.
     """
     from ml_platform.resources.horovod_build import ensure_horovod
 
-    print(ensure_horovod(again=again, say=_say).reason, file=sys.stderr)
+    print(ensure_horovod(again=again, gpu=gpu, say=_say).reason, file=sys.stderr)
     return 0
 
 

@@ -20,6 +20,7 @@ class Pin(Spec):
     wanted: str
     reason: str
     breaks: bool = False
+    instead: str | None = None
 
 
 PINS = (
@@ -35,11 +36,12 @@ PINS = (
     Pin(package="pyarrow", wanted="<26", reason="Spark 4.2 and the packed columns are tested up to 25"),
     Pin(package="pandas", wanted="<3", reason="PySpark 4.2 warns about pandas 3"),
     Pin(package="numpy", wanted="<2.5", reason="TensorFlow 2.21 and MLflow are tested up to NumPy 2.4"),
-    Pin(package="tensorflow-cpu", wanted="==2.21.0",
+    Pin(package="tensorflow-cpu", instead="tensorflow", wanted="==2.21.0",
         reason="Horovod is compiled against exactly this TensorFlow"),
     Pin(package="keras", wanted="==3.15.1",
         reason="ranks replace the optimizer's `apply`; another Keras may train without reducing gradients"),
-    Pin(package="xgboost-cpu", wanted="==3.2.0", reason="the version whose Spark estimator is tested"),
+    Pin(package="xgboost-cpu", instead="xgboost", wanted="==3.2.0",
+        reason="the version whose Spark estimator is tested"),
     Pin(package="scikit-learn", wanted="==1.9.*", reason="holds the digits table, the default source"),
     Pin(package="mlflow", wanted="==3.17.2", breaks=True, reason="3.18.0 lacks its mlflow-skinny"),
 )  # fmt: skip
@@ -63,7 +65,7 @@ def check_python() -> Sequence[Check]:
 
 def check_versions() -> Sequence[Check]:
     """One check per pin."""
-    return [check_pin(pin, _installed(pin.package)) for pin in PINS]
+    return [check_pin(pin, _installed(pin.package) or _installed(pin.instead)) for pin in PINS]
 
 
 def check_pin(pin: Pin, installed: str | None) -> Check:
@@ -84,7 +86,10 @@ def check_pin(pin: Pin, installed: str | None) -> Check:
     )
 
 
-def _installed(package: str) -> str | None:
+def _installed(package: str | None) -> str | None:
+    """Its version. `instead` names the build for GPUs, which goes by another name."""
+    if package is None:
+        return None
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -23,6 +23,7 @@ MOST_CLASSES = 30
 """Above this a matrix cannot be read; the commonest confusions are listed instead."""
 
 TOP_CONFUSIONS = 25
+TOP_FEATURES = 25
 NAME_CHARACTERS, LONG_NAME_CHARACTERS = 18, 32
 RELIABILITY_BINS = 10
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8a8a"
@@ -63,6 +64,30 @@ def draw_learning_curves(
     for index, (metric, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)
         _draw_curves(axes, metric, curves, step)
+    return figure
+
+
+def draw_importance(importance: Mapping[str, float], title: str, *, measure: str = "gain") -> Figure:
+    """The features that matter most, as bars.
+
+    Args:
+        importance: Value by name of the feature, at least 0.
+        measure: What the value is.
+    """
+    top = sorted(importance.items(), key=lambda item: (-item[1], item[0]))[:TOP_FEATURES]
+    figure = _figure(7, 1.5 + 0.28 * max(len(top), 3))
+    axes = figure.add_subplot()
+    bars = axes.barh(range(len(top)), [value for _, value in top], color=BLUE)
+    axes.bar_label(bars, labels=[f"{value:.4g}" for _, value in top], padding=3, fontsize=8)
+    names = [_short(name, LONG_NAME_CHARACTERS) for name, _ in top]
+    axes.set_yticks(range(len(top)), names, fontsize=8)
+    axes.set_ylim(max(len(top), 1) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    used = f"{len(importance)} feature{'s' if len(importance) != 1 else ''} with a split"
+    shown = f"; the first {len(top)}" if len(importance) > len(top) else ""
+    axes.set_title(f"{title}\n{used}{shown}", fontsize=11)
+    axes.set_xlabel(measure)
+    _plain(axes)
     return figure
 
 
@@ -154,7 +179,7 @@ def _draw_curves(axes: Axes, metric: str, curves: Mapping[str, Sequence[float]],
         )
     validation = np.asarray(curves.get("validation", ()), float)
     if validation.size and np.isfinite(validation).any():
-        falling = not any(word in metric for word in ("accuracy", "auc", "f1"))
+        falling = not any(word in metric for word in ("accuracy", "auc", "f1", "ndcg", "map@"))
         best = int(np.nanargmin(validation) if falling else np.nanargmax(validation))
         axes.axvline(best + 1, color=GREY, linestyle=":", linewidth=1)
         axes.plot(best + 1, validation[best], "o", color=ORANGE, markersize=7, fillstyle="none")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from pydantic import Field
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.placements import BudgetSpec
+
+GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
+"""One entry per GPU, where NVIDIA's driver is loaded."""
 
 
 class Need(Spec):
@@ -34,7 +39,7 @@ class Budget:
         self.slots = slots
         self.cores = spec.cores or usable_cores()
         self.memory_mib = spec.memory_mib or usable_memory_mib()
-        self.gpus = spec.gpus or 0
+        self.gpus = usable_gpus() if spec.gpus is None else spec.gpus
         self._users: Counter[Need] = Counter()
         self._changed = threading.Condition(threading.RLock())
 
@@ -134,6 +139,16 @@ def _said(need: Need, *, slots: bool) -> str:
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_gpus(environment: Mapping[str, str] = os.environ, listed: Path = GPU_FOLDER) -> int:
+    """NVIDIA GPUs that this process may use. Asks no program: a plan must not start one."""
+    there = len(list(listed.iterdir())) if listed.is_dir() else 0
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return there
+    named = list(itertools.takewhile(lambda word: word not in ("", "-1"), map(str.strip, visible.split(","))))
+    return min(there, len(named))
 
 
 def usable_memory_mib() -> int:

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from typing import ClassVar
 
 from ml_platform.errors import ResourceStartError
-from ml_platform.resources.budget import Need, usable_cores
+from ml_platform.resources.budget import Budget, Need, usable_cores
 from ml_platform.resources.horovod import open_job
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.horovod.stage_checks import check_settings
@@ -46,7 +46,8 @@ class GangLease:
             most = spark_slots(placement) if backend == "spark" else placement.budget.cores or usable_cores()
             many = backend != "in_process" and horovod_available().ok
             ranks = min(placement.horovod.ranks, most or placement.horovod.ranks) if many else 1
-        return spec.model_copy(update={"ranks": ranks, "backend": backend})
+        gpu = placement.horovod.gpu if spec.gpu is None else spec.gpu
+        return spec.model_copy(update={"ranks": ranks, "backend": backend, "gpu": gpu})
 
     @classmethod
     def key(cls, spec: HorovodSpec) -> Hashable:
@@ -57,7 +58,10 @@ class GangLease:
         ranks = spec.ranks or 1
         memory_mib = ranks * placement.horovod.memory_mib_per_rank
         if spec.backend != "spark":
-            return Need(name=f"horovod-{ranks}", cores=ranks, memory_mib=memory_mib, exclusive=True)
+            gpus = ranks if spec.gpu else 0
+            return Need(
+                name=f"horovod-{ranks}", cores=ranks, memory_mib=memory_mib, gpus=gpus, exclusive=True
+            )
         return Need(
             name=f"horovod-{ranks}",
             memory_mib=memory_mib if is_local(placement.spark.master) else 0,
@@ -96,7 +100,9 @@ class GangLease:
             self._stack.enter_context(open_session(placement.spark, log_folder=self._scope.folder))
         # Gangs of other sizes may have lived in this run: each keeps its own logs.
         log_folder = self._scope.folder / f"ranks-{self._spec.ranks}"
-        return self._stack.enter_context(open_job(self._spec, placement.horovod, log_folder=log_folder))
+        gpus = Budget(placement.budget).gpus if self._spec.gpu and self._spec.backend != "spark" else 0
+        job = open_job(self._spec, placement.horovod, log_folder=log_folder, gpus=gpus)
+        return self._stack.enter_context(job)
 
     @contextmanager
     def use(self, spec: HorovodSpec, *, task: str) -> Iterator[HorovodJob]:

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ml_platform.errors import ResourceStartError
+from ml_platform.resources.cuda_toolkit import Toolkit, find_toolkit
 from ml_platform.specs.base import Spec
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
@@ -32,8 +33,12 @@ FLAGS = {
     "HOROVOD_WITHOUT_MPI": "1",
 }
 """What Horovod's setup.py is told: TensorFlow alone, Gloo between ranks, no MPI."""
+GPU_FLAGS = {"HOROVOD_GPU_OPERATIONS": "NCCL"}
+"""What it is told beside them for GPUs: tensors stay there, and NCCL carries them."""
 PATCH = "1"
 """Number of the changes that `horovod_compile` makes to the sources."""
+GPU_PATCH = "gpu-1"
+"""The same of those that only a build for GPUs needs."""
 COMMAND = "python -m ml_platform build-horovod"
 ANY_TOOLCHAIN = ""
 """Stands with a failure that had nothing to do with the tools: it is tried again."""
@@ -68,7 +73,11 @@ class Recipe(Spec):
     @property
     def local_version(self) -> str:
         """What stands behind the + of the installed version. Letters first: bare digits lose their zeros."""
-        return f"k{self.key[:12]}.tf{self.tensorflow_abi[:12]}"
+        return f"k{self.key[:12]}.tf{self.tensorflow_abi[:12]}{'.nccl' if self.for_gpus else ''}"
+
+    @property
+    def for_gpus(self) -> bool:
+        return "HOROVOD_GPU_OPERATIONS" in self.flags
 
 
 def horovod_available() -> Availability:
@@ -87,13 +96,15 @@ def horovod_available() -> Availability:
     if fault is not None:
         return Availability(ok=False, reason=f"{fault}; build it anew: {COMMAND}")
     version = horovod.version.partition("+")[0]
-    return Availability(ok=True, reason=f"Horovod {version} built for TensorFlow {tensorflow.version}")
+    nccl = ", with NCCL" if horovod.version.endswith(".nccl") else ""
+    return Availability(ok=True, reason=f"Horovod {version} built for TensorFlow {tensorflow.version}{nccl}")
 
 
-def ensure_horovod(*, again: bool = False, say: Say = lambda _: None) -> Availability:
+def ensure_horovod(*, again: bool = False, gpu: bool = False, say: Say = lambda _: None) -> Availability:
     """Install the Horovod that belongs here: keep it, take it from the cache, or compile it.
 
     Args:
+        gpu: The build with NCCL, for ranks with a GPU each.
         again: Compile although the same build failed before and nothing has changed since.
         say: Hears what happens; every ten seconds while the compiler runs.
     Raises:
@@ -101,21 +112,22 @@ def ensure_horovod(*, again: bool = False, say: Say = lambda _: None) -> Availab
     """
     from ml_platform.resources import horovod_compile
 
-    recipe = present_recipe()
+    toolkit = find_toolkit() if gpu else None
+    recipe = present_recipe(toolkit)
     if _installed_local_version() == recipe.local_version:
         return horovod_available()
     with _cache_lock(say):
         if not again:
             _refuse_known_failure(recipe, horovod_compile.toolchain())
-        wheel = cached_wheel(recipe) or _built(recipe, say)
+        wheel = cached_wheel(recipe) or _built(recipe, toolkit, say)
         _failure_file(recipe).unlink(missing_ok=True)
         say(f"installing {wheel.name}")
         horovod_compile.install_wheel(wheel)
     return horovod_available()
 
 
-def present_recipe() -> Recipe:
-    """The build that belongs to this Python, this TensorFlow and the pinned sdist.
+def present_recipe(toolkit: Toolkit | None = None) -> Recipe:
+    """The build that belongs to this Python, this TensorFlow and the pinned sdist; with a toolkit, for GPUs.
 
     Raises:
         ResourceStartError: TensorFlow or the pin is missing.
@@ -126,13 +138,16 @@ def present_recipe() -> Recipe:
             "Horovod cannot be built", wanted="TensorFlow in this environment", got="none", hint="make setup"
         )
     version, sha256 = pinned_sdist()
+    cuda = "" if toolkit is None else toolkit.version
     return Recipe(
         horovod=version,
         sdist_sha256=sha256,
         tensorflow=tensorflow.version,
         tensorflow_abi=abi(tensorflow),
         python=str(sysconfig.get_config_var("EXT_SUFFIX")),
-        platform=" ".join((sysconfig.get_platform(), *platform.libc_ver())),
+        platform=" ".join(filter(None, (sysconfig.get_platform(), *platform.libc_ver(), cuda))),
+        flags=FLAGS if toolkit is None else FLAGS | GPU_FLAGS,
+        patch=PATCH if toolkit is None else f"{PATCH} {GPU_PATCH}",
     )
 
 
@@ -184,12 +199,12 @@ def cached_wheel(recipe: Recipe) -> Path | None:
         return None
 
 
-def _built(recipe: Recipe, say: Say) -> Path:
+def _built(recipe: Recipe, toolkit: Toolkit | None, say: Say) -> Path:
     """Compile, and remember a failure."""
     from ml_platform.resources import horovod_compile
 
     try:
-        return horovod_compile.compile_wheel(recipe, cache(), say)
+        return horovod_compile.compile_wheel(recipe, cache(), say, toolkit)
     except horovod_compile.NotFetchedError as error:
         _record_failure(recipe, ANY_TOOLCHAIN, error)
         raise
@@ -215,7 +230,7 @@ def _fault(horovod: metadata.Distribution, tensorflow: metadata.Distribution) ->
     suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
     if not Path(str(horovod.locate_file(f"horovod/tensorflow/mpi_lib{suffix}"))).is_file():
         return f"Horovod has no library for this Python (mpi_lib{suffix})"
-    told = re.search(r"\+k\w+\.tf(\w+)$", horovod.version)
+    told = re.search(r"\+k\w+\.tf(\w+?)(?:\.nccl)?$", horovod.version)
     if told is not None and told[1] != abi(tensorflow)[:12]:
         return f"Horovod was built for another build of TensorFlow {tensorflow.version}"
     return None

@@ -2,7 +2,8 @@
 
 The sources are changed in one place: the list of C++ files loses Horovod's operations for XLA, which
 need headers that TensorFlow's wheel does not ship. Ranks run with `jit_compile=False`, so those
-operations are never called.
+operations are never called. For GPUs in a second one: TensorFlow no longer exports the function that gave
+Horovod the CUDA stream of a device.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ml_platform.errors import ResourceStartError
+from ml_platform.resources.cuda_toolkit import Toolkit
 from ml_platform.resources.horovod_build import REQUIREMENTS, Recipe, Say
 
 PROGRESS_EVERY_S = 10
@@ -39,7 +41,7 @@ class NotFetchedError(ResourceStartError):
     """Sources or tools did not come: a matter of the network, worth another try at any time."""
 
 
-def compile_wheel(recipe: Recipe, cache: Path, say: Say) -> Path:
+def compile_wheel(recipe: Recipe, cache: Path, say: Say, toolkit: Toolkit | None = None) -> Path:
     """Download, verify, patch, compile, try out; then move the result to `cache / recipe.key`.
 
     The caller holds the cache's lock. Takes some four minutes of two cores and 1 GiB of disk.
@@ -53,7 +55,7 @@ def compile_wheel(recipe: Recipe, cache: Path, say: Say) -> Path:
     with _work_folder(cache) as work:
         log = work / "build.log"
         try:
-            wheel = _build(recipe, work, say)
+            wheel = _build(recipe, work, say, toolkit)
         except ResourceStartError as error:
             kept = shutil.copyfile(log, cache / f"{recipe.key}.log")
             error.hint = f"the whole log: {kept}; {error.hint or GET_COMPILER}"
@@ -82,16 +84,19 @@ def toolchain() -> str:
     return " ".join([str(compiler), version, str(shutil.which("make")), str(_headers().is_file()), *flags])
 
 
-def _build(recipe: Recipe, work: Path, say: Say) -> Path:
+def _build(recipe: Recipe, work: Path, say: Say, toolkit: Toolkit | None) -> Path:
     tools = work / "tools"
     say("fetching Horovod's sources and build tools")
     requirements = ["--require-hashes", "--only-binary", ":all:", "-r", str(REQUIREMENTS / "build.txt")]
     _run(_pip("install", "--target", str(tools), *requirements), work, _pip_environment())
     sources = _patched(_unpacked(_sdist(recipe, work, tools), work / "unpacked"))
+    if toolkit is not None:
+        _patch_for_gpus(sources)
     command = [sys.executable, "setup.py", "bdist_wheel", "-d", str(work / "wheel")]
     told = "compiling Horovod, about 2-4 minutes"
     say(told)
-    _run(command, work, _build_environment(recipe, tools), folder=sources, say=say, doing=told)
+    cuda = {} if toolkit is None else toolkit.environment(work / "links")
+    _run(command, work, _build_environment(recipe, tools) | cuda, folder=sources, say=say, doing=told)
     wheel = _only_wheel(work / "wheel")
     say("trying out the new Horovod")
     shutil.unpack_archive(wheel, work / "trial", "zip")
@@ -176,6 +181,41 @@ def _patched(sources: Path) -> Path:
         )
     file.write_text("".join(kept))
     return sources
+
+
+_STREAM_DECLARED = """// Forward declaration of AsGpuStreamValue
+namespace stream_executor {
+namespace gpu {
+GpuStreamHandle AsGpuStreamValue(Stream* stream);
+} // namespace stream_executor
+} // namespace gpu
+"""
+_STREAM_TYPES_END = "#endif // TENSORFLOW_VERSION >= 2011000000\n"
+_STREAM_DEFINED = """namespace stream_executor {
+namespace gpu {
+inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
+  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);
+}
+} // namespace gpu
+} // namespace stream_executor
+"""
+
+
+def _patch_for_gpus(sources: Path) -> None:
+    """Ask the stream itself for its handle, after the headers that say what one is."""
+    file = sources / "horovod" / "tensorflow" / "mpi_ops.cc"
+    text = file.read_text()
+    end = f"{_STREAM_TYPES_END}#endif // HAVE_GPU\n"
+    if text.count(_STREAM_DECLARED) != 1 or text.count(end) != 1:
+        raise ResourceStartError(
+            "Horovod's sources are not those that the patch for GPUs was written for",
+            wanted="one declaration of AsGpuStreamValue in horovod/tensorflow/mpi_ops.cc",
+            got=f"{text.count(_STREAM_DECLARED)} declarations, {text.count(end)} ends of the types",
+        )
+    patched = text.replace(_STREAM_DECLARED, "").replace(
+        end, f"{_STREAM_TYPES_END}{_STREAM_DEFINED}#endif // HAVE_GPU\n"
+    )
+    file.write_text(patched)
 
 
 # ── Running a step ───────────────────────────────────────────────────────────────────────────────

@@ -31,6 +31,11 @@ def report(message: str, *, done: float | None = None, total: float | None = Non
         listen(Progress(message=message, done=done, total=total))
 
 
+def listener() -> Callable[[Progress], None] | None:
+    """Who hears the reports of this place, for whoever wants to listen before them."""
+    return _listener.get()
+
+
 @contextmanager
 def listening(listen: Callable[[Progress], None]) -> Iterator[None]:
     """Hear the reports of the code inside."""

@@ -21,6 +21,7 @@ class SparkPlacement(Spec):
 
     master: str = "local[*]"
     driver_memory_mib: int = Field(2048, ge=512)
+    gpu: bool = Field(False, description="Executors have a GPU each, and each of their tasks takes it.")
     conf: dict[str, str] = Field({}, description="Settings of the application (spark.…).")
     slots: int | None = Field(
         None, ge=1, description="Tasks at once. Empty: from the master, or spark.cores.max, or the executors."
@@ -38,6 +39,7 @@ class HorovodPlacement(Spec):
 
     backend: Backend = "processes"
     ranks: int = Field(2, ge=1)
+    gpu: bool = Field(False, description="Each rank has a GPU of its own, and NCCL joins them.")
     memory_mib_per_rank: int = Field(1024, ge=256)
     network: str = Field(
         "127.0.0.0/8", description="Backend spark: every machine uses its address in this network."

@@ -36,11 +36,15 @@ class HorovodSpec(ResourceSpec):
     backend: Annotated[Backend | None, NotIdentity()] = Field(
         None, description="Where ranks run. Empty: as the placement says."
     )
+    gpu: bool | None = Field(None, description="A GPU for each rank. Empty: as the placement says.")
     start_timeout_s: Annotated[float, NotIdentity()] = Field(
         120, gt=0, description="Seconds until every rank must have registered."
     )
     heartbeat_timeout_s: Annotated[float, NotIdentity()] = Field(
         30, gt=0, description="Seconds of silence that make a rank hung."
+    )
+    timeline: Annotated[bool, NotIdentity()] = Field(
+        False, description="Write Horovod's timeline: which tensor waited for which rank. Costs some speed."
     )
     max_restarts: Annotated[int, NotIdentity()] = Field(
         0, ge=0, description="How often ranks start again within one job, after one of them was lost."

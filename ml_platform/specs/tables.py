@@ -80,6 +80,16 @@ class FeatureState(Spec):
         return len(self.numeric) + sum(len(category.values) + 2 for category in self.categories)
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name per feature: of a number its column's, of a category `column=value`."""
+        numbers = tuple(feature.name for feature in self.numeric)
+        return numbers + tuple(
+            f"{category.name}={value}"
+            for category in self.categories
+            for value in (*category.values, "(unknown)", "(missing)")
+        )
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Raw columns that are read, without the label."""
         return tuple(f.name for f in self.numeric) + tuple(f.name for f in self.categories)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,15 @@ class TrackingRun(Protocol):
 
     def log_text(self, text: str, artifact_file: str) -> None:
         """Text as an artifact."""
+
+    def log_table(self, columns: Mapping[str, Sequence[object]], artifact_file: str) -> None:
+        """Columns of equal length as a table that MLflow's pages show; the file ends in .json."""
+
+    def log_file(self, path: Path) -> str:
+        """A file as an artifact, under its own name. Returns its URI, `runs:/…`."""
+
+    def latest(self, metric: str, tags: Mapping[str, object]) -> float | None:
+        """The metric of the newest finished run of this experiment that has these tags and it."""
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Tags of the run."""

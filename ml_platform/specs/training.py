@@ -39,6 +39,7 @@ class XGBoostSpec(Spec):
     patience: int = Field(20, ge=1, description="Rounds without a better validation loss before it stops.")
     seed: int = Field(7, ge=0, description="Seed of the row samples.")
     workers: int = Field(1, ge=1, description="Spark tasks that train together.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: each worker trains on a GPU of its own.")
 
 
 class GateSpec(Spec):

@@ -6,7 +6,7 @@ import getpass
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +121,30 @@ class MlflowRun:
     def log_text(self, text: str, artifact_file: str) -> None:
         """Text as an artifact."""
         ask("store a text", self._mlflow.log_text, self.run_id, text, artifact_file)
+
+    def log_table(self, columns: Mapping[str, Sequence[object]], artifact_file: str) -> None:
+        """Columns as a table that MLflow's pages show."""
+        data = {name: list(values) for name, values in columns.items()}
+        ask("store a table", self._mlflow.log_table, self.run_id, data, artifact_file)
+
+    def log_file(self, path: Path) -> str:
+        """A file as an artifact, under its own name."""
+        ask("store a file", self._mlflow.log_artifact, self.run_id, str(path))
+        return f"runs:/{self.run_id}/{path.name}"
+
+    def latest(self, metric: str, tags: Mapping[str, object]) -> float | None:
+        """The metric of the newest finished run of this experiment that has these tags and it."""
+        wanted = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+        found = ask(
+            "search runs",
+            self._mlflow.search_runs,
+            [self._experiment_id],
+            filter_string=" and ".join([*wanted, "attributes.status = 'FINISHED'"]),
+            order_by=["attributes.start_time DESC"],
+            max_results=10,
+        )
+        values = (run.data.metrics.get(metric) for run in found)
+        return next((float(value) for value in values if value is not None), None)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Tags of the run; long values are cut."""

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_platform.errors import DataError
-from ml_platform.resources import progress
-from ml_platform.resources.metric_stream import StepDelivery, StreamAddress, open_stream
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import FeatureState
 from ml_platform.specs.training import XGBoostSpec
 from ml_platform.store.spark_failures import spark_failures
+from ml_platform.training.boosting import OnMetrics, Trees, boost
+from ml_platform.training.tree_rows import ROWS_PER_PARTITION
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
-
-ROWS_PER_PARTITION = 10_000
-"""Parts are read in fewer partitions than this many rows each would make, so that rows reach every worker."""
-
-
-@dataclass(frozen=True)
-class Trees:
-    """A trained Booster and how it got there."""
-
-    model: bytes
-    """The Booster as `.ubj`: rounds up to the best on validation, so that whoever scores uses all of it."""
-
-    history: dict[str, list[float]]
-    """Per round, also those after the best: `train-…` and `validation-…` of `mlogloss` or `logloss`."""
-
-    best_round: int
-    """Round with the lowest validation loss, counted from 0."""
 
 
 def train_trees(
@@ -44,7 +26,7 @@ def train_trees(
     state: FeatureState,
     spec: XGBoostSpec,
     *,
-    on_metrics: Callable[[Mapping[str, float], int], None] | None = None,
+    on_metrics: OnMetrics | None = None,
 ) -> Trees:
     """Train boosted trees with early stopping on the validation part.
 
@@ -57,65 +39,13 @@ def train_trees(
         on_metrics: Called with each round's metrics and number, as rounds happen, each round once.
     Raises:
         DataError: There are fewer than two classes, or one without a row to train on.
+        ResourceStartError: `device` is cuda and cannot be had.
         StoreError: The Spark job failed.
     """
-    delivery = StepDelivery(_reporting(spec.trees, on_metrics))
     with spark_failures("training trees failed on Spark"):
         rows = _labelled_rows(spark, train, validation, state, spec)
-        host = spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
-        with open_stream(host, delivery.deliver) as address:
-            fitted = _classifier(spec, address).fit(rows)
-    trees = _trees(fitted)
-    delivery.fill(trees.history)
-    return trees
-
-
-def _reporting(
-    trees: int, on_metrics: Callable[[Mapping[str, float], int], None] | None
-) -> Callable[[Mapping[str, float], int], None]:
-    def report(metrics: Mapping[str, float], step: int) -> None:
-        if on_metrics is not None:
-            on_metrics(metrics, step)
-        progress.report(f"tree {step + 1}/{trees}", done=step + 1, total=trees)
-
-    return report
-
-
-def _classifier(spec: XGBoostSpec, address: StreamAddress | None) -> Any:
-    from xgboost.spark import SparkXGBClassifier
-
-    from ml_platform.training.tree_callback import RoundSender
-
-    # It announces itself on stderr at INFO, and adds its own handler to do so.
-    logging.getLogger("XGBoost-PySpark").setLevel(logging.WARNING)
-    return SparkXGBClassifier(
-        features_col="features",
-        label_col="label",
-        validation_indicator_col="is_validation",
-        num_workers=spec.workers,
-        n_estimators=spec.trees,
-        max_depth=spec.depth,
-        learning_rate=spec.rate,
-        subsample=spec.subsample,
-        early_stopping_rounds=spec.patience,
-        random_state=spec.seed,
-        tree_method="hist",
-        device="cpu",
-        verbosity=0,
-        callbacks=[] if address is None else [RoundSender(address)],
-    )
-
-
-def _trees(fitted: Any) -> Trees:
-    from ml_platform.training.tree_callback import flat_history
-
-    booster = fitted.get_booster()
-    summary = fitted.training_summary
-    best = int(booster.best_iteration)
-    history = flat_history(
-        {"training": summary.train_objective_history, "validation": summary.validation_objective_history}
-    )
-    return Trees(model=bytes(booster[: best + 1].save_raw("ubj")), history=history, best_round=best)
+        columns = {"validation_indicator_col": "is_validation"}
+        return boost(spark, rows, "classifier", spec, columns=columns, on_metrics=on_metrics)
 
 
 def _labelled_rows(

@@ -10,12 +10,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ml_platform.worker.graph_stopwatch import GraphStopwatch
+
 
 class Collective(Protocol):
     """Every rank makes the same calls in the same order."""
 
     rank: int
     size: int
+
+    @property
+    def allreduce_s(self) -> float:
+        """Seconds that this rank has spent averaging gradients, waiting for other ranks included."""
 
     def average_gradients(self, gradients: Sequence[Any]) -> list[Any]:
         """The mean of each gradient over all ranks. None stays None, sparse stays sparse."""
@@ -35,6 +41,7 @@ class Alone:
 
     rank = 0
     size = 1
+    allreduce_s = 0.0
 
     def average_gradients(self, gradients: Sequence[Any]) -> list[Any]:
         return list(gradients)
@@ -62,8 +69,19 @@ class Horovod:
         hvd.init()
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
+        self._stopwatch: GraphStopwatch | None = None
+
+    @property
+    def allreduce_s(self) -> float:
+        return 0.0 if self._stopwatch is None else self._stopwatch.seconds
 
     def average_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        from ml_platform.worker.graph_stopwatch import GraphStopwatch
+
+        self._stopwatch = self._stopwatch or GraphStopwatch()
+        return self._stopwatch.timed(self._averaged, gradients)
+
+    def _averaged(self, gradients: Sequence[Any]) -> list[Any]:
         import tensorflow as tf
 
         hvd = self._hvd

@@ -21,6 +21,7 @@ class History:
         checks: How often ranks compared their bytes on the way.
         check_seconds: What that took, waiting for other ranks included.
         proof: digest, ranks and variables of the proof of equal bytes.
+        phases: By rank, seconds of compute, allreduce and validation, and of the feed beside them.
     """
 
     metrics: dict[str, list[float]]
@@ -33,6 +34,7 @@ class History:
     checks: int
     check_seconds: float
     proof: dict[str, str | int]
+    phases: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,4 @@ class Fitted:
     rows_dropped_per_epoch: int
     rows_per_second: list[float]
     seconds: float
+    phases: list[dict[str, float]] = field(default_factory=list)

@@ -36,7 +36,7 @@ def distributed(model: Any, collective: Collective, *, reduce: bool = True) -> I
         yield
         return
     plain, jit_compile = type(model.optimizer), model.jit_compile
-    model.optimizer.__class__ = _averaging(plain, collective, reduce=reduce)
+    model.optimizer.__class__ = averaging(plain, collective, reduce=reduce)
     model.jit_compile = False  # Horovod's operations do not compile under XLA
     model.train_function = None
     try:
@@ -47,7 +47,9 @@ def distributed(model: Any, collective: Collective, *, reduce: bool = True) -> I
         model.train_function = None  # the traced one reduces, and would wait for ranks for good
 
 
-def _averaging(plain: type[Any], collective: Collective, *, reduce: bool) -> type[Any]:
+def averaging(plain: type[Any], collective: Collective, *, reduce: bool = True) -> type[Any]:
+    """A subclass of an optimizer's class that averages gradients over all ranks, then does what it did."""
+
     def apply(self: Any, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
         # Clipping, averaging of weights and accumulation happen in the plain method: after the reduction.
         gradients = collective.average_gradients(grads) if reduce else grads

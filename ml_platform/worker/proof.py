@@ -30,7 +30,16 @@ def prove(model: Any, collective: Collective) -> Proof:
     Raises:
         DesyncError: Ranks differ. It names the first variables that do, and the ranks.
     """
-    own = digests(variables_of(model))
+    return prove_alike(variables_of(model), collective)
+
+
+def prove_alike(variables: Sequence[Any], collective: Collective) -> Proof:
+    """Compare these variables over all ranks.
+
+    Raises:
+        DesyncError: Ranks differ.
+    """
+    own = digests(variables)
     everyone: list[list[list[str]]] = gather_json(collective, own)
     # Names do not count: a rank that built another model before has other ones.
     if any([entry[1] for entry in other] != [entry[1] for entry in everyone[0]] for other in everyone):

@@ -197,6 +197,7 @@ class Rank:
             rows_dropped_per_epoch=history.rows_dropped_per_epoch,
             rows_per_second=history.rows_per_second,
             seconds=history.seconds,
+            phases=history.phases,
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -211,6 +212,11 @@ class Rank:
         self.check_cancelled()
         if self.rank == 0:
             self._reporter.progress(message, done, total)
+
+    def tell(self, message: str) -> None:
+        """A line for whoever called the job, from any rank."""
+        self.check_cancelled()
+        self._reporter.progress(message, None, None)
 
     def log(self, message: str) -> None:
         """A line in this rank's log file."""

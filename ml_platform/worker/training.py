@@ -98,7 +98,9 @@ def _fit(
     callbacks: Sequence[Any],
 ) -> None:
     def epoch() -> Iterator[Rows]:
-        return train.chunks(batching, rank=rank.rank, seed=spec.seed, epoch=watch.epoch, shuffle=spec.shuffle)
+        seed, number = spec.seed, watch.epoch
+        chunks = train.chunks(batching, rank=rank.rank, seed=seed, epoch=number, shuffle=spec.shuffle)
+        return watch.clock.feed.over(chunks)
 
     # An iterator for each epoch: steps_per_execution may take too many from one that goes on.
     with steps_of(train, epoch, batching) as data:

@@ -23,6 +23,7 @@ from ml_platform.worker.fitted import History
 from ml_platform.worker.lanes import Batching
 from ml_platform.worker.lookout import Lookout, diverged
 from ml_platform.worker.metrics import global_values
+from ml_platform.worker.timing import FitClock
 from ml_platform.worker.warmup import warmup_rates
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         rows_per_second: Of each epoch, over all ranks.
         best_loss, best_epoch, best_weights: For `patience`. Epochs from 1.
         epoch: The one under way, from 0.
+        clock: Where the time goes.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         self.best_weights: list[Any] | None = None
         self.epoch = spec.initial_epoch
         self.step_loss: tf.Variable | None = None
+        self.clock = FitClock(rank.collective)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
@@ -86,12 +89,15 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         logs.update(global_values(self._trained_model, self._rank.collective, logs, rows=rows))
         if not math.isfinite(logs.get("loss", 0.0)):
             raise diverged(logs["loss"], epoch)
-        self.rows_per_second.append(rows / (time.monotonic() - self._began))
+        took_s = time.monotonic() - self._began
+        self.clock.epochs_s += took_s
+        self.rows_per_second.append(rows / took_s)
         self._statistics.average()
         if self._validation is None:
             self.best_epoch = epoch + 1
         elif (epoch + 1) % self._spec.validation_freq == 0:
-            values = self._validated(self._validation)
+            with self.clock.validation.running():
+                values = self._validated(self._validation)
             logs.update({f"val_{name}": value for name, value in values.items()})
             self._decide(epoch, values["loss"])
         self._report(epoch, logs)
@@ -114,6 +120,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
             checks=lookout.looks,
             check_seconds=lookout.seconds,
             proof=proof,
+            phases=self.clock.everyone(),
         )
 
     def _validated(self, validation: Feed) -> dict[str, float]:

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 from ml_platform.cli.version_checks import PINS
 
 FOLDER = Path(__file__).parents[2] / "requirements"
-LOCKS = ("bootstrap", "build", "dev", "horovod", "runtime")
+LOCKS = ("bootstrap", "build", "dev", "gpu", "horovod", "runtime")
 
 
 def entries(name: str) -> list[str]:

@@ -76,6 +76,9 @@ def test_mlflow_holds_the_run_tree(first: Any, project: Project) -> None:
     for run in nested.values():
         pictures = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"learning_curves.png", "confusion_matrix_validation.png"} <= pictures
+        own = {"speed.png", "launch_plan.txt"} if run is keras else {"importance.png", "importance.json"}
+        assert own <= pictures
+    assert keras.data.metrics["seconds.allreduce"] > 0
 
 
 def test_the_model_scores_raw_rows_in_a_bare_process(first: Any, project: Project, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,27 @@ def test_an_old_java_is_one_clear_line(tmp_path: Path, told: str) -> None:
 
 def test_an_unknown_option_ends_with_2(setup: ModuleType) -> None:
     assert setup.main(["--everything"]) == 2
+
+
+def test_gpus_are_remembered_until_told_otherwise(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also over a new environment: `make retrain` after `make setup GPU=1` must not go back to the CPU."""
+    monkeypatch.setattr(setup, "make_environment", lambda: setup.remember_device(False) or True)
+    monkeypatch.setattr(setup, "install_installer", lambda: True)
+    for told, remembered in (([], False), (["--gpu"], True), ([], True), (["--cpu"], False), ([], False)):
+        (setup.STAMPS / "environment").unlink(missing_ok=True)
+        gpu = {"--gpu": True, "--cpu": False}.get("".join(told), setup.for_gpus())
+        setup.set_up("installer", gpu=gpu)
+        assert setup.for_gpus() is remembered
+
+
+def test_packages_for_gpus_take_the_place_of_those_for_the_cpu(setup: ModuleType) -> None:
+    runtime, gpu = ((ROOT / "requirements" / f"{name}.txt").read_text() for name in ("runtime", "gpu"))
+    kept = setup.without_packages(runtime, setup.CPU_BUILDS)
+    names = [line.split("==")[0] for line in runtime.splitlines() if "==" in line and line[0].isalpha()]
+    assert [line.split("==")[0] for line in kept.splitlines() if "==" in line and line[0].isalpha()] == [
+        name for name in names if name not in setup.CPU_BUILDS
+    ]
+    for name in ("tensorflow", "xgboost"):
+        pin = re.search(rf"^{name}-cpu==(\S+)", runtime, re.MULTILINE)[1]
+        assert f"\n{name}=={pin} " in gpu
+        assert f"\n{name}==" not in kept

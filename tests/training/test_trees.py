@@ -14,8 +14,9 @@ from ml_platform.errors import DataError
 from ml_platform.resources.progress import Progress, listening
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.training import XGBoostSpec
-from ml_platform.training import trees as trees_module
-from ml_platform.training.trees import Trees, train_trees, unpacked
+from ml_platform.training import boosting
+from ml_platform.training.boosting import Trees
+from ml_platform.training.trees import train_trees, unpacked
 from tests.inference.builders import cancer, digits, features_of, state_of
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def test_rounds_are_heard_while_the_training_runs(
     spark: SparkSession, parts: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the history at the end: whatever was heard came over the stream."""
-    monkeypatch.setattr(trees_module.StepDelivery, "fill", lambda self, history: None)
+    monkeypatch.setattr(boosting.StepDelivery, "fill", lambda self, history: None)
     heard: list[int] = []
     train_trees(spark, *parts, state_of(digits()), SPEC, on_metrics=lambda metrics, step: heard.append(step))
     assert heard == list(range(12))
@@ -107,7 +108,7 @@ def test_a_driver_that_cannot_listen_loses_no_round(
     """No stream, same training; and the same spec gives the same trees, bit for bit."""
     from ml_platform.resources.metric_stream import open_stream
 
-    monkeypatch.setattr(trees_module, "open_stream", lambda host, heard: open_stream("192.0.2.1", heard))
+    monkeypatch.setattr(boosting, "open_stream", lambda host, heard: open_stream("192.0.2.1", heard))
     heard: list[int] = []
     again = train_trees(
         spark, *parts, state_of(digits()), SPEC, on_metrics=lambda metrics, step: heard.append(step)

@@ -10,6 +10,7 @@ from ml_platform.errors import SpecError, nearest
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.horovod.plan import LaunchPlan, plan_launch
 from ml_platform.resources.horovod.restarts import RestartingJob
+from ml_platform.resources.horovod.timeline import with_timeline
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.resources import HorovodSpec
@@ -38,6 +39,8 @@ def open_job(
         SpecError: The backend does not exist or cannot have that many ranks.
     """
     plan = plan_launch(spec, placement, log_folder, gpus=gpus)
+    if spec.timeline and plan.world_size > 1:
+        plan = with_timeline(plan)
     job = _backend(plan.backend)(plan)
     try:
         yield RestartingJob(job, spec.max_restarts) if spec.max_restarts else job
