@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 PEERS = Path(__file__).parent / "peers"
+OWN = frozenset({"ours", "ours_feed", "reading"})
+"""Drivers that run in this project's own environment."""
 UV = Path(sys.executable).with_name("uv")
 
 
 def interpreter(peer: str) -> Path:
     """Python of a peer's environment; ours is this one. Built when it is not there yet."""
-    if peer == "ours":
+    if peer in OWN:
         return Path(sys.executable)
     folder = environment_folder(peer)
     if not (folder / "ready").exists():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench import hand_over, node_overhead, start_and_plan, unchanged_rerun
+from bench import feed, hand_over, node_overhead, start_and_plan, unchanged_rerun
 from bench.context import Context, opened, say
 from bench.environments import PEERS, version
 from bench.machine import facts
@@ -20,6 +20,7 @@ BENCHES: dict[str, Callable[[Context], Iterator[Row]]] = {
     **{f"B1.{shape}": partial(node_overhead.run, shape=shape) for shape in ("chain", "fan", "layers")},
     "B2": unchanged_rerun.run,
     "B3": hand_over.run,
+    "B4": feed.run,
 }
 HERE = Path(__file__).parent
 ROWS = HERE / "results.jsonl"

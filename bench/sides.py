@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.environments import PEERS, interpreter
+from bench.environments import OWN, PEERS, interpreter
 from bench.machine import THREADS, ForeignLoad
 from bench.pairing import Block
 
@@ -34,7 +34,7 @@ class Driver:
         self._given = folder
         self.folder = folder or Path(tempfile.mkdtemp(prefix=f"bench-{peer}-"))
         environment = {**os.environ, **THREADS, **LOGGING, **_own_folders(self.folder)}
-        environment["PYTHONPATH"] = os.pathsep.join([str(PEERS), *([str(ROOT)] if peer == "ours" else [])])
+        environment["PYTHONPATH"] = os.pathsep.join([str(PEERS), *([str(ROOT)] if peer in OWN else [])])
         if api_url is not None:
             environment["PREFECT_API_URL"] = api_url
         reading, writing = os.pipe()

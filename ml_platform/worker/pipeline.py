@@ -43,7 +43,7 @@ def _generated(feed: Feed, source: Source, lead: tuple[int | None, ...]) -> Iter
     def rows() -> Iterator[tuple[Any, ...]]:
         try:
             for part in source():
-                yield part if part.weights is not None else part[:2]
+                yield tuple(part) if part.weights is not None else part[:2]
         except PlatformError as error:
             faults.append(error)
             raise

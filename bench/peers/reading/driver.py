@@ -1,0 +1,69 @@
+"""Reads a table as others do: pyarrow alone, or TFRecord. In our own environment, which has both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import exchange
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from pyarrow import parquet
+from written import GROUP_ROWS, WIDTH, WRITERS
+
+BATCH_ROWS = 1024
+
+
+def write(kind: str, folder: str, rows: int) -> dict[str, Any]:
+    """Whole batches, so that every side sees every row."""
+    WRITERS[kind](Path(folder), rows)
+    return {"value": rows}
+
+
+def scan(kind: str, folder: Path, shuffle: bool) -> int:
+    """The limit: every column as NumPy sees it, and nothing made of it."""
+    rows = 0
+    with parquet.ParquetFile(folder / "part.parquet", memory_map=True) as file:
+        for batch in file.iter_batches(GROUP_ROWS):
+            for column in batch.columns:
+                if kind == "packed" and column.type != pa.int32():
+                    np.frombuffer(column.buffers()[1], np.float32)
+                else:
+                    column.to_numpy()
+            rows += batch.num_rows
+    return rows
+
+
+def records(kind: str, folder: Path, shuffle: bool) -> int:
+    """Batch, then parse: the faster way to read them."""
+    spec = {
+        "features": tf.io.FixedLenFeature([WIDTH], tf.float32),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def parsed(records: Any) -> Any:
+        found = tf.io.parse_example(records, spec)
+        return found["features"], found["label"]
+
+    data = tf.data.TFRecordDataset(str(folder / "part.tfrecord"))
+    if shuffle:
+        data = data.shuffle(8 * 2048, seed=0)
+    data = data.batch(BATCH_ROWS).map(parsed, tf.data.AUTOTUNE).prefetch(2)
+    return sum(int(labels.shape[0]) for _, labels in data)
+
+
+def read(kind: str, side: str, folder: str, shuffle: bool) -> dict[str, Any]:
+    """One epoch."""
+    seconds, rows = exchange.timed(
+        lambda: {"scan": scan, "records": records}[side](kind, Path(folder), shuffle)
+    )
+    return {"seconds": seconds, "value": rows}
+
+
+def answer(what: str, **question: Any) -> dict[str, Any]:
+    return {"write": write, "read": read}[what](**question)
+
+
+if __name__ == "__main__":
+    exchange.serve(answer)

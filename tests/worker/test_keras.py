@@ -1,0 +1,223 @@
+"""Keras 3 on two ranks: what a person compiles and passes, against one process on the joined batches."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ml_platform.resources.horovod.job import HorovodJob, RankResults
+from ml_platform.specs.references import Dataset
+from tests.gangs import warm_pair
+from tests.worker import keras_cases, rank_functions
+from tests.worker.tables import blobs, packed_dataset
+
+pytestmark = pytest.mark.horovod
+
+CASES = {
+    "SGD": 2e-6,
+    "Adam": 2e-6,
+    "AdamW": 2e-6,
+    "Adamax": 2e-6,
+    "Adagrad": 2e-6,
+    "Adadelta": 2e-6,
+    "Adafactor": 2e-6,
+    "Ftrl": 2e-6,
+    "Lamb": 2e-6,
+    "Lion": 2e-6,
+    "Muon": 2e-6,
+    "Nadam": 2e-6,
+    "RMSprop": 2e-6,
+    "ScheduleFreeAdamW": 2e-6,
+    "LossScaleOptimizer": 2e-6,
+    "MultiOptimizer": 2e-6,
+    "clipnorm": 2e-6,
+    "clipvalue": 2e-6,
+    "global_clipnorm": 2e-6,
+    "EMA": 2e-6,
+    "EMA that overwrites": 2e-6,
+    "accumulation": 2e-6,
+    "accumulation and clipping": 2e-6,
+    "schedule": 2e-6,
+    "mixed_float16": 2e-3,
+    "sparse SGD": 2e-6,
+    "sparse Adam": 2e-6,
+    "sparse LossScaleOptimizer": 2e-6,
+    "sparse accumulation": 2e-6,
+    "custom train_step": 2e-6,
+    "steps_per_execution": 2e-6,
+    "jit_compile": 2e-6,
+    "eager": 2e-6,
+    "class weights": 2e-6,
+}
+"""Largest difference of a weight, by case. Weights are about 1, steps about 0.01."""
+
+
+@pytest.fixture(scope="module")
+def pair() -> HorovodJob:
+    return warm_pair()
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return packed_dataset(tmp_path_factory.mktemp("data") / "train", *blobs(500), files=3, group_rows=90)
+
+
+@pytest.fixture(scope="module")
+def compared(pair: HorovodJob, train: Dataset) -> RankResults[Any]:
+    """All cases in one job."""
+    return pair.run(keras_cases.compare, train, list(CASES))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_do_what_one_process_does(compared: RankResults[Any], case: str) -> None:
+    """Equal bytes on both ranks, and what one process gets that sees the joined batches."""
+    (ours, alone), (theirs, _) = (results[case] for results in compared)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(ours.weights, theirs.weights, strict=True))
+    for together, by_one in zip(ours.weights, alone.weights, strict=True):
+        np.testing.assert_allclose(together, by_one, rtol=0, atol=CASES[case])
+    assert ours.metrics == theirs.metrics
+    if case != "custom train_step":  # what it logs is of the last batch
+        np.testing.assert_allclose(ours.metrics["loss"], alone.metrics["loss"], rtol=max(CASES[case], 1e-5))
+        assert ours.metrics["loss"][1] < ours.metrics["loss"][0], "it learns"
+
+
+def test_no_optimizer_of_keras_is_left_out(pair: HorovodJob) -> None:
+    keras, cases = pair.run(keras_cases.optimizer_names).rank0
+    assert keras - cases == set()
+
+
+def test_a_stop_on_one_rank_within_an_epoch_stops_both(pair: HorovodJob, train: Dataset) -> None:
+    """At the same step: the next check. Nobody waits for a rank that has left."""
+    options = {"check_every_steps": 3, "record_steps": True}
+    histories = [
+        history for history, _ in pair.run(keras_cases.fit_with, train, "stop_on_rank_1_within", options)
+    ]
+    assert [history.epochs for history in histories] == [1, 1]
+    assert histories[0].metrics == histories[1].metrics
+    steps = len(histories[0].metrics["step_loss"])
+    assert 5 <= steps <= 15
+
+
+def test_a_rank_that_drifts_is_found_on_the_way(pair: HorovodJob, train: Dataset) -> None:
+    """Not only at the end: a check within the epoch names the variable."""
+    for history, error in pair.run(keras_cases.fit_with, train, "disturb_rank_1", {"check_every_steps": 3}):
+        assert history is None
+        assert "dense/kernel: ranks 1 differ from rank 0" in error
+
+
+def test_callbacks_see_global_values_and_decide_alike(
+    pair: HorovodJob, train: Dataset, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """Rates fall and training stops at the same epoch on both ranks; files are written by rank 0 alone."""
+    validation = packed_dataset(tmp_path_factory.mktemp("v") / "v", *blobs(101, seed=5))
+    first, second = pair.run(keras_cases.decide_alike, train, validation, str(tmp_path))
+    assert first == second
+    assert first["epochs"] == 6
+    assert len(set(first["rates"])) > 1
+    assert set(first["seen"][0]) >= {"loss", "accuracy", "top2", "val_loss", "val_accuracy", "val_top2"}
+    assert [seen["val_loss"] for seen in first["seen"]] == first["metrics"]["val_loss"]
+    assert {path.name.partition("-")[2][0] for path in tmp_path.iterdir()} == {"0"}
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_rate_warms_up_when_asked(pair: HorovodJob, train: Dataset) -> None:
+    """From the rate to twice the rate on two ranks."""
+    assert pair.run(keras_cases.rates_of, train, 3).rank0 == pytest.approx([0.01, 0.015, 0.02, 0.02])
+    assert pair.run(keras_cases.rates_of, train, 0)[1] == pytest.approx([0.02] * 4)
+
+
+def test_metrics_that_are_no_means_are_those_of_all_rows(
+    pair: HorovodJob, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """AUC and precision over both ranks are exact; a metric whose state is no sum is averaged by rows."""
+    features, labels = blobs(333, classes=2)
+    dataset = packed_dataset(tmp_path_factory.mktemp("m") / "m", features, labels, group_rows=40)
+    (together, alone), (others, _) = pair.run(keras_cases.global_metrics, dataset)
+    assert together == others
+    for name in ("loss", "auc", "precision"):
+        assert together[name] == pytest.approx(alone[name], rel=1e-5)
+    assert 0 < together["largest"] <= alone["largest"]
+
+
+REFUSED = {
+    "batch_size": (
+        {"batch_size": 32},
+        ["takes no 'batch_size'", "`batch_rows` counts the rows of all ranks"],
+    ),
+    "validation_data": ({"validation_data": (1, 2)}, ["pass a data set as `validation`"]),
+    "a slip": ({"class_weights": {0: 1.0}}, ["did you mean 'class_weight'?"]),
+    "epochs": ({"epochs": 0}, ["epochs is too small"]),
+    "initial_epoch": ({"initial_epoch": 1}, ["there is no epoch to train"]),
+    "steps_per_epoch": ({"steps_per_epoch": 8}, ["up to 7: 500 rows in batches of 64"]),
+    "warm-up": ({"warmup_epochs": 2}, ["the warm-up outlasts the fit"]),
+    "schedule": (
+        {"warmup_epochs": 1, "schedule": True},
+        ["follows a schedule, or several rates, cannot be warmed up"],
+    ),
+    "backup": ({"callbacks": "backup"}, ["BackupAndRestore would bring back", "checkpoint_every_epochs=1"]),
+    "no callback": ({"callbacks": "text"}, ["str is no Keras callback"]),
+}
+
+
+def test_what_a_fit_cannot_take_is_named(pair: HorovodJob, train: Dataset) -> None:
+    for options, parts in REFUSED.values():
+        for message, part in itertools.product(pair.run(keras_cases.refused, train, options), parts):
+            assert part in message
+
+
+def test_values_are_regressed_on_from_anyones_columns(pair: HorovodJob, tmp_path: Path) -> None:
+    """Float labels, weights, a folder of Parquet that no store has seen."""
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 300))
+    table = pa.table(
+        {"b": b, "a": a.astype(np.float32), "price": 3 * a - b + 0.5, "w": random.integers(1, 4, 300)}
+    )
+    parquet.write_table(table.slice(0, 170), tmp_path / "1.parquet", row_group_size=50)
+    parquet.write_table(table.slice(170), tmp_path / "2.parquet")
+    for together, alone, losses in pair.run(keras_cases.regress, str(tmp_path)):
+        for ours, theirs in zip(together, alone, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(together[0].ravel(), [3, -1], atol=0.01)
+        assert losses == pytest.approx([losses[0]] * 4, rel=1e-4, abs=1e-9)
+
+
+def test_fewer_rows_than_ranks(pair: HorovodJob, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One row on two ranks can be evaluated and predicted; it cannot be trained on."""
+    dataset = packed_dataset(tmp_path_factory.mktemp("one") / "one", *blobs(1), files=1)
+    (values, shape), (others, nothing) = pair.run(keras_cases.evaluate_few, dataset)
+    assert values == others
+    assert (shape, nothing) == ((1, 3), (0, 3))
+    for message in pair.run(keras_cases.refused, dataset, {}):
+        assert message.startswith("fewer rows than one global batch: 1 < 64")
+
+
+def test_the_page_about_ranks_runs_as_written(pair: HorovodJob, tmp_path: Path) -> None:
+    """The Python of docs/ranks.md, on a table with its columns."""
+    page = (Path(__file__).parents[2] / "docs" / "ranks.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    module: dict[str, Any] = {"__name__": "page"}
+    exec(code, module)
+    columns = {name: np.arange(2100) % 7 for name in ("distance", "hour", "passengers")}
+    parquet.write_table(pa.table({**columns, "fare": np.arange(2100) % 7 / 2}), tmp_path / "t.parquet")
+    metrics = pair.run(module["fit"], str(tmp_path / "t.parquet")).rank0
+    assert len(metrics["loss"]) == 3
+    assert metrics["loss"][-1] < metrics["loss"][0]
+
+
+def test_a_loss_that_is_no_number_on_one_rank_stops_both(
+    pair: HorovodJob, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """An infinite value among the rows of rank 1, at the last step: both leave the epoch with one error."""
+    features, labels = blobs(256)
+    features[-1, 0] = np.inf
+    dataset = packed_dataset(tmp_path_factory.mktemp("inf") / "t", features, labels)
+    for kind, message in pair.run(rank_functions.caught, dataset, {"shuffle": False}):
+        assert kind == "DataError"
+        assert "training stopped on all ranks in epoch 1: the loss is nan" in message
