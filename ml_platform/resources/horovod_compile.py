@@ -29,6 +29,8 @@ from ml_platform.resources.horovod_build import REQUIREMENTS, Recipe, Say
 
 PROGRESS_EVERY_S = 10
 TAIL_LINES = 20
+INCLUDES = ("string", "cstdint", "stdexcept")
+"""Headers that Horovod's sources use and do not name: since GCC 13 the others no longer bring them along."""
 GIB_PER_COMPILER = 2
 """Memory that one compiler of TensorFlow's headers may take."""
 GET_COMPILER = (
@@ -72,7 +74,7 @@ def install_wheel(wheel: Path) -> None:
 
 
 def toolchain() -> str:
-    """What compiles here, in one line: compiler, its version, make, Python's headers, flags."""
+    """What compiles here, in one line: compiler, its version, make, Python's headers, flags, includes."""
     compiler = _compiler()
     version = "none"
     if compiler is not None:
@@ -81,7 +83,8 @@ def toolchain() -> str:
     flags = [
         f"{name}={os.environ[name]}" for name in ("CC", "CXX", "CXXFLAGS", "LDFLAGS") if name in os.environ
     ]
-    return " ".join([str(compiler), version, str(shutil.which("make")), str(_headers().is_file()), *flags])
+    found = (str(compiler), version, str(shutil.which("make")), str(_headers().is_file()))
+    return " ".join([*found, *flags, *INCLUDES])
 
 
 def _build(recipe: Recipe, work: Path, say: Say, toolkit: Toolkit | None) -> Path:
@@ -226,6 +229,7 @@ def _build_environment(recipe: Recipe, tools: Path) -> dict[str, str]:
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     # Always set: below `make setup` the variable holds flags of that make, and one compiler would run.
     env["MAKEFLAGS"] = f"-j{max(1, min(len(os.sched_getaffinity(0)), int(memory_gib / GIB_PER_COMPILER)))}"
+    env["CXXFLAGS"] = " ".join([env.get("CXXFLAGS", ""), *(f"-include {name}" for name in INCLUDES)]).strip()
     env["PYTHONPATH"] = str(tools)
     env["PATH"] = f"{tools / 'bin'}{os.pathsep}{env.get('PATH', os.defpath)}"
     env["HOROVOD_CMAKE"] = str(tools / "bin" / "cmake")
