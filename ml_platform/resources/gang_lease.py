@@ -34,6 +34,7 @@ class GangLease:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="horovod-start")
         self._job: Future[HorovodJob] | None = None
         self._user: str | None = None
+        self._spent = False
         self._lock = threading.Lock()
         self._working = threading.Lock()
 
@@ -85,8 +86,10 @@ class GangLease:
     def _starting(self) -> Future[HorovodJob]:
         with self._lock:
             failed = self._job is not None and self._job.done() and self._job.exception() is not None
-            if self._job is None or failed:
-                self._job = self._pool.submit(self._opened)
+            if self._spent:
+                self._stack.close()
+            if self._job is None or failed or self._spent:
+                self._job, self._spent = self._pool.submit(self._opened), False
             return self._job
 
     def _opened(self) -> HorovodJob:
@@ -110,6 +113,8 @@ class GangLease:
     def cancel(self, task: str | None = None) -> None:
         job = self._job
         if job is not None and task in (None, self._user) and job.done() and job.exception() is None:
+            # A cancelled job runs nothing any more; whoever comes next, this task again too, gets a new one.
+            self._spent = task is not None
             job.result().cancel()
 
     def close(self, error: BaseException | None = None) -> None:

@@ -179,12 +179,16 @@ class Leases:
         _close(reversed(gone))
 
     def cancel(self, task: str | None = None) -> None:
-        """Make every user of every resource fail soon, and open nothing any more; or only this task."""
+        """Make every user of every resource fail soon, and open nothing any more; or only this task.
+
+        Every resource hears of it even if one of them raises.
+        """
         with self._lock:
             self._cancelled = self._cancelled or task is None
             held = list(self._open.values())
-        for lease in held:
-            lease.cancel(task)
+        with ExitStack() as stack:
+            for lease in reversed(held):
+                stack.callback(lease.cancel, task)
 
     def close(self, error: BaseException | None = None) -> None:
         """Close everything, last opened first. Every resource is closed even if one of them fails to."""
