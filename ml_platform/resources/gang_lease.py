@@ -15,7 +15,7 @@ from ml_platform.resources.horovod import open_job
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.horovod.stage_checks import check_settings
 from ml_platform.resources.horovod_build import horovod_available
-from ml_platform.resources.leases import Scope
+from ml_platform.resources.leases import Scope, opened
 from ml_platform.resources.slots import spark_slots
 from ml_platform.resources.spark import is_local, open_session
 from ml_platform.specs.placements import Placement
@@ -106,7 +106,7 @@ class GangLease:
         with self._working:
             self._user = task
             try:
-                yield self._starting().result()
+                yield opened(self._starting())
             finally:
                 self._user = None
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from ml_platform.resources.budget import Need, usable_cores
-from ml_platform.resources.leases import Scope
+from ml_platform.resources.leases import Scope, opened
 from ml_platform.resources.slots import local_cores
 from ml_platform.resources.spark import cancel_group, check_java, has_ended, open_session, task_session
 from ml_platform.resources.spark_losses import lost_executors
@@ -69,7 +69,7 @@ class SparkLease:
 
     @contextmanager
     def use(self, spec: SparkSpec, *, task: str) -> Iterator[SparkSession]:
-        root = self._started().result()
+        root = opened(self._started())
         # A name of its own each time: in a cancelled group of an application nothing starts any more.
         group = f"{self._scope.run}/{task}/{next(_uses)}"
         self._groups[group] = task
