@@ -1,4 +1,4 @@
-"""Crash drill: kill a run at every border and inside every write, run again, and see that nothing is wrong.
+"""Crash drill: kill a run at every border and inside every write, resume it, and see that nothing is wrong.
 
     from ml_platform import crash_drill
     crash_drill(my_dag, source="small.csv")
@@ -25,13 +25,15 @@ import psutil
 from pydantic import TypeAdapter
 
 from ml_platform.engine.keys import value_digest
+from ml_platform.engine.plan import EngineSpec
 from ml_platform.engine.server import TemporaryServer
 from ml_platform.errors import InfrastructureError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.registry import load_named
 from ml_platform.store import crash
-from ml_platform.store.leftovers import unfinished
+from ml_platform.store.leftovers import tagged
 from ml_platform.store.manifest import MANIFEST, open_dataset
+from ml_platform.store.records import read_run, run_names
 
 if TYPE_CHECKING:
     from ml_platform.engine.dag import Dag
@@ -175,7 +177,7 @@ class _Drill:
             )
 
     def _check_leftovers(self, home: Path) -> None:
-        left = list(unfinished(home, (home / "data").as_uri(), self._folder / "temporary"))
+        left = [*(self._folder / "temporary").iterdir(), *tagged(home)]
         if left:
             raise InfrastructureError("temporary folders are left", got=", ".join(map(str, left)))
 
@@ -199,5 +201,13 @@ def run_child() -> None:
     parameters = dag.validate_parameters(order["parameters"])
     if order["log"] is not None:
         crash.arm(Path(order["log"]))
-    output = dag(**parameters)
+    output = dag(**parameters, engine=_resuming())
     Path(order["output"]).write_text(value_digest(output))
+
+
+def _resuming() -> EngineSpec:
+    """Goes on with the run that was killed last, if it came as far as to have a record."""
+    for run in run_names():
+        if read_run(run)["state"] == "killed":
+            return EngineSpec(mode="resume", run=run)
+    return EngineSpec()

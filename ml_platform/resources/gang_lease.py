@@ -15,7 +15,7 @@ from ml_platform.resources.horovod import open_job
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.horovod.stage_checks import check_settings
 from ml_platform.resources.horovod_build import horovod_available
-from ml_platform.resources.leases import Scope
+from ml_platform.resources.leases import Scope, opened
 from ml_platform.resources.slots import spark_slots
 from ml_platform.resources.spark import is_local, open_session
 from ml_platform.specs.placements import Placement
@@ -34,6 +34,7 @@ class GangLease:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="horovod-start")
         self._job: Future[HorovodJob] | None = None
         self._user: str | None = None
+        self._spent = False
         self._lock = threading.Lock()
         self._working = threading.Lock()
 
@@ -89,8 +90,10 @@ class GangLease:
     def _starting(self) -> Future[HorovodJob]:
         with self._lock:
             failed = self._job is not None and self._job.done() and self._job.exception() is not None
-            if self._job is None or failed:
-                self._job = self._pool.submit(self._opened)
+            if self._spent:
+                self._stack.close()
+            if self._job is None or failed or self._spent:
+                self._job, self._spent = self._pool.submit(self._opened), False
             return self._job
 
     def _opened(self) -> HorovodJob:
@@ -109,13 +112,15 @@ class GangLease:
         with self._working:
             self._user = task
             try:
-                yield self._starting().result()
+                yield opened(self._starting())
             finally:
                 self._user = None
 
     def cancel(self, task: str | None = None) -> None:
         job = self._job
         if job is not None and task in (None, self._user) and job.done() and job.exception() is None:
+            # A cancelled job runs nothing any more; whoever comes next, this task again too, gets a new one.
+            self._spent = task is not None
             job.result().cancel()
 
     def close(self, error: BaseException | None = None) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.budget import Budget, Need
@@ -24,6 +25,9 @@ from ml_platform.specs.placements import Placement
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.resources import ResourceSpec
 from ml_platform.store.location import runs_folder
+
+T = TypeVar("T")
+WAKE_S = 0.2
 
 KINDS: dict[str, str] = {
     "SparkSpec": "ml_platform.resources.spark_lease:SparkLease",
@@ -82,6 +86,14 @@ class Lease(Protocol):
 
     def close(self, error: BaseException | None = None) -> None:
         """End it; `error` is what ended the run, if anything did. Twice is harmless."""
+
+
+def opened(starting: Future[T]) -> T:
+    """What is being started, once it is there. A task that is stopped meanwhile stops waiting."""
+    while not starting.done():
+        # A wait without an end could not be interrupted.
+        wait([starting], timeout=WAKE_S)
+    return starting.result()
 
 
 def kind_of(spec: ResourceSpec) -> type[Lease]:
@@ -179,12 +191,16 @@ class Leases:
         _close(reversed(gone))
 
     def cancel(self, task: str | None = None) -> None:
-        """Make every user of every resource fail soon, and open nothing any more; or only this task."""
+        """Make every user of every resource fail soon, and open nothing any more; or only this task.
+
+        Every resource hears of it even if one of them raises.
+        """
         with self._lock:
             self._cancelled = self._cancelled or task is None
             held = list(self._open.values())
-        for lease in held:
-            lease.cancel(task)
+        with ExitStack() as stack:
+            for lease in reversed(held):
+                stack.callback(lease.cancel, task)
 
     def close(self, error: BaseException | None = None) -> None:
         """Close everything, last opened first. Every resource is closed even if one of them fails to."""

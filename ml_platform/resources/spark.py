@@ -30,7 +30,7 @@ from ml_platform.store.location import home
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["cancel_group", "check_java", "open_session", "task_session"]
+__all__ = ["cancel_group", "check_java", "has_ended", "open_session", "task_session"]
 
 LOG_NAME = "spark.log"
 BATCH_ROWS = 16_384
@@ -86,12 +86,17 @@ class _Application:
     def leave(self) -> None:
         self.users -= 1
         if self.users == 0:
-            if _Application.own is self:
-                _Application.own = None
-            self._stack.close()
+            self.end()
+
+    def end(self) -> None:
+        if _Application.own is self:
+            _Application.own = None
+        self._stack.close()
 
 
 def _joined(placement: SparkPlacement, log_folder: Path) -> _Application:
+    if _Application.own is not None and has_ended(_Application.own.session):
+        _Application.own.end()
     live, application = live_session(), _Application.own
     if live is None:
         stack = ExitStack()
@@ -155,8 +160,22 @@ def _start_application(settings: Mapping[str, str], log: Path, stack: ExitStack)
         context = SparkContext(conf=conf)
     stack.callback(context.stop)
     session = SparkSession.builder.getOrCreate()
-    stack.callback(session.stop)
+    stack.callback(_stop, session)
     return session
+
+
+def has_ended(session: SparkSession) -> bool:
+    """Whether the JVM of a session that `open_session` started is gone: killed, or out of memory."""
+    process = getattr(session.sparkContext._gateway, "proc", None)
+    return process is not None and process.poll() is not None
+
+
+def _stop(session: SparkSession) -> None:
+    try:
+        session.stop()
+    except Exception:
+        if not has_ended(session):
+            raise
 
 
 def _launch_jvm(conf: Any, log: Path, stack: ExitStack) -> None:
@@ -299,7 +318,7 @@ def task_session(root: SparkSession, spec: SparkSpec, *, group: str) -> Iterator
 def _clear_task_properties(root: SparkSession) -> None:
     """Pool threads are used again: the next task must not inherit this one's group."""
     context = root.sparkContext
-    if context._jsc is None:
+    if context._jsc is None or has_ended(root):
         return
     for name in TASK_PROPERTIES:
         context._jsc.setLocalProperty(name, None)
@@ -308,5 +327,5 @@ def _clear_task_properties(root: SparkSession) -> None:
 def cancel_group(root: SparkSession, group: str) -> None:
     """Stop the jobs of a task session, those under way and those it would still start. From any thread."""
     jsc = root.sparkContext._jsc
-    if jsc is not None:
+    if jsc is not None and not has_ended(root):
         jsc.sc().cancelJobGroupAndFutureJobs(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,14 +10,17 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from ml_platform.resources.budget import Need, usable_cores
-from ml_platform.resources.leases import Scope
+from ml_platform.resources.leases import Scope, opened
 from ml_platform.resources.slots import local_cores
-from ml_platform.resources.spark import cancel_group, check_java, open_session, task_session
+from ml_platform.resources.spark import cancel_group, check_java, has_ended, open_session, task_session
+from ml_platform.resources.spark_losses import lost_executors
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import SparkSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+_uses = itertools.count(1)
 
 
 class SparkLease:
@@ -29,7 +33,7 @@ class SparkLease:
         self._stack = ExitStack()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="spark-start")
         self._root: Future[SparkSession] | None = None
-        self._groups: set[str] = set()
+        self._groups: dict[str, str] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -55,6 +59,9 @@ class SparkLease:
 
     def _started(self) -> Future[SparkSession]:
         with self._lock:
+            if self._root is not None and _is_gone(self._root):
+                self._stack.close()
+                self._root = None
             if self._root is None:
                 session = open_session(self._scope.placement.spark, log_folder=self._scope.folder)
                 self._root = self._pool.submit(self._stack.enter_context, session)
@@ -62,23 +69,26 @@ class SparkLease:
 
     @contextmanager
     def use(self, spec: SparkSpec, *, task: str) -> Iterator[SparkSession]:
-        root, group = self._started().result(), self._group(task)
-        self._groups.add(group)
+        root = opened(self._started())
+        # A name of its own each time: in a cancelled group of an application nothing starts any more.
+        group = f"{self._scope.run}/{task}/{next(_uses)}"
+        self._groups[group] = task
         try:
-            with task_session(root, spec, group=group) as session:
+            with lost_executors(root, task), task_session(root, spec, group=group) as session:
                 yield session
         finally:
-            self._groups.discard(group)
+            del self._groups[group]
 
     def cancel(self, task: str | None = None) -> None:
         if self._root is not None and self._root.done() and self._root.exception() is None:
-            for group in list(self._groups):
-                if task is None or group == self._group(task):
+            for group, user in list(self._groups.items()):
+                if task in (None, user):
                     cancel_group(self._root.result(), group)
-
-    def _group(self, task: str) -> str:
-        return f"{self._scope.run}/{task}"
 
     def close(self, error: BaseException | None = None) -> None:
         self._pool.shutdown(wait=True)
         self._stack.close()
+
+
+def _is_gone(root: Future[SparkSession]) -> bool:
+    return root.done() and root.exception() is None and has_ended(root.result())

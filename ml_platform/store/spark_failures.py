@@ -39,10 +39,16 @@ def spark_failures(what: str) -> Iterator[None]:
         raise _translated(what, str(error)) from error
 
 
-def _translated(what: str, text: str) -> PlatformError:
+def raised_by_worker(text: str) -> PlatformError | None:
+    """An error of ours that a worker raised, out of what Spark says of it."""
     raised = RAISED.search(text)
+    return _rebuilt(raised.group(1), raised.group(2).splitlines()) if raised is not None else None
+
+
+def _translated(what: str, text: str) -> PlatformError:
+    raised = raised_by_worker(text)
     if raised is not None:
-        return _rebuilt(raised.group(1), raised.group(2).splitlines())
+        return raised
     kind = DataError if UNREADABLE.search(text) else StoreError
     return kind(what, evidence=causes(text))
 

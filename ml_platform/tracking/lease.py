@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
 from ml_platform.resources.budget import Need
-from ml_platform.resources.leases import Scope
+from ml_platform.resources.leases import Scope, opened
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import TrackingSpec
 from ml_platform.specs.tracking import TrackingRun
@@ -61,7 +61,7 @@ class TrackingLease:
 
     @contextmanager
     def use(self, spec: TrackingSpec, *, task: str) -> Iterator[TrackingRun]:
-        run = self._started().result()
+        run = opened(self._started())
         if not spec.nested:
             yield run
             return

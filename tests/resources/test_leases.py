@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from ml_platform.errors import ResourceStartError
+from ml_platform.errors import RankError, ResourceStartError
+from ml_platform.resources.gang_lease import GangLease
 from ml_platform.resources.leases import KINDS, Leases, Scope, current_leases, using
 from ml_platform.resources.slots import local_cores
 from ml_platform.specs.placements import Placement
-from ml_platform.specs.resources import ResourceSpec
+from ml_platform.specs.resources import HorovodSpec, ResourceSpec
+from ml_platform.worker.rank import Rank
 from tests.counters import CounterLease, CounterSpec
 
 
@@ -54,6 +58,47 @@ def test_after_a_cancel_nothing_is_opened(leases: Leases) -> None:
         leases.open({"b": CounterSpec(name="b")}, task="t"),
     ):
         pass
+
+
+def test_everything_is_cancelled_even_if_one_fails_to(
+    leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = [CounterSpec(name=name) for name in ("a", "b", "c")]
+    leases.start(boxes)
+    cancel = CounterLease.cancel
+
+    def fail(self: CounterLease, task: str | None = None) -> None:
+        cancel(self, task)
+        if self.name == "b":
+            raise OSError("b cannot be cancelled")
+
+    monkeypatch.setattr(CounterLease, "cancel", fail)
+    with pytest.raises(OSError, match="b cannot be cancelled"):
+        leases.cancel()
+    assert CounterLease.happened[3:] == ["cancelled a", "cancelled b", "cancelled c"]
+
+
+def test_after_one_task_was_cancelled_the_next_gets_other_ranks(tmp_path: Path) -> None:
+    """A task that took too long may be tried again, and others share its gang."""
+    scope = Scope(name="test", run="run", placement=Placement())
+    spec = HorovodSpec(ranks=1, backend="in_process")
+    lease = GangLease(spec, scope)
+    with lease.use(spec, task="slow") as job:
+        lease.cancel("another")
+        assert job.run(rank_number).rank0 == 0
+        lease.cancel("slow")
+        with pytest.raises(RankError, match="cancelled"):
+            job.run(rank_number)
+    with lease.use(spec, task="slow") as job:
+        assert job.run(rank_number).rank0 == 0
+        lease.cancel()
+    with lease.use(spec, task="slow") as job, pytest.raises(RankError, match="cancelled"):
+        job.run(rank_number)
+    lease.close()
+
+
+def rank_number(rank: Rank) -> int:
+    return rank.rank
 
 
 def test_a_recipe_of_no_known_kind_is_refused(leases: Leases) -> None:

@@ -14,5 +14,6 @@ def test_a_run_recovers_from_a_crash_at_every_point() -> None:
     drill = crash_drill(drilled, rows=100)
     steps = {point.split(": ")[1] for point in drill.points}
     assert steps >= {"starts", "ran", "ended", "before a result appears", "before numbers appears"}
+    assert steps >= {"before run.json appears", "its record is folded"}
     tasks = {point.split(": ")[0] for point in drill.points}
     assert tasks == {"run", "make_table", "add_up", "compare"}
