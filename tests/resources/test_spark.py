@@ -35,7 +35,8 @@ DRIVER = """
             print("tensorflow says hello", file=sys.stderr)
             yield batch
 
-    placement = SparkPlacement(master="local[1]", driver_memory_mib=512)
+    conf = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    placement = SparkPlacement(master="local[1]", driver_memory_mib=512, conf=conf)
     with open_session(placement) as spark:
         spark.sql("create table t as select 1 as x")     # warehouse and catalog leave no litter
         assert spark.range(5).mapInArrow(chatter, "id long").count() == 5

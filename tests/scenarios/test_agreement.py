@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ml_platform import Dataset, FeatureSpec, Fitted, HorovodSpec, KerasSpec, Rank, SplitSpec
+from ml_platform import Dataset, FeatureSpec, Fitted, KerasSpec, Rank, SplitSpec
 from ml_platform.data.load import load_table
 from ml_platform.data.split import split_table
 from ml_platform.features.apply import transform
@@ -16,10 +16,9 @@ from ml_platform.features.fit import fit_features
 from ml_platform.features.write import apply_features
 from ml_platform.inference.raw_model import _load_pyfunc, write_raw_model
 from ml_platform.inference.score import score_frame
-from ml_platform.resources.horovod import open_job
-from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.store.datasets import read_table, spark_frame
 from ml_platform.training.network import build_network
+from tests.gangs import warm_pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,8 +44,7 @@ def test_rank_spark_and_mlflow_agree_on_the_holdout(spark: SparkSession, tmp_pat
     parts = split_table(spark, load_table(spark, "sklearn:digits", "label").data, SplitSpec())
     state = fit_features(spark, parts.train, FeatureSpec())
     train, holdout = (apply_features(spark, part, state) for part in (parts.train, parts.holdout))
-    with open_job(HorovodSpec(ranks=2, backend="processes"), HorovodPlacement(), log_folder=tmp_path) as job:
-        fitted, by_rank = job.run(train_and_predict, train, holdout, len(state.classes)).rank0
+    fitted, by_rank = warm_pair().run(train_and_predict, train, holdout, len(state.classes)).rank0
     assert fitted.proof["ranks"] == 2
     (tmp_path / "model.keras").write_bytes(fitted.model)
     folder = write_raw_model(

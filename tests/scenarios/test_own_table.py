@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
+from flows.batch_inference import batch_inference
+from flows.retrain import retrain
+from ml_platform.cli.dag_command import main
+from ml_platform.engine import Dag
+from ml_platform.store.records import read_run, run_names
 from tests.scenarios.conftest import Project
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
 
@@ -39,18 +48,28 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return labelled, new
 
 
+def _run(project: Project, server: str, flow: Dag[..., Any], *arguments: str) -> dict[str, Any]:
+    """The command in this process, on its Spark session: the output of each task, as the record has it."""
+    settings = {PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(updates=settings):
+        patch.setenv("ML_PLATFORM_HOME", str(project.home))
+        assert main(flow, arguments) == 0
+        record = read_run(run_names()[0])
+    return {node["node"]: node["output"] for node in record["nodes"]}
+
+
 @pytest.fixture(scope="module")
 def trained(
-    project: Project, tables: tuple[Path, Path], server: str, tmp_path_factory: pytest.TempPathFactory
+    project: Project,
+    tables: tuple[Path, Path],
+    server: str,
+    spark: SparkSession,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
     destination = tmp_path_factory.mktemp("out") / "scored"
     options = ["--split.key-columns", "customer", "--features.drop", "customer", "--model", "churn"]
-    outcome = project.run(
-        "flows.retrain", "--source", str(tables[0]), "--label", "churned", "--predictions", str(destination),
-        *options, *SMALL, "--json", PREFECT_API_URL=server,
-    )  # fmt: skip
-    assert outcome.code == 0, outcome.err
-    return outcome.json
+    options += ["--source", str(tables[0]), "--label", "churned", "--predictions", str(destination)]
+    return _run(project, server, retrain, *options, *SMALL)["report_retrain"]
 
 
 def test_the_key_column_is_kept_beside_named_classes(trained: Any) -> None:
@@ -68,14 +87,19 @@ def test_rows_without_a_label_are_set_aside_and_counted(trained: Any) -> None:
 
 
 def test_an_unlabelled_table_is_scored_with_the_champion(
-    trained: Any, project: Project, tables: tuple[Path, Path], server: str, tmp_path: Path
+    trained: Any,
+    project: Project,
+    tables: tuple[Path, Path],
+    server: str,
+    spark: SparkSession,
+    tmp_path: Path,
 ) -> None:
     """An unknown plan and an empty cell are no errors; every row gets the version that scored it."""
     arguments = ["--model", "models:/churn@champion", "--source", str(tables[1]), "--keys", "customer"]
-    arguments += ["--predictions", str(tmp_path / "new scores"), "--json"]
-    outcome = project.run("flows.batch_inference", *arguments, PREFECT_API_URL=server)
-    assert outcome.code == 0, outcome.err
-    assert outcome.json["predictions"]["rows"] == 3
+    outputs = _run(
+        project, server, batch_inference, *arguments, "--predictions", str(tmp_path / "new scores")
+    )
+    assert outputs["score_table"]["rows"] == 3
     scored = pq.read_table(tmp_path / "new scores").to_pylist()
     by_customer = {row["customer"]: row for row in scored}
     assert set(by_customer) == {"n1", "n2", "n3"}
