@@ -27,12 +27,15 @@ class Gpu(Spec):
     name: str
 
 
-def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
+def visible_gpus(environment: Mapping[str, str] | None = None) -> tuple[Gpu, ...]:
     """GPUs that a program started here may use, in the order in which CUDA numbers them.
 
     Empty without a driver, and where CUDA_VISIBLE_DEVICES hides them all.
+
+    Args:
+        environment: Default: that of this process.
     """
-    return chosen(_listed(), environment.get(VISIBLE))
+    return chosen(_listed(), (os.environ if environment is None else environment).get(VISIBLE))
 
 
 def chosen(gpus: Iterable[Gpu], visible: str | None) -> tuple[Gpu, ...]:

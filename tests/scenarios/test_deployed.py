@@ -236,7 +236,9 @@ def test_a_cancel_through_the_api_ends_ranks_and_leaves_no_task_run_running(
     deployed.ask(f"/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
     assert deployed.wait(flow_run, timeout_s=100)["state_type"] == "CANCELLED"
     _wait(lambda: not {"RUNNING", "PENDING"} & set(states().values()), timeout_s=60)
-    assert states()["train_keras"] == "CRASHED"
+    assert states()["train_keras"] in ("CRASHED", "FAILED"), (
+        "its thread was stopped, or saw its ranks end first"
+    )
     kinds = ("ml_platform.worker", "SparkSubmit")
     assert [command for command in project.leftovers() if any(kind in command for kind in kinds)] == []
 
