@@ -25,12 +25,12 @@ def global_values(
 
     Args:
         model: Compiled. Its metrics hold this rank's rows.
-        logs: What Keras logged on this rank. Values that no metric of the model made are averaged.
+        logs: What Keras logged on this rank. Values that no metric of the model made are averaged over rows.
         rows: How many rows those values stand for here. A rank without rows has no say.
     """
     own = {name: float(value) for name, value in logs.items()} if rows else {}
     if collective.size > 1:
-        own.update(_of_added_states(model, collective, set(own)))
+        own.update(_of_added_states(model, collective, own))
     parts: list[tuple[dict[str, float], int]] = gather_json(collective, [own, rows])
     counted = [(values, count) for values, count in parts if count]
     names = dict.fromkeys(name for values, _ in counted for name in values)
@@ -39,22 +39,34 @@ def global_values(
     }
 
 
-def _of_added_states(model: Any, collective: Collective, wanted: set[str]) -> dict[str, float]:
-    variables = [variable for metric in _additive(model) for variable in metric.variables] if wanted else []
+def _of_added_states(model: Any, collective: Collective, own: Mapping[str, float]) -> dict[str, float]:
+    variables = [variable for metric in _additive(model) for variable in metric.variables] if own else []
     before = [variable.numpy() for variable in variables]
     everyone = collective.gather(np.concatenate([np.zeros(0), *(value.ravel() for value in before)]))
     if not variables:
         return {}
+    # A train_step of the user's own may log what no metric made, under the name of one.
+    made = {name for name, value in _results(model).items() if own.get(name) == value}
     whole: NDArray[np.float64] = np.sum([states for states in everyone if len(states)], axis=0)
     parts = np.split(whole, np.cumsum([value.size for value in before])[:-1])
     try:
         for variable, part, value in zip(variables, parts, before, strict=True):
             variable.assign(part.reshape(value.shape).astype(value.dtype))
-        results = model.get_metrics_result()
-        return {name: float(value) for name, value in results.items() if name in wanted}
+        return {name: value for name, value in _results(model).items() if name in made}
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
+
+
+def _results(model: Any) -> dict[str, float]:
+    """As `model.get_metrics_result`, less compiled metrics that no step has updated: those it refuses."""
+    found: dict[str, Any] = {}
+    for metric in model.metrics:
+        if type(metric).__name__ == "CompileMetrics" and not metric.built:
+            continue
+        result = metric.result()
+        found.update(result if isinstance(result, dict) else {metric.name: result})
+    return {name: float(value) for name, value in found.items()}
 
 
 def _additive(model: Any) -> list[Any]:

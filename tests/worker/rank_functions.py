@@ -192,6 +192,10 @@ class Recorder:
         self.rank, self.size = inner.rank, inner.size
         self.kinds: set[str] = set()
 
+    @property
+    def allreduce_s(self) -> float:
+        return self._inner.allreduce_s
+
     def average_gradients(self, gradients: Sequence[Any]) -> list[Any]:
         self.kinds |= {type(gradient).__name__ for gradient in gradients}
         return self._inner.average_gradients(gradients)
