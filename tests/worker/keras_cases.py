@@ -67,7 +67,7 @@ def _fitted(world: Rank, train: Dataset, case: str) -> Compared:
 
 
 def _class_weight(case: str) -> dict[int, float] | None:
-    return {0: 3.0, 1: 0.5} if case == "class weights" else None
+    return {0: 3.0, 1: 0.5, 2: 1.0} if case == "class weights" else None
 
 
 def _model(case: str) -> Any:
