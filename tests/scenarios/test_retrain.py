@@ -195,3 +195,14 @@ def test_one_hyper_parameter_of_one_model_runs_its_branch_alone_and_the_worse_ch
     assert challenger.tags["gate.decision"] in ("hold", "reject")
     assert "verdict" in worse.out
     assert f"models:/digits/{first['champion']['version']}" in worse.out
+
+
+def test_a_run_of_one_epoch_and_one_tree_is_held_and_the_alias_stays(
+    first: Any, project: Project, server: str
+) -> None:
+    done = project.run(
+        "flows.retrain", "--keras.epochs", "1", "--xgboost.trees", "1", "--json", PREFECT_API_URL=server
+    )
+    assert done.code == 0, done.err
+    assert done.json["verdict"]["decision"] in ("hold", "reject")
+    assert done.json["champion"]["uri"] == first["champion"]["uri"]
