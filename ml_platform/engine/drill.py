@@ -201,7 +201,7 @@ def run_child() -> None:
     parameters = dag.validate_parameters(order["parameters"])
     if order["log"] is not None:
         crash.arm(Path(order["log"]))
-    output = dag(**parameters, engine=_resuming())
+    output = dag(**{**parameters, "engine": _resuming()})
     Path(order["output"]).write_text(value_digest(output))
 
 
