@@ -8,7 +8,7 @@ from ml_platform import crash_drill
 from tests.scenarios.conftest import QUICK
 from tests.scenarios.drilled import drilled
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod, pytest.mark.timeout(900)]
 
 
 def test_a_run_recovers_from_a_crash_at_every_point(monkeypatch: pytest.MonkeyPatch) -> None:
