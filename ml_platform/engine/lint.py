@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
+from ml_platform.engine.code.source import parsed
 from ml_platform.errors import GraphError
 
 _CONTAINERS = frozenset({"list", "tuple", "dict", "zip", "enumerate", "reversed"})
@@ -27,7 +28,7 @@ def lint(function: Callable[..., Any]) -> None:
     """
     try:
         lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
+        tree = parsed(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError):
         return
     found = tree.body[0]

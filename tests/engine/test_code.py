@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ml_platform.engine.code import Code, code_of, explain
+from ml_platform.engine.code.source import parsed
 
 Load = Callable[..., types.ModuleType]
 _NUMBERS = itertools.count()
@@ -363,6 +364,21 @@ def test_formatting_is_free() -> None:
     pairs = list(zip(_functions(written), _functions(anew), strict=True))
     assert len(pairs) > 100
     assert [one.co_qualname for one, two in pairs if scan(one).digest != scan(two).digest] == []
+
+
+def test_threads_parse_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also beside a library that parses without asking, which is what makes Python 3.11.7 fail."""
+    failed: list[BaseException] = []
+
+    def fails_at_first(text: str | bytes, mode: str) -> object:
+        if not failed:
+            failed.append(SystemError("AST constructor recursion depth mismatch (before=78, after=75)"))
+            raise failed[0]
+        return mode, text
+
+    monkeypatch.setattr("ast.parse", fails_at_first)
+    assert parsed("1 + 1", mode="eval") == ("eval", "1 + 1")
+    assert failed
 
 
 def _functions(code: types.CodeType) -> Iterator[types.CodeType]:

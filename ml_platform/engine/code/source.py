@@ -9,11 +9,12 @@ import __future__
 
 import ast
 import functools
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
-from typing import Literal
+from typing import Any, Literal
 
 from ml_platform.engine.code.effects import has_effect
 from ml_platform.engine.code.origin import module_file
@@ -23,6 +24,9 @@ BODY = "<module>"
 """Name of the statements of a module that define no name of their own."""
 EFFECTS = "<effects>"
 """Name of those that do something beyond binding names."""
+
+_PARSING = threading.Lock()
+_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -108,18 +112,33 @@ def _tree(file: Path) -> ast.Module | None:
     if file.suffix != ".py":
         return None
     try:
-        return ast.parse(file.read_bytes())
+        return parsed(file.read_bytes())
     except (SyntaxError, ValueError):
         return None
+
+
+def parsed(text: str | bytes, mode: str = "exec") -> Any:
+    """A syntax tree, whatever other threads parse at the same time.
+
+    Python before 3.11.9 and 3.12.3 counts the depth of all threads' trees in one place (python/cpython
+    issue 106905). The lock keeps ours apart; another library's costs another try.
+    """
+    with _PARSING:
+        for _ in range(_TRIES):
+            try:
+                return ast.parse(text, mode=mode)
+            except SystemError:
+                continue
+        return ast.parse(text, mode=mode)
 
 
 @functools.cache
 def annotation_code(written: str) -> tuple[CodeType, ...]:
     """An annotation compiled as an expression; a quoted one counts as what is in the quotes."""
     try:
-        node = ast.parse(written.strip(), mode="eval")
+        node = parsed(written.strip(), mode="eval")
         if isinstance(node.body, ast.Constant) and isinstance(node.body.value, str):
-            node = ast.parse(node.body.value.strip(), mode="eval")
+            node = parsed(node.body.value.strip(), mode="eval")
     except SyntaxError:
         return ()
     return (compile(node, "", "eval"),)

@@ -58,6 +58,11 @@ class RankProcess:
         self.memory_mib = 0
         self.log_start = 0
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process lives, and its connection if it has one yet."""
+        return self.handle.alive() and (self.channel is None or self.channel.open)
+
     def send(self, message: messages.Message) -> None:
         """Send without waiting: a stopped rank would let a large message wait for good."""
         threading.Thread(target=self._send, args=(message,), daemon=True).start()
@@ -90,7 +95,7 @@ class Gang:
     @property
     def usable(self) -> bool:
         """Whether every rank that was started lives."""
-        return not self._closing.is_set() and all(rank.handle.alive() for rank in self.ranks)
+        return not self._closing.is_set() and all(rank.alive for rank in self.ranks)
 
     @property
     def why_waiting(self) -> str:
