@@ -112,13 +112,14 @@ def _tree(file: Path) -> ast.Module | None:
     if file.suffix != ".py":
         return None
     try:
-        return parsed(file.read_bytes())
+        tree: ast.Module = parsed(file.read_bytes())
     except (SyntaxError, ValueError):
         return None
+    return tree
 
 
 def parsed(text: str | bytes, mode: str = "exec") -> Any:
-    """A syntax tree, whatever other threads parse at the same time.
+    """A syntax tree as `ast.parse` makes it, whatever other threads parse at the same time.
 
     Python before 3.11.9 and 3.12.3 counts the depth of all threads' trees in one place (python/cpython
     issue 106905). The lock keeps ours apart; another library's costs another try.
