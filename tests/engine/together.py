@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -141,5 +142,7 @@ def plan_meanwhile(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # A shell that runs the tests in the background hands down that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     done = {"meet": meet, "be_stopped": be_stopped, "plan_meanwhile": plan_meanwhile, "hang": hang}
     done[sys.argv[1]](Path(sys.argv[2]))
