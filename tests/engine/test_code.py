@@ -366,8 +366,8 @@ def test_formatting_is_free() -> None:
     assert [one.co_qualname for one, two in pairs if scan(one).digest != scan(two).digest] == []
 
 
-def test_threads_parse_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also beside a library that parses without asking, which is what makes Python 3.11.7 fail."""
+def test_a_parse_that_another_thread_has_upset_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11.7 fails now and then while another library parses, too."""
     failed: list[BaseException] = []
 
     def fails_at_first(text: str | bytes, mode: str) -> object:
