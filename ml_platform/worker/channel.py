@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import pickle
-import select
 import socket
 import struct
 import threading
@@ -87,16 +86,6 @@ class Channel:
         self._received += 1
         message: Message = pickle.loads(payload)
         return message
-
-    @property
-    def open(self) -> bool:
-        """Whether the other end may still say more than what is on its way."""
-        poll = select.poll()
-        try:
-            poll.register(self._connection, select.POLLRDHUP)
-            return not poll.poll(0)
-        except (OSError, ValueError):  # this end is closed
-            return False
 
     def hang_up(self) -> None:
         """Send nothing any more; what the other end still says is received."""

@@ -19,6 +19,16 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Ping:
+    """Driver → rank: are you there?"""
+
+
+@dataclass(frozen=True)
+class Pong:
+    """Rank → driver: yes."""
+
+
+@dataclass(frozen=True)
 class Ready:
     """Rank → driver: imports are done, jobs may come."""
 
@@ -161,6 +171,8 @@ class Exited:
 
 Message = (
     Job
+    | Ping
+    | Pong
     | Ready
     | Beat
     | Metrics

@@ -60,7 +60,9 @@ def _listen(channel: Channel, jobs: queue.SimpleQueue[messages.Job]) -> None:
             message = channel.receive()
             if isinstance(message, messages.Job):
                 jobs.put(message)
-    except (EOFError, RankError) as error:
+            elif isinstance(message, messages.Ping):
+                channel.send(messages.Pong())
+    except (EOFError, OSError, RankError) as error:
         print(f"the driver is gone: {error}", flush=True)
     end_now()
 

@@ -91,14 +91,3 @@ def test_hanging_up_is_the_end(ends: tuple[socket.socket, socket.socket]) -> Non
     Channel(ends[0], KEY, side="driver").close()
     with pytest.raises(EOFError):
         Channel(ends[1], KEY, side="rank").receive()
-
-
-def test_it_is_known_that_the_other_end_hung_up_before_all_is_read(
-    ends: tuple[socket.socket, socket.socket],
-) -> None:
-    driver, rank = Channel(ends[0], KEY, side="driver"), Channel(ends[1], KEY, side="rank")
-    rank.send(Beat())
-    assert driver.open
-    rank.close()
-    assert not driver.open
-    assert driver.receive() == Beat()

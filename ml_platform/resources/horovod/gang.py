@@ -58,11 +58,6 @@ class RankProcess:
         self.memory_mib = 0
         self.log_start = 0
 
-    @property
-    def alive(self) -> bool:
-        """Whether its process lives, and its connection if it has one yet."""
-        return self.handle.alive() and (self.channel is None or self.channel.open)
-
     def send(self, message: messages.Message) -> None:
         """Send without waiting: a stopped rank would let a large message wait for good."""
         threading.Thread(target=self._send, args=(message,), daemon=True).start()
@@ -94,8 +89,13 @@ class Gang:
 
     @property
     def usable(self) -> bool:
-        """Whether every rank that was started lives."""
-        return not self._closing.is_set() and all(rank.alive for rank in self.ranks)
+        """Whether every rank that was started lives, and every one that is ready answers now.
+
+        A rank that was just killed may look alive for a while, and an idle one may have been stopped.
+        """
+        return (
+            not self._closing.is_set() and all(rank.handle.alive() for rank in self.ranks) and self._answers()
+        )
 
     @property
     def why_waiting(self) -> str:
@@ -139,6 +139,19 @@ class Gang:
         """Ranks that gave no sign of life for too long."""
         oldest = time.monotonic() - self.plan.heartbeat_timeout_s
         return [rank for rank in self.ranks if rank.last_seen < oldest]
+
+    def _answers(self) -> bool:
+        unheard = [rank for rank in self.ranks if rank.ready]
+        for rank in unheard:
+            rank.send(messages.Ping())
+        deadline = time.monotonic() + self.plan.heartbeat_timeout_s
+        while unheard:
+            event = self.next_event(deadline - time.monotonic())
+            if event is None or isinstance(event[1], Ended):
+                return False
+            if isinstance(event[1], messages.Pong):
+                unheard.remove(event[0])
+        return True
 
     def kill(self) -> None:
         """End all ranks without waiting."""

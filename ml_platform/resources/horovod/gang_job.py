@@ -92,6 +92,7 @@ class GangJob:
         elif gang is not None and (reason := gang.unfit()) is not None:
             logger.info("the ranks are replaced: %s", reason)
             self._end(gang)
+        self._check()
         if self._gang is None:
             self._gang = self._start(self._plan)
         return self._gang

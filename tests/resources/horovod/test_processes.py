@@ -91,15 +91,17 @@ def test_ranks_that_are_too_old_or_too_large_are_replaced_before_the_next_job(tm
     assert "1 rank(s), backend processes" in (tmp_path / "launch.txt").read_text()
 
 
-def test_rank_that_died_idle_is_replaced(tmp_path: Path) -> None:
-    job = light_job(tmp_path)
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+def test_rank_that_was_ended_or_stopped_idle_is_replaced(tmp_path: Path, end: signal.Signals) -> None:
+    """Also while the kernel still takes it apart: its connection looks open for so long."""
+    job = light_job(tmp_path, ranks=2, heartbeat_timeout_s=2)
     try:
-        job.run(rank_functions.identity)
-        before = pids(job)
-        os.kill(before[0], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(before[0])], timeout=10)
-        assert job.run(rank_functions.identity).rank0 == (0, 1, ())
-        assert pids(job) != before
+        for rank in (0, 1, 0):
+            job.run(rank_functions.identity)
+            before = pids(job)
+            os.kill(before[rank], end)
+            assert job.run(rank_functions.identity).rank0 == (0, 2, ())
+            assert not {*pids(job)} & {*before}
     finally:
         job.close()
 
