@@ -166,6 +166,30 @@ def build_horovod() -> bool:
     return ended.returncode == 0
 
 
+def archive_spark_classes() -> bool:
+    """A failure is no failure of set-up: Spark then starts as it does anywhere else, in twice the time."""
+    say("running Spark once, so that from now on it starts in half the time")
+    for old in VENV.glob("spark-classes*.jsa"):
+        old.unlink()
+    fresh = VENV / "spark-classes.jsa"
+    options = f'"-XX:ArchiveClassesAtExit={fresh}" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC'
+    settings = {"master": "local[2]", "ui.enabled": "false", "driver.defaultJavaOptions": options}
+    conf = [word for name, value in settings.items() for word in ("--conf", f"spark.{name}={value}")]
+    command = [VENV / "bin" / "spark-submit", *conf, ROOT / "scripts" / "spark_classes.py"]
+    env = dict(os.environ, PYSPARK_PYTHON=str(PYTHON), PYSPARK_DRIVER_PYTHON=str(PYTHON))
+    words = [str(word) for word in command]
+    ended = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    if ended.returncode or not fresh.is_file():
+        last = [*(ended.stdout + ended.stderr).splitlines(), "it said nothing"][-12:]
+        say("warning: no archive of Spark's classes; set-up goes on. The last lines:\n" + "\n".join(last))
+        return False
+    # Its size in its name: a JVM crashes on an archive that was cut short.
+    with fresh.open("rb") as file:
+        os.fsync(file)
+    fresh.rename(VENV / f"spark-classes-{fresh.stat().st_size}.jsa")
+    return True
+
+
 # ── CPU or GPU ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -197,7 +221,8 @@ def without_packages(requirements: str, names: tuple[str, ...]) -> str:
 # ── What the machine must have ───────────────────────────────────────────────────────────────────
 
 
-def check_java() -> None:
+def check_java() -> str:
+    """What Java says of its version."""
     java = shutil.which("java")
     if os.environ.get("JAVA_HOME"):
         java = shutil.which("java", path=str(Path(os.environ["JAVA_HOME"]) / "bin"))
@@ -209,6 +234,7 @@ def check_java() -> None:
     if found is None or int(found[1]) < JAVA_WANTED:
         version = found[0] if found else "none that runs"
         raise SetupError(f"Java {JAVA_WANTED} or newer is needed; found {version} ({java}). {GET_JAVA}")
+    return told
 
 
 def uv_environment() -> dict[str, str]:
@@ -255,7 +281,7 @@ def alone() -> Iterator[None]:
         yield
 
 
-def set_up(extent: str, *, gpu: bool) -> bool:
+def set_up(extent: str, *, gpu: bool, java: str = "") -> bool:
     """All steps up to `extent`. A step's key contains the key before it. Returns whether one was done."""
     key = digest(str(VENV), "{}.{}".format(*sys.version_info))
     done = step("environment", key, make_environment)
@@ -271,6 +297,9 @@ def set_up(extent: str, *, gpu: bool) -> bool:
     project = digest(key, ROOT / "pyproject.toml", REQUIREMENTS / "runtime.in")
     done |= step("project", project, install_project)
     if extent == "everything":
+        done |= step(
+            "spark-classes", digest(key, java, ROOT / "scripts" / "spark_classes.py"), archive_spark_classes
+        )
         builder = ROOT / "ml_platform" / "resources" / "horovod_build.py"
         key = digest(key, REQUIREMENTS / "horovod.txt", builder)
         done |= step("horovod", key, build_horovod)
@@ -291,11 +320,10 @@ def main(arguments: list[str]) -> int:
         return 2
     started = time.monotonic()
     try:
-        if extent == "everything":
-            check_java()
+        java = check_java() if extent == "everything" else ""
         with alone():
             told = {"--gpu": True, "--cpu": False}.get("".join(arguments))
-            done = set_up(extent, gpu=for_gpus() if told is None else told)
+            done = set_up(extent, gpu=for_gpus() if told is None else told, java=java)
     except SetupError as error:
         say(str(error))
         return 1

@@ -1,4 +1,4 @@
-"""Which Java there is, asked in a tenth of a second and before anything waits for it."""
+"""Which Java there is, asked in a tenth of a second before anything waits for it, and what speeds it up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def check_java() -> Java:
             hint=HOW_TO_GET_IT,
         )
     return Java(path, version)
+
+
+def class_archive(environment: Path = Path(sys.prefix)) -> Path | None:
+    """Spark's classes as set-up has archived them: a JVM maps them instead of loading 15,000 anew.
+
+    Its name holds its size, as a JVM crashes on one that was cut short. One of another Java or of other
+    jars it leaves alone.
+    """
+    found = sorted(environment.glob("spark-classes-*.jsa"))
+    return next((file for file in found if file.stem == f"spark-classes-{file.stat().st_size}"), None)
 
 
 def _path() -> Path:

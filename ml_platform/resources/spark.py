@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.gpus import spark_gpu_settings
-from ml_platform.resources.java import check_java
+from ml_platform.resources.java import check_java, class_archive
 from ml_platform.resources.project_files import pack_packages
 from ml_platform.specs.placements import SparkPlacement
 from ml_platform.specs.resources import SparkSpec
@@ -243,6 +243,8 @@ def _settings(placement: SparkPlacement, scratch: Path) -> dict[str, str]:
         # 40 tries at 15 s, by default: ten minutes until a stage that cannot start says so.
         "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
     }
+    if archive := class_archive():
+        settings["spark.driver.defaultJavaOptions"] = f'"-XX:SharedArchiveFile={archive}"'
     if placement.gpu:
         settings |= spark_gpu_settings(is_local(placement.master))
     if is_local(placement.master):

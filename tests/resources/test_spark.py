@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from ml_platform.errors import ResourceStartError
-from ml_platform.resources.java import check_java
+from ml_platform.resources.java import check_java, class_archive
 from ml_platform.resources.spark import cancel_group, open_session, task_session
 from ml_platform.specs.placements import SparkPlacement
 from ml_platform.specs.resources import SparkSpec
@@ -83,6 +83,7 @@ def test_an_application_is_quiet_leaves_no_litter_and_dies_with_its_driver(tmp_p
     assert not list((tmp_path / "work").iterdir())
     log = (tmp_path / "home" / "logs" / "spark.log").read_text()
     assert "tensorflow says hello" in log
+    assert "shared archive" not in log  # which a JVM says when set-up's does not fit
 
 
 @pytest.mark.spark
@@ -218,3 +219,20 @@ def test_java_that_is_new_enough_is_found(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert check_java().version == 21
+
+
+def test_a_whole_archive_of_classes_alone_is_used(tmp_path: Path) -> None:
+    """A JVM crashes on one that was cut short."""
+    assert class_archive(tmp_path) is None
+    (tmp_path / "spark-classes-3.jsa").write_bytes(b"ab")
+    assert class_archive(tmp_path) is None
+    whole = tmp_path / "spark-classes-2.jsa"
+    whole.write_bytes(b"ab")
+    assert class_archive(tmp_path) == whole
+
+
+@pytest.mark.spark
+def test_the_jvm_of_a_session_maps_the_archive(spark: SparkSession) -> None:
+    process = psutil.Process(spark.sparkContext._gateway.proc.pid)  # type: ignore[union-attr]
+    archive = class_archive()
+    assert (f"-XX:SharedArchiveFile={archive}" in process.cmdline()) is (archive is not None)
