@@ -11,6 +11,7 @@ _floatx = "float32"
 
 def prepare_session(world_size: int) -> None:
     """Import what every job needs, once."""
+    gc.disable()  # half a million objects that stay: looking through them is a fifth of the time
     import cloudpickle  # type: ignore[import-untyped]  # noqa: F401
     import keras
     import pyarrow.parquet  # noqa: F401
@@ -24,6 +25,7 @@ def prepare_session(world_size: int) -> None:
     # What the imports left never becomes garbage; without it clearing takes 15 ms instead of 500.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def clear_session() -> None:
