@@ -123,19 +123,26 @@ def _requirements(name: str, extra: str) -> tuple[str, tuple[tuple[str, str], ..
     """Version of a distribution, and (distribution, extra) of what it requires here."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    try:
-        distribution = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed", ()
+    version, lines = _installed(name)
     required: list[tuple[str, str]] = []
-    for line in distribution.requires or ():
+    for line in lines:
         try:
             wanted = Requirement(line)
         except InvalidRequirement:
             continue
         if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
             required.extend((_normal(wanted.name), part) for part in ("", *sorted(wanted.extras)))
-    return f"{distribution.version}{_build(distribution)}", tuple(required)
+    return version, tuple(required)
+
+
+@functools.cache
+def _installed(name: str) -> tuple[str, tuple[str, ...]]:
+    """Version of a distribution, and the lines that say what it requires."""
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed", ()
+    return f"{distribution.version}{_build(distribution)}", tuple(distribution.requires or ())
 
 
 def _build(distribution: importlib.metadata.Distribution) -> str:

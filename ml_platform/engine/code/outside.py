@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 _ANYWHERE = (
@@ -46,6 +47,7 @@ _UNSEEN = {
 }
 
 
+@functools.cache
 def leads_anywhere(dotted: str) -> str:
     """The function or table behind a dotted name that may lead to any code; empty if there is none."""
     return next((name for name in _ANYWHERE if _is(dotted, name)), "")
@@ -63,9 +65,10 @@ def reads_text(names: Collection[str]) -> str:
     return next((name for name in _TEXT if name in names), "")
 
 
-def unseen(dotted: str) -> Iterator[str]:
+@functools.cache
+def unseen(dotted: str) -> tuple[str, ...]:
     """What use of a dotted name makes a result depend on, beside what is in its key."""
-    yield from (note for name, note in _UNSEEN.items() if _is(dotted, name))
+    return tuple(note for name, note in _UNSEEN.items() if _is(dotted, name))
 
 
 def _is(dotted: str, name: str) -> bool:

@@ -50,6 +50,7 @@ class Source:
     imports: set[str] = field(default_factory=set)
     """Full names of what an import at its top may load: modules, and names that may be modules."""
     codes: dict[str, tuple[CodeType, ...]] = field(default_factory=dict)
+    annotated: dict[str, tuple[CodeType, ...]] = field(default_factory=dict)
     content: bytes = b""
     """The whole file, where it is not Python that can be read."""
 
@@ -71,8 +72,13 @@ class Source:
             self.codes[name] = tuple(_compiled([statement]) for statement in self.statements[name])
         return self.codes[name]
 
-    def annotations(self, name: str) -> Iterator[CodeType]:
+    def annotations(self, name: str) -> tuple[CodeType, ...]:
         """Annotations in the statements that define a name, each compiled as an expression."""
+        if name not in self.annotated:
+            self.annotated[name] = tuple(self._annotations(name))
+        return self.annotated[name]
+
+    def _annotations(self, name: str) -> Iterator[CodeType]:
         for statement in self.statements[name]:
             for node in ast.walk(statement):
                 written = getattr(node, "annotation", None) or getattr(node, "returns", None)
