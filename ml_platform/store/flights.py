@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ml_platform.errors import StoreError
-from ml_platform.store.location import home
+from ml_platform.store.locks import lock_file
 
 POLL_S = 0.1
 
@@ -28,12 +27,7 @@ def flight(own: str, inputs: str, *, on_wait: Callable[[], None]) -> Iterator[bo
     Raises:
         StoreError: The lock file cannot be opened.
     """
-    path = home() / "flights.lock"
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"the lock file {path} cannot be opened", got=error) from error
-    try:
+    with lock_file("flights.lock") as file:
         position = (int(own[:16], 16) ^ int(inputs[:16], 16)) >> 2
         waited = False
         while not _taken(file, position):
@@ -42,8 +36,6 @@ def flight(own: str, inputs: str, *, on_wait: Callable[[], None]) -> Iterator[bo
             waited = True
             time.sleep(POLL_S)
         yield waited
-    finally:
-        os.close(file)
 
 
 def _taken(file: int, position: int) -> bool:

@@ -7,12 +7,12 @@ nothing is removed while one is under way in this folder. The kernel lets go whe
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ml_platform.errors import StoreError
 from ml_platform.store.location import home
+from ml_platform.store.locks import lock_file
 
 
 @contextmanager
@@ -46,13 +46,6 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def _locked(how: int) -> Iterator[None]:
-    path = home() / "runs.lock"
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"the lock file {path} cannot be opened", got=error) from error
-    try:
+    with lock_file("runs.lock") as file:
         fcntl.flock(file, how)
         yield
-    finally:
-        os.close(file)
