@@ -5,7 +5,9 @@ The planner gets the graph and read-only views. It never imports the executor.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -126,12 +128,25 @@ class Planned:
 
 def make_plan(graph: Graph, world: World, leases: Leases) -> Planned:
     """Decide every node as far as that is possible now, and ask those that may run whether they could."""
-    for node in graph.nodes:
-        task_code(node.task.function)
-    planner = _Planner(graph, world, leases)
-    planner.decide_all()
-    planner.ask()
-    return Planned(planner.plan(), planner.outputs, planner.faults)
+    with _garbage_left():
+        for node in graph.nodes:
+            task_code(node.task.function)
+        planner = _Planner(graph, world, leases)
+        planner.decide_all()
+        planner.ask()
+        return Planned(planner.plan(), planner.outputs, planner.faults)
+
+
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """What a plan makes stays. Looking through it for garbage, again and again as it grows, is not linear."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Planner:
