@@ -29,7 +29,8 @@ def retrain(
     """Train Keras on Horovod ranks and XGBoost on Spark, promote the better one, score a table.
 
     Args:
-        source: Table to learn from: a CSV or Parquet file, a folder of Parquet files, or sklearn:NAME.
+        source: Table to learn from: a CSV, JSON lines, Parquet or ORC file, a folder of the latter two, or
+            sklearn:NAME.
         label: Column to predict.
         model: Name in the model registry. Empty: named after the source.
         split: How rows are dealt into train, validation and holdout.

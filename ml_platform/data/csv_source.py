@@ -1,4 +1,4 @@
-"""CSV files with a header: delimiter found, types inferred from every row."""
+"""CSV files with a header, perhaps compressed: delimiter found, types inferred from every row."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError
 from ml_platform.store.contents import content_digests
 from ml_platform.store.folders import spark_path
@@ -123,11 +124,8 @@ class CsvSource:
 
 
 def _head(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(HEAD_BYTES)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read", got=error) from error
+    with open_bytes(path) as file:
+        content = file.read(HEAD_BYTES)
     if b"\0" in content:
         raise DataError(f"{path} is not text", got=f"a NUL byte at {content.index(0)}")
     try:
@@ -140,7 +138,7 @@ def _scan(path: Path) -> bool:
     """Whether the text holds quotes. Refuses what is not UTF-8: Spark would replace it in silence."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     quotes, position = False, 0
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             try:
                 decoder.decode(chunk)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class ParquetSource:
     """A file, or every .parquet file below a folder."""
 
+    suffixes: tuple[str, ...] = (".parquet", ".pq")
+
     def __init__(self, source: str) -> None:
         self._root = Path(source)
 
@@ -28,17 +30,35 @@ class ParquetSource:
             return [self._root]
         found = sorted(path for path in self._root.rglob("*") if self._is_data(path))
         if not found:
-            raise DataError(f"folder {self._root} holds no data", wanted="files that end with .parquet")
+            raise DataError(
+                f"folder {self._root} holds no data", wanted=f"files that end with {self.suffixes[0]}"
+            )
         return found
 
     def _is_data(self, path: Path) -> bool:
         inside = path.relative_to(self._root).parts
         hidden = any(part.startswith((".", "_")) for part in inside)
-        return path.suffix in {".parquet", ".pq"} and path.is_file() and not hidden
+        return path.suffix.lower() in self.suffixes and path.is_file() and not hidden
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        return _footer(self._files[0]).schema.to_arrow_schema()
+        return self._footer(self._files[0])[0]
+
+    @property
+    def _folder(self) -> Path:
+        return self._root if self._root.is_dir() else self._root.parent
+
+    def _footer(self, path: Path) -> tuple[pa.Schema, int]:
+        """Schema and rows of one file."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        try:
+            footer = parquet.read_metadata(path)
+        except (OSError, pa.ArrowException) as error:
+            hint = "was it cut off while it was copied?"
+            raise DataError(f"{path} is not a whole Parquet file", got=error, hint=hint) from error
+        return footer.schema.to_arrow_schema(), footer.num_rows
 
     def columns(self) -> tuple[str, ...]:
         folders = self._files[0].relative_to(self._root).parts[:-1] if self._root.is_dir() else ()
@@ -48,14 +68,13 @@ class ParquetSource:
     def check(self) -> None:
         rows = 0
         for path in self._files:
-            footer = _footer(path)
-            rows += footer.num_rows
-            names = footer.schema.to_arrow_schema().names
-            if sorted(names) != sorted(self._schema.names):
+            schema, count = self._footer(path)
+            rows += count
+            if sorted(schema.names) != sorted(self._schema.names):
                 raise DataError(
                     f"{path} has other columns than {self._files[0].name}",
                     wanted=", ".join(self._schema.names),
-                    got=", ".join(names),
+                    got=", ".join(schema.names),
                 )
         if rows == 0:
             got = f"0 rows in {len(self._files)} files"
@@ -63,29 +82,15 @@ class ParquetSource:
 
     def identity(self) -> dict[str, str]:
         found = content_digests(self._files)
-        root = self._root if self._root.is_dir() else self._root.parent
-        return {str(Path(path).relative_to(root)): digest for path, digest in found.items()}
+        return {str(Path(path).relative_to(self._folder)): digest for path, digest in found.items()}
 
     def frame(self, spark: SparkSession) -> DataFrame:
         self.check()
         nanos = [field for field in self._schema if str(field.type).startswith("timestamp[ns")]
         session = _reads_nanos(spark) if nanos else spark
-        root = self._root if self._root.is_dir() else self._root.parent
         paths = [spark_path(path.as_uri()) for path in self._files]
-        frame = session.read.option("basePath", f"file://{root}").parquet(*paths)
+        frame = session.read.option("basePath", f"file://{self._folder}").parquet(*paths)
         return frame.withColumns({field.name: _micros(field) for field in nanos}) if nanos else frame
-
-
-def _footer(path: Path) -> pa.parquet.FileMetaData:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return parquet.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path} is not a whole Parquet file", got=error, hint="was it cut off while it was copied?"
-        ) from error
 
 
 def _reads_nanos(spark: SparkSession) -> SparkSession:

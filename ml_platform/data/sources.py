@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
+from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError, SpecError, nearest
 from ml_platform.specs.registry import load_named
 from ml_platform.store.spark_failures import spark_failures
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 READERS: Mapping[str, str] = {
     "sklearn": "ml_platform.data.sklearn_source:SklearnSource",
     "csv": "ml_platform.data.csv_source:CsvSource",
+    "json": "ml_platform.data.json_source:JsonSource",
     "parquet": "ml_platform.data.parquet_source:ParquetSource",
+    "orc": "ml_platform.data.orc_source:OrcSource",
 }
 """Kinds of sources by name. Imported on first use."""
 
@@ -28,12 +31,20 @@ KINDS: Mapping[str, str] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".txt": "csv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".orc": "orc",
 }
 """Kinds by the end of a file's name."""
 
-PARQUET_MAGIC = b"PAR1"
+TEXT = {"csv", "json"}
+"""Kinds whose files may be compressed: .csv.gz."""
+
+MAGIC: Mapping[bytes, str] = {b"PAR1": "parquet", b"ORC": "orc"}
+"""Kinds by how a file begins."""
 
 
 class Source(Protocol):
@@ -164,15 +175,15 @@ def _path(source: str) -> Path:
 
 def _kind(path: Path) -> str:
     if path.is_dir():
-        return "parquet"
-    kind = KINDS.get(path.suffix.lower())
-    if kind is not None:
+        return "orc" if next(path.rglob("*.orc"), None) else "parquet"
+    plain = path.name.lower().removesuffix(".gz")
+    compressed = plain != path.name.lower()
+    kind = KINDS.get(Path(plain).suffix)
+    if kind is not None and (kind in TEXT or not compressed):
         return kind
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(PARQUET_MAGIC))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read", got=error) from error
-    if head == PARQUET_MAGIC:
-        return "parquet"
+    with open_bytes(path) as file:
+        head = file.read(max(map(len, MAGIC)))
+    found = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+    if found is not None and not compressed:
+        return found
     raise DataError(f"{path} is of no known kind", wanted=f"a name that ends with {', '.join(KINDS)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from pyarrow import orc, parquet
 
 from ml_platform.data.classes import class_counts
 from ml_platform.data.load import load_table
@@ -21,6 +23,8 @@ from ml_platform.store.folders import local_path
 from ml_platform.store.location import data_uri
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.spark
@@ -75,6 +79,42 @@ def test_csv_types_come_from_every_row(spark: SparkSession, tmp_path: Path) -> N
     assert rows[0]["at"] == dt.datetime(2024, 2, 29, 10, tzinfo=dt.UTC)
     assert rows[-1]["at"] == dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
     assert [row["holes"] for row in rows] == [None] * 5 + [1.5]
+
+
+def test_json_lines_keep_the_types_that_all_lines_have(spark: SparkSession, tmp_path: Path) -> None:
+    """Digits in quotes stay text; dates are texts in JSON; a key that a line lacks is null there."""
+    lines: list[dict[str, Any]] = [
+        {"n": 1, "x": 1, "ok": True, "on": "2024-02-29", "at": "2024-02-29T10:00:00Z", "code": "7", "mix": 1},
+        {"n": 2**60, "x": 0.5, "big": 2**63, "list": [1], "at": "2024-03-01", "mix": "é\n", "a.b`": None},
+    ]
+    for at, line in enumerate(lines):
+        line["label"] = "ab"[at]
+    text = "\ufeff" + "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    path = tmp_path / "my [1] table.jsonl.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    table = load_table(spark, str(path), "label")
+    assert {column.name: column.type for column in table.data.contract.columns} == {
+        "n": "integer", "x": "float", "ok": "boolean", "on": "date", "at": "timestamp", "code": "string",
+        "mix": "string", "label": "string", "big": "string", "a.b`": "string",
+    }  # fmt: skip
+    first, second = read_table(table.data).sort_by("label").to_pylist()
+    assert (first["n"], second["n"], first["x"], second["x"]) == (1, 2**60, 1.0, 0.5)
+    assert (first["on"], second["on"]) == (dt.date(2024, 2, 29), None)
+    assert second["at"] == dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+    assert (first["mix"], second["mix"], second["big"], second["a.b`"]) == ("1", "é\n", str(2**63), None)
+
+
+def test_orc_and_compressed_csv_arrive_as_their_plain_twins(spark: SparkSession, tmp_path: Path) -> None:
+    table = pa.table({"a": [1, 2, None], "b": ["x", "y", "z"], "label": ["p", "q", "p"]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    (tmp_path / "orc" / "part=1").mkdir(parents=True)
+    orc.write_table(table, tmp_path / "orc" / "part=1" / "t.orc")
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b'a,b,label\n1,x,p\n2,y,q\n,"z",p\n'))
+    wanted = load_table(spark, str(tmp_path / "t.parquet"), "label").data
+    for name in ("orc/part=1/t.orc", "t.csv.gz"):
+        assert load_table(spark, str(tmp_path / name), "label").data.fingerprint == wanted.fingerprint
+    partitioned = load_table(spark, str(tmp_path / "orc"), "label").data
+    assert partitioned.contract.names == ("a", "b", "label", "part")
 
 
 def test_odd_names_and_a_byte_order_mark_are_kept(spark: SparkSession, tmp_path: Path) -> None:

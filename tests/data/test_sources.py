@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from pyarrow import orc, parquet
 
 from ml_platform.data.load import check_source
 from ml_platform.data.sources import source_columns
@@ -68,6 +69,18 @@ def test_parquet_files_and_folders_are_read_by_their_footers(tmp_path: Path) -> 
     assert source_columns(str(single.rename(tmp_path / "no_suffix"))) == ("a", "label")
 
 
+def test_orc_and_compressed_text_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    orc.write_table(pa.table({"a": [1], "label": ["x"]}), tmp_path / "t" / "f.orc")
+    for path in (tmp_path / "t", tmp_path / "t" / "f.orc"):
+        check_source(str(path), "label")
+        assert source_columns(str(path)) == ("a", "label")
+    for name, text in (("t.csv.gz", "a;label\n1;x\n"), ("t.jsonl.gz", '{"a": 1}\n{"label": "x"}\n')):
+        source = written(tmp_path / name, gzip.compress(text.encode()))
+        check_source(source, "label")
+        assert source_columns(source) == ("a", "label")
+
+
 def empty_parquet(path: Path) -> str:
     parquet.write_table(pa.table({"label": pa.array([], pa.string())}), path)
     return str(path)
@@ -108,6 +121,15 @@ def folder(path: Path) -> str:
         (empty_parquet, DataError, "is empty(.|\n)*0 rows in 1 files"),
         (cut_parquet, DataError, "t.parquet is not a whole Parquet file"),
         (mixed_folder, DataError, r"2.parquet has other columns than 1.parquet"),
+        (lambda path: written(path / "t.orc", b"ORC cut"), DataError, "t.orc is not a whole ORC file"),
+        (lambda path: written(path / "t.csv.gz", b"a,label"), DataError, "not a whole gzip file"),
+        (lambda path: written(path / "t.csv.gz", gzip.compress(b"x" * 99)[:-9]), DataError, "a whole gzip"),
+        (lambda path: written(path / "t.parquet.gz", gzip.compress(b"PAR1")), DataError, "no known kind"),
+        (lambda path: written(path / "t.json", "\n"), DataError, "is empty"),
+        (lambda path: written(path / "t.json", '[{"label": 1}]'), DataError, "line 1 is no JSON(.|\n)*jq"),
+        (lambda path: written(path / "t.json", '{"label": 1}\n{"a'), DataError, "line 2(.|\n)*Unterm"),
+        (lambda path: written(path / "t.json", '{"label": 1, "label": 2}'), DataError, "'label' twice"),
+        (lambda path: written(path / "t.json", b'{"label": "caf\xe9"}'), DataError, "line 1(.|\n)*utf-8"),
         (lambda path: "sklearn:digist", SpecError, "did you mean 'digits'"),
         (lambda path: "s3://bucket/t.parquet", SpecError, "s3://"),
     ],

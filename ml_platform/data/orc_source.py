@@ -1,0 +1,37 @@
+"""ORC files, and folders of them (Hive partitions included)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ml_platform.data.parquet_source import ParquetSource
+from ml_platform.errors import DataError
+from ml_platform.store.folders import spark_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class OrcSource(ParquetSource):
+    """A file, or every .orc file below a folder."""
+
+    suffixes = (".orc",)
+
+    def _footer(self, path: Path) -> tuple[pa.Schema, int]:
+        import pyarrow as pa
+        from pyarrow import orc
+
+        try:
+            file = orc.ORCFile(path)
+        except (OSError, pa.ArrowException) as error:
+            hint = "was it cut off while it was copied?"
+            raise DataError(f"{path} is not a whole ORC file", got=error, hint=hint) from error
+        return file.schema, file.nrows
+
+    def frame(self, spark: SparkSession) -> DataFrame:
+        self.check()
+        paths = [spark_path(path.as_uri()) for path in self._files]
+        return spark.read.option("basePath", f"file://{self._folder}").orc(paths)
