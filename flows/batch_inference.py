@@ -18,7 +18,8 @@ def batch_inference(
 
     Args:
         model: Registered model: models:/NAME@champion or models:/NAME/VERSION.
-        source: Table to score: a CSV, JSON lines, Parquet or ORC file, a folder of the latter two, or sklearn:NAME.
+        source: Table to score: a CSV, JSON lines, Parquet or ORC file, a folder of the latter two, or
+            sklearn:NAME.
         keys: Columns to keep beside the predictions. Empty: all.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
     """
