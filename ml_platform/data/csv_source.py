@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,13 @@ Spark's own inference takes 12:30:00 for a time of the present day, another valu
 ALLOWED_BITS = {"bigint": 0b1, "double": 0b11, "boolean": 0b100, "date": 0b1000, "timestamp": 0b11000}
 """Types of single values, as bits in the order of `PATTERNS`, that a column of each type may mix."""
 TEXT_BIT = 1 << len(PATTERNS)
+WORDS = {"bigint": "whole number", "double": "number"}
+"""What a person calls a type, where that is not its name."""
+EXCEPTIONS = 0.01
+"""Share of a column's values that may be bad, where bad rows are set aside."""
+COLUMNS_AT_ONCE = 200
+SHOWN = 60
+"""Letters of a bad value that its reason quotes, times three for a whole record."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +80,46 @@ class CsvSource:
         (digest,) = content_digests([self._path]).values()
         return {self._path.name: digest}
 
-    def frame(self, spark: SparkSession) -> DataFrame:
+    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
         self.check()
         quoted = _scan(self._path)
         with spark_failures(f"{self._path} cannot be read as CSV"):
-            texts = self._texts(spark, has_quotes=quoted)
-            types = _infer(texts)
-        return texts.select([_typed(name, types[name]) for name in texts.columns])
+            texts = self._texts(spark, reason, has_quotes=quoted)
+            types, exceptions = _infer(self._path, texts, reason)
+        columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self._layout.names]
+        if reason is None:
+            return texts.select(columns)
+        return texts.select(*columns, self._why_bad(reason, {name: types[name] for name in exceptions}))
 
-    def _texts(self, spark: SparkSession, *, has_quotes: bool) -> DataFrame:
-        """Every column as text. A record with too few or too many fields is an error."""
+    def _why_bad(self, reason: str, types: Mapping[str, str]) -> Column:
+        """Null for a good row; else what is wrong, and the text that is."""
+        import pyspark.sql.functions as sf
+
+        from ml_platform.store.fingerprint import named
+
+        record = sf.substring(named(reason), 1, 3 * SHOWN)
+        fields = sf.concat(sf.lit(f"a record of other than {len(self._layout.names)} fields: "), record)
+        wrong = [sf.when(named(reason).isNotNull(), fields)]
+        for name, kind in types.items():
+            value = sf.substring(named(name), 1, SHOWN)
+            what = sf.concat(sf.lit(f"column {name!r} is no {WORDS.get(kind, kind)}: "), value)
+            wrong.append(sf.when(~_is_missing(name) & ~_fits(name, kind), what))
+        return sf.coalesce(*wrong).alias(reason)
+
+    def _texts(self, spark: SparkSession, reason: str | None, *, has_quotes: bool) -> DataFrame:
+        """Every column as text. A record of another number of fields is an error, or stands in `reason`."""
         from pyspark.sql.types import StringType, StructField, StructType
 
-        schema = StructType([StructField(name, StringType()) for name in self._layout.names])
+        names = self._layout.names if reason is None else (*self._layout.names, reason)
+        schema = StructType([StructField(name, StringType()) for name in names])
+        bad = {"mode": "FAILFAST"}
+        if reason is not None:
+            # Pruned, a record is not looked at to its end.
+            bad = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": reason, "columnPruning": "false"}
         reader = spark.read.schema(schema).options(
             sep=self._layout.delimiter,
             header=True,
-            mode="FAILFAST",
+            **bad,
             escape='"',
             # Only quotes can hold a line break; without them the file may be read in pieces.
             multiLine=has_quotes,
@@ -157,32 +187,93 @@ def _not_utf8(path: Path, position: int, error: UnicodeDecodeError) -> DataError
     )
 
 
-def _infer(texts: DataFrame) -> dict[str, str]:
-    """The narrowest type that every value of a column has, in one pass over all rows."""
+def _infer(path: Path, texts: DataFrame, reason: str | None) -> tuple[dict[str, str], list[str]]:
+    """The narrowest type that every value of a column has, in one pass over all rows.
+
+    Args:
+        reason: The column of records with another number of fields. With it a column may have exceptions.
+    Returns:
+        Types by column, and the columns with exceptions, which took a second pass over them.
+    Raises:
+        DataError: Such a record goes over several lines: nobody knows how many rows are in it.
+    """
     import pyspark.sql.functions as sf
 
     from ml_platform.store.fingerprint import named
 
-    kinds = texts.select([_kind_bit(name).alias(f"{at}") for at, name in enumerate(texts.columns)])
-    found = kinds.agg(*[sf.bit_or(named(at)).alias(at) for at in kinds.columns]).first()
+    names = [name for name in texts.columns if name != reason]
+    record = sf.lit(None).cast("string") if reason is None else named(reason)
+    kinds = texts.select(
+        *[sf.when(record.isNull(), _kind_bit(name)).alias(f"{at}") for at, name in enumerate(names)],
+        sf.when(record.contains("\n"), sf.substring(record, 1, 3 * SHOWN)).alias("swallowed"),
+    )
+    found = kinds.agg(*[sf.bit_or(named(f"{at}")) for at in range(len(names))], sf.min("swallowed")).first()
     assert found is not None
-    return {name: _narrowest(bits) for name, bits in zip(texts.columns, found, strict=True)}
+    *seen, swallowed = found
+    if swallowed is not None:
+        raise DataError(
+            f"{path}: a record goes over several lines and has not the fields of the header",
+            evidence=swallowed,
+            hint="is a quote not closed there? in a quoted field a quote is written twice",
+        )
+    bits = dict(zip(names, seen, strict=True))
+    types = {name: _narrowest(seen) for name, seen in bits.items()}
+    if reason is None:
+        return types, []
+    mixed = [name for name, kind in types.items() if kind == "string" and bits[name] not in (None, TEXT_BIT)]
+    whole = texts.where(record.isNull())
+    usual = {name: kind for name, kind in _usual_types(whole, mixed).items() if kind != "string"}
+    return types | usual, list(usual)
+
+
+def _usual_types(texts: DataFrame, names: list[str]) -> dict[str, str]:
+    """The narrowest type that all but a few values of each column have."""
+    import pyspark.sql.functions as sf
+
+    found: dict[str, str] = {}
+    for at in range(0, len(names), COLUMNS_AT_ONCE):
+        some = names[at : at + COLUMNS_AT_ONCE]
+        bits = [_kind_bit(name) for name in some]
+        fits = [sf.count_if(bit.bitwiseAND(sf.lit(may)) > 0) for bit in bits for may in ALLOWED_BITS.values()]
+        row = texts.agg(*[sf.count(bit) for bit in bits], *fits).first()
+        assert row is not None
+        for number, name in enumerate(some):
+            first = len(some) + number * len(ALLOWED_BITS)
+            counts = dict(zip(ALLOWED_BITS, row[first : first + len(ALLOWED_BITS)], strict=True))
+            enough = (1 - EXCEPTIONS) * row[number]
+            found[name] = next((kind for kind, count in counts.items() if count >= enough), "string")
+    return found
 
 
 def _kind_bit(name: str) -> Column:
     """The bit of a value's own narrowest type; null for a missing value."""
     import pyspark.sql.functions as sf
 
+    bit = sf.when(_is_missing(name), None)
+    for at, kind in enumerate(PATTERNS):
+        bit = bit.when(_is_of(name, kind), 1 << at)
+    return bit.otherwise(TEXT_BIT)
+
+
+def _is_missing(name: str) -> Column:
     from ml_platform.store.fingerprint import named
 
-    value = named(name)
-    bit = sf.when(value.isNull() | value.isin(*MISSING), None)
-    for at, (kind, pattern) in enumerate(PATTERNS.items()):
-        fits = value.rlike(pattern)
-        if kind in {"date", "timestamp"}:
-            fits &= value.try_cast(kind).isNotNull()
-        bit = bit.when(fits, 1 << at)
-    return bit.otherwise(TEXT_BIT)
+    return named(name).isNull() | named(name).isin(*MISSING)
+
+
+def _is_of(name: str, kind: str) -> Column:
+    """Whether a text is a value of this type."""
+    from ml_platform.store.fingerprint import named
+
+    fits = named(name).rlike(PATTERNS[kind])
+    return fits & named(name).try_cast(kind).isNotNull() if kind in {"date", "timestamp"} else fits
+
+
+def _fits(name: str, kind: str) -> Column:
+    """Whether a text is a value of a type that a column of `kind` may mix."""
+    import pyspark.sql.functions as sf
+
+    return _kind_bit(name).bitwiseAND(sf.lit(ALLOWED_BITS[kind])) > 0
 
 
 def _narrowest(bits: int | None) -> str:
@@ -194,11 +285,12 @@ def _narrowest(bits: int | None) -> str:
     return next(fits, "string")
 
 
-def _typed(name: str, kind: str) -> Column:
+def _typed(name: str, kind: str, *, is_mixed: bool = False) -> Column:
     import pyspark.sql.functions as sf
 
     from ml_platform.store.fingerprint import named
 
     if kind == "string":
         return named(name)
-    return sf.when(~named(name).isin(*MISSING), named(name)).cast(kind).alias(name)
+    usable = ~_is_missing(name) & _fits(name, kind) if is_mixed else ~_is_missing(name)
+    return sf.when(usable, named(name)).cast(kind).alias(name)

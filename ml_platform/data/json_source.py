@@ -52,7 +52,7 @@ class JsonSource:
         (digest,) = content_digests([self._path]).values()
         return {self._path.name: digest}
 
-    def frame(self, spark: SparkSession) -> DataFrame:
+    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
         from pyspark.sql.types import StringType, StructField, StructType
 
         self.check()

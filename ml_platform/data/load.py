@@ -13,7 +13,7 @@ from ml_platform.errors import DataError
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import RAW_TYPES
 from ml_platform.specs.references import Dataset, Table
-from ml_platform.store.datasets import COLUMN_TYPES, read_table, remove_dataset, write_dataset
+from ml_platform.store.datasets import COLUMN_TYPES, remove_dataset, spark_frame, write_dataset
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -21,38 +21,42 @@ if TYPE_CHECKING:
 __all__ = ["check_source", "load_table"]
 
 QUARANTINE_LIMIT = 0.05
-EXAMPLES = 3
-REASON = "_reason"
+EXAMPLES = 2
+REASONS = 10
 
 
 def load_table(spark: SparkSession, source: str, label: str) -> Table:
     """Read a source into the store.
 
-    The label keeps its type; rows without one go to a quarantine data set with the reason beside each.
-    Columns of nested and binary types are left out and named in a progress report.
+    The label keeps its type. Bad rows (another number of fields, a value that is not of its column's type, no
+    label) go to a quarantine data set with the reason beside each. Columns of nested and binary types are
+    left out and named in a progress report.
 
     Raises:
-        DataError: The source is missing, empty or corrupt, more than 5 % of its rows have no label, or the
-            label does not name classes.
+        DataError: The source is missing, empty or corrupt, more than 5 % of its rows are bad, or the label
+            does not name classes.
         SpecError: There is no column `label`, or `source` names what does not exist.
     """
     check_source(source, label)
-    frame = _usable(read_source(spark, source, label), source, label)
+    read, reason = read_source(spark, source, label)
+    frame = _judged(_usable(read, reason, source, label), reason, label)
     with _removed_on_failure() as written:
-        data, missing, total = _write_labelled(frame, source, label)
+        data, bad, total = _write_good(frame, reason, source, label)
         written.append(data)
         if total == 0:
             raise DataError(f"{source} is empty", wanted="rows", got="0 rows")
-        quarantine = _write_quarantine(frame, label) if missing else None
+        quarantine = (
+            write_dataset(frame.where(_named(reason).isNotNull()), name="quarantine") if bad else None
+        )
         written += [quarantine] if quarantine is not None else []
-        _check_quarantine(quarantine, source, label, total)
+        _check_quarantine(spark, quarantine, reason, source, total)
         check_classes(data, label, source)
-    return Table(data=data, quarantined=missing, quarantine=quarantine, source=source)
+    return Table(data=data, quarantined=bad, quarantine=quarantine, source=source)
 
 
-def _usable(frame: DataFrame, source: str, label: str) -> DataFrame:
-    """The columns whose types models can take."""
-    types = {field.name: field.dataType for field in frame.schema.fields}
+def _usable(frame: DataFrame, reason: str, source: str, label: str) -> DataFrame:
+    """The columns whose types models can take, and the reason."""
+    types = {field.name: field.dataType for field in frame.schema.fields if field.name != reason}
     kept = [name for name, kind in types.items() if COLUMN_TYPES.get(kind.typeName()) in RAW_TYPES]
     dropped = [f"{name} ({types[name].simpleString()})" for name in types if name not in kept]
     if label not in kept or len(kept) < 2:
@@ -64,49 +68,58 @@ def _usable(frame: DataFrame, source: str, label: str) -> DataFrame:
         )
     if dropped:
         report(f"left out {len(dropped)} columns of types that models cannot take: {', '.join(dropped[:10])}")
-    return frame.select([_named(name) for name in kept])
+    return frame.select([_named(name) for name in (*kept, reason)])
 
 
-def _write_labelled(frame: DataFrame, source: str, label: str) -> tuple[Dataset, int, int]:
-    """Write the rows that have a label. Returns them, the rows that have none, and all rows."""
+def _judged(frame: DataFrame, reason: str, label: str) -> DataFrame:
+    """Say of rows without a label that they are bad, too."""
+    import pyspark.sql.functions as sf
+
+    missing = sf.when(_is_missing(frame, label), f"label {label!r} is missing")
+    return frame.withColumn(reason, sf.coalesce(_named(reason), missing))
+
+
+def _write_good(frame: DataFrame, reason: str, source: str, label: str) -> tuple[Dataset, int, int]:
+    """Write the rows that are good. Returns them, how many are bad, and how many there are."""
     import pyspark.sql.functions as sf
     from pyspark.sql import Observation
 
-    missing = _is_missing(frame, label)
+    bad = _named(reason).isNotNull()
     observation = Observation()
-    seen = frame.observe(
-        observation, sf.count(sf.lit(1)).alias("rows"), sf.count_if(missing).alias("missing")
-    )
+    seen = frame.observe(observation, sf.count(sf.lit(1)).alias("rows"), sf.count_if(bad).alias("bad"))
     with _named_after(source):
-        data = write_dataset(seen.where(~missing), name="table", label=label)
+        data = write_dataset(seen.where(~bad).drop(reason), name="table", label=label)
     counts = observation.get
-    if counts["rows"] - counts["missing"] != data.rows:
+    if counts["rows"] - counts["bad"] != data.rows:
         # An executor was lost and rows were seen twice; the data set itself is checked on its own.
-        counts = {"rows": frame.count(), "missing": frame.where(missing).count()}
-    return data, counts["missing"], counts["rows"]
+        counts = {"rows": frame.count(), "bad": frame.where(bad).count()}
+    return data, counts["bad"], counts["rows"]
 
 
-def _write_quarantine(frame: DataFrame, label: str) -> Dataset:
-    import pyspark.sql.functions as sf
-
-    reason = REASON
-    while reason in frame.columns:
-        reason = f"_{reason}"
-    rows = frame.where(_is_missing(frame, label)).withColumn(reason, sf.lit(f"label {label!r} is missing"))
-    return write_dataset(rows, name="quarantine")
-
-
-def _check_quarantine(quarantine: Dataset | None, source: str, label: str, total: int) -> None:
+def _check_quarantine(
+    spark: SparkSession, quarantine: Dataset | None, reason: str, source: str, total: int
+) -> None:
     if quarantine is None or quarantine.rows <= QUARANTINE_LIMIT * total:
         return
-    examples = read_table(quarantine).slice(0, EXAMPLES).to_pylist()
     raise DataError(
-        f"{source}: too many rows have no label in column {label!r}",
+        f"{source}: too many rows are bad",
         wanted=f"at most {QUARANTINE_LIMIT:.0%} of {total} rows",
         got=f"{quarantine.rows} rows ({quarantine.rows / total:.1%})",
-        evidence="\n".join(json.dumps(row, default=str, ensure_ascii=False)[:300] for row in examples),
+        evidence="\n".join(_worst(spark_frame(spark, quarantine), reason)),
         hint="repair the source, or remove these rows from it",
     )
+
+
+def _worst(frame: DataFrame, reason: str) -> Iterator[str]:
+    """The most frequent reasons, each with rows that have it."""
+    import pyspark.sql.functions as sf
+
+    what = sf.substring_index(_named(reason), ": ", 1)
+    counted = frame.groupBy(what.alias("what")).agg(sf.count(sf.lit(1)).alias("rows"))
+    for why, rows in counted.orderBy(sf.desc("rows"), "what").limit(REASONS).collect():
+        yield f"{rows:,} × {why}"
+        for row in frame.where(what == why).limit(EXAMPLES).collect():
+            yield f"  {json.dumps(row.asDict(), default=str, ensure_ascii=False)[:300]}"
 
 
 def _is_missing(frame: DataFrame, label: str) -> Column:

@@ -31,7 +31,7 @@ class OrcSource(ParquetSource):
             raise DataError(f"{path} is not a whole ORC file", got=error, hint=hint) from error
         return file.schema, file.nrows
 
-    def frame(self, spark: SparkSession) -> DataFrame:
+    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
         self.check()
         paths = [spark_path(path.as_uri()) for path in self._files]
         return spark.read.option("basePath", f"file://{self._folder}").orc(paths)

@@ -84,7 +84,7 @@ class ParquetSource:
         found = content_digests(self._files)
         return {str(Path(path).relative_to(self._folder)): digest for path, digest in found.items()}
 
-    def frame(self, spark: SparkSession) -> DataFrame:
+    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
         self.check()
         nanos = [field for field in self._schema if str(field.type).startswith("timestamp[ns")]
         session = _reads_nanos(spark) if nanos else spark

@@ -34,7 +34,7 @@ class SklearnSource:
     def identity(self) -> dict[str, str]:
         return {"scikit-learn": version("scikit-learn")}
 
-    def frame(self, spark: SparkSession) -> DataFrame:
+    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
         return spark.createDataFrame(self._table)
 
     @cached_property

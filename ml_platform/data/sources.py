@@ -43,6 +43,9 @@ KINDS: Mapping[str, str] = {
 TEXT = {"csv", "json"}
 """Kinds whose files may be compressed: .csv.gz."""
 
+REASON = "_reason"
+"""Name of the column that says why a row is bad; more underscores where a table has such a column."""
+
 MAGIC: Mapping[bytes, str] = {b"PAR1": "parquet", b"ORC": "orc"}
 """Kinds by how a file begins."""
 
@@ -61,8 +64,13 @@ class Source(Protocol):
     def identity(self) -> dict[str, str]:
         """What it holds now, as digests of files or as a version. Equal only for equal content."""
 
-    def frame(self, spark: SparkSession) -> DataFrame:
-        """The table, with typed columns named as `columns` says."""
+    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
+        """The table, with typed columns named as `columns` says.
+
+        Args:
+            reason: Name of a further column, which says why a row is bad and is null for the others. Not
+                there where a source has no bad rows. None: a bad row is an error.
+        """
 
 
 def open_source(source: str) -> Source:
@@ -83,8 +91,8 @@ def source_columns(source: str) -> tuple[str, ...]:
     return open_source(source).columns()
 
 
-def read_source(spark: SparkSession, source: str, label: str) -> DataFrame:
-    """The table at `source`.
+def read_source(spark: SparkSession, source: str, label: str) -> tuple[DataFrame, str]:
+    """The table at `source`, and the name of its last column, which says why a row is bad or is null.
 
     Raises:
         DataError: It is missing, empty or corrupt.
@@ -92,8 +100,18 @@ def read_source(spark: SparkSession, source: str, label: str) -> DataFrame:
     """
     opened = open_source(source)
     check_label(opened, source, label)
+    reason = REASON
+    while reason.lower() in {name.lower() for name in opened.columns()}:
+        reason = f"_{reason}"
     with spark_failures(f"{source} cannot be read"):
-        return opened.frame(spark)
+        frame = opened.frame(spark, reason)
+        return (frame if reason in frame.columns else _without_bad_rows(frame, reason)), reason
+
+
+def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
+    import pyspark.sql.functions as sf
+
+    return frame.withColumn(reason, sf.lit(None).cast("string"))
 
 
 def check_source(source: str, label: str) -> None:
