@@ -66,8 +66,6 @@ class RetrainReport(Spec):
         facts = {"champion": f"{champion.uri} ({champion.family})" if champion else "none yet"}
         if scored:
             facts["predictions"] = f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}"
-        if self.quarantined:
-            facts["quarantined"] = f"{self.quarantined:,} rows"
         facts.update({f"note {i}": note for i, note in enumerate(self.notes, 1)})
         return {**facts, **self.links}
 
@@ -128,7 +126,7 @@ def report_retrain(
         predictions=scored,
         quarantined=table.quarantined,
         notes=tuple(_notes(evaluations)),
-        links=_links(run),
+        links={**_quarantine(table), **_links(run)},
     )
     run.log_text(report.markdown(), "report.md")
     create_markdown_artifact(report.markdown(), key="retrain-report", description="What the run found.")
@@ -182,6 +180,12 @@ def _notes(evaluations: list[Evaluation]) -> list[str]:
         if alone
         else []
     )
+
+
+def _quarantine(table: Table) -> dict[str, str]:
+    if table.quarantine is None:
+        return {}
+    return {"quarantined": f"{table.quarantined:,} rows, a reason beside each: {table.quarantine.uri}"}
 
 
 def _links(run: TrackingRun) -> dict[str, str]:

@@ -14,6 +14,8 @@ from flows.batch_inference import batch_inference
 from flows.retrain import retrain
 from ml_platform.cli.dag_command import main
 from ml_platform.engine import Dag
+from ml_platform.store.datasets import read_table
+from ml_platform.store.manifest import open_dataset
 from ml_platform.store.records import read_run, run_names
 from tests.scenarios.conftest import Project
 
@@ -83,6 +85,9 @@ def test_the_key_column_is_kept_beside_named_classes(trained: Any) -> None:
 
 def test_rows_without_a_label_are_set_aside_and_counted(trained: Any) -> None:
     assert trained["quarantined"] == 3
+    said = trained["links"]["quarantined"]
+    assert said.startswith("3 rows, a reason beside each: file://")
+    assert len(read_table(open_dataset(said.rpartition(" ")[2]))) == 3
     assert trained["predictions"]["rows"] == 897
 
 
