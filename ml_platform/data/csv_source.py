@@ -26,8 +26,12 @@ CHUNK_BYTES = 1 << 22
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 """Texts that stand for no value where a column's other values are not text."""
 
-WHOLE = r"[+-]?(?:0|[1-9]\d{0,17})"
-FRACTION = r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|Inf|Infinity)"
+WHOLE = r"[+-]?(?:0|[1-9]\d{0,18})"
+EXPONENT = r"[eE][+-]?\d+"
+FRACTION = (
+    rf"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*(?:{EXPONENT})?|{EXPONENT})|\.\d+(?:{EXPONENT})?)"
+    r"|[+-]?(?:inf|Inf|Infinity)"
+)
 DATE = r"\d{4}-\d\d-\d\d"
 TIMESTAMP = DATE + r"[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?"
 PATTERNS = {
@@ -37,13 +41,16 @@ PATTERNS = {
     "date": f"^{DATE}$",
     "timestamp": f"^{TIMESTAMP}$",
 }
-"""Types that a column may have instead of string, narrowest first. Numbers that begin with 0 are codes.
+"""Types that a column may have instead of string, narrowest first. Numbers that begin with 0 are codes, and
+so are whole ones beyond 64 bits: as floats, two of them could become one.
 
 Spark's own inference takes 12:30:00 for a time of the present day, another value on each day.
 """
 ALLOWED_BITS = {"bigint": 0b1, "double": 0b11, "boolean": 0b100, "date": 0b1000, "timestamp": 0b11000}
 """Types of single values, as bits in the order of `PATTERNS`, that a column of each type may mix."""
 TEXT_BIT = 1 << len(PATTERNS)
+LIMITED = {"bigint", "date", "timestamp"}
+"""Types that lack some values which look like theirs: 9223372036854775808, 2024-02-30."""
 WORDS = {"bigint": "whole number", "double": "number"}
 """What a person calls a type, where that is not its name."""
 EXCEPTIONS = 0.01
@@ -157,7 +164,7 @@ def _head(path: Path) -> str:
     with open_bytes(path) as file:
         content = file.read(HEAD_BYTES)
     if b"\0" in content:
-        raise DataError(f"{path} is not text", got=f"a NUL byte at {content.index(0)}")
+        raise _not_text(path, content.index(0))
     try:
         return codecs.getincrementaldecoder("utf-8-sig")().decode(content)
     except UnicodeDecodeError as error:
@@ -165,7 +172,7 @@ def _head(path: Path) -> str:
 
 
 def _scan(path: Path) -> bool:
-    """Whether the text holds quotes. Refuses what is not UTF-8: Spark would replace it in silence."""
+    """Whether the text holds quotes. NUL is refused, and what is no UTF-8: Spark would replace it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     quotes, position = False, 0
     with open_bytes(path) as file:
@@ -174,9 +181,19 @@ def _scan(path: Path) -> bool:
                 decoder.decode(chunk)
             except UnicodeDecodeError as error:
                 raise _not_utf8(path, position + error.start, error) from error
+            if b"\0" in chunk:
+                raise _not_text(path, position + chunk.index(0))
             quotes = quotes or b'"' in chunk
             position += len(chunk)
     return quotes
+
+
+def _not_text(path: Path, position: int) -> DataError:
+    return DataError(
+        f"{path} is not text",
+        got=f"a NUL byte at {position}",
+        hint="was it cut off while it was written, or is it UTF-16? then: iconv -f UTF-16 -t UTF-8",
+    )
 
 
 def _not_utf8(path: Path, position: int, error: UnicodeDecodeError) -> DataError:
@@ -266,7 +283,7 @@ def _is_of(name: str, kind: str) -> Column:
     from ml_platform.store.fingerprint import named
 
     fits = named(name).rlike(PATTERNS[kind])
-    return fits & named(name).try_cast(kind).isNotNull() if kind in {"date", "timestamp"} else fits
+    return fits & named(name).try_cast(kind).isNotNull() if kind in LIMITED else fits
 
 
 def _fits(name: str, kind: str) -> Column:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ml_platform.data.classes import check_classes
-from ml_platform.data.sources import check_source, read_source
+from ml_platform.data.sources import check_source, read_source, source_identity
 from ml_platform.errors import DataError
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import RAW_TYPES
@@ -33,11 +33,12 @@ def load_table(spark: SparkSession, source: str, label: str) -> Table:
     left out and named in a progress report.
 
     Raises:
-        DataError: The source is missing, empty or corrupt, more than 5 % of its rows are bad, or the label
-            does not name classes.
+        DataError: The source is missing, empty, corrupt or was changed while it was read, more than 5 % of
+            its rows are bad, or the label does not name classes.
         SpecError: There is no column `label`, or `source` names what does not exist.
     """
     check_source(source, label)
+    before = source_identity(source)
     read, reason = read_source(spark, source, label)
     frame = _judged(_usable(read, reason, source, label), reason, label)
     with _removed_on_failure() as written:
@@ -49,6 +50,7 @@ def load_table(spark: SparkSession, source: str, label: str) -> Table:
             write_dataset(frame.where(_named(reason).isNotNull()), name="quarantine") if bad else None
         )
         written += [quarantine] if quarantine is not None else []
+        _check_unchanged(source, before)
         _check_quarantine(spark, quarantine, reason, source, total)
         check_classes(data, label, source)
     return Table(data=data, quarantined=bad, quarantine=quarantine, source=source)
@@ -94,6 +96,20 @@ def _write_good(frame: DataFrame, reason: str, source: str, label: str) -> tuple
         # An executor was lost and rows were seen twice; the data set itself is checked on its own.
         counts = {"rows": frame.count(), "bad": frame.where(bad).count()}
     return data, counts["bad"], counts["rows"]
+
+
+def _check_unchanged(source: str, before: dict[str, str]) -> None:
+    """Types, good rows and bad ones come from passes of their own: they must have seen the same rows."""
+    after = source_identity(source)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if changed:
+        raise DataError(
+            f"{source} was changed while it was read",
+            wanted="files that stay as they are",
+            got=f"another {', '.join(changed[:3])}"
+            + (f" and {len(changed) - 3} more" if changed[3:] else ""),
+            hint="run it again when nothing writes there any more; replace a table under another name",
+        )
 
 
 def _check_quarantine(

@@ -1,0 +1,128 @@
+"""Tables that nobody wants to get, loaded on one session: read right, or refused with the reason."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ml_platform.data import load
+from ml_platform.data.load import load_table
+from ml_platform.errors import DataError
+from ml_platform.store.datasets import read_table
+from ml_platform.store.folders import local_path
+from ml_platform.store.location import data_uri
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_PLATFORM_STORE", str(tmp_path / "store"))
+
+
+def nothing_is_left() -> bool:
+    return not list(local_path(data_uri()).glob("*/*"))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str | bytes], str]:
+    def write(content: str | bytes) -> str:
+        path = tmp_path / "t.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write
+
+
+def test_values_at_the_ends_of_their_types_arrive_exactly(
+    spark: SparkSession, written: Callable[..., str]
+) -> None:
+    """As a float, 2^53 + 1 would be 2^53; a whole number beyond 64 bits is a code."""
+    source = written(
+        "float,day,at,whole,beyond,text,label\n"
+        'inf,0001-01-01,0001-01-01 00:00:00,9007199254740993,9223372036854775808,"a\r\nb",x\n'
+        "-inf,9999-12-31,9999-12-31T23:59:59.999999Z,9223372036854775807,1,é,y\n"
+        "1e308,1582-10-10,2024-03-31 02:30:00,-9223372036854775808,2,😀,x\n"
+        "-0.0,NaN,null,NA,3,,y\n"
+        "NaN,,,,,,x\n"
+    )
+    data = load_table(spark, source, "label").data
+    assert {column.name: column.type for column in data.contract.columns} == {
+        "float": "float", "day": "date", "at": "timestamp", "whole": "integer", "beyond": "string",
+        "text": "string", "label": "string",
+    }  # fmt: skip
+    columns: dict[str, list[Any]] = read_table(data).to_pydict()
+    assert columns["float"] == [math.inf, -math.inf, 1e308, 0.0, None]
+    assert math.copysign(1, columns["float"][3]) == -1
+    assert columns["day"] == [dt.date(1, 1, 1), dt.date(9999, 12, 31), dt.date(1582, 10, 10), None, None]
+    assert columns["at"][:2] == [
+        dt.datetime(1, 1, 1, tzinfo=dt.UTC),
+        dt.datetime(9999, 12, 31, 23, 59, 59, 999999, dt.UTC),
+    ]
+    assert columns["whole"] == [2**53 + 1, 2**63 - 1, -(2**63), None, None]
+    assert columns["beyond"][0] == "9223372036854775808"
+    assert columns["text"][:3] == ["a\r\nb", "é", "😀"]
+
+
+def test_odd_names_and_two_rows(spark: SparkSession, written: Callable[..., str]) -> None:
+    names = ["a b", "a.b", "`a`", 'say ""a""', "😀", "l" * 300, "label"]
+    header = ",".join(f'"{name}"' for name in names)
+    data = load_table(spark, written(f"{header}\n1,2,3,4,5,6,x\n1,2,3,4,5,7,y\n"), "label").data
+    assert (data.rows, data.contract.names) == (2, tuple(name.replace('""', '"') for name in names))
+    assert sorted(read_table(data)["l" * 300].to_pylist()) == [6, 7]
+
+
+def test_the_last_record_of_a_truncated_table_is_set_aside(
+    spark: SparkSession, written: Callable[..., str]
+) -> None:
+    table = load_table(spark, written("a,b,label\n" + "1,2,x\n1,3,y\n" * 50 + "1,2"), "label")
+    assert table.quarantine is not None
+    assert (table.data.rows, read_table(table.quarantine)["_reason"].to_pylist()) == (
+        100,
+        ["a record of other than 3 fields: 1,2"],
+    )
+
+
+@pytest.mark.parametrize(("bad", "is_refused"), [(2, False), (60, True)])
+def test_of_bad_rows_one_in_a_hundred_is_set_aside_and_thirty_are_too_many(
+    spark: SparkSession, written: Callable[..., str], bad: int, is_refused: bool
+) -> None:
+    source = written("a,label\n" + "1\n" * bad + "1,x\n2,y\n" * ((200 - bad) // 2))
+    if not is_refused:
+        table = load_table(spark, source, "label")
+        assert (table.data.rows, table.quarantined) == (200 - bad, bad)
+        return
+    with pytest.raises(DataError, match=r"60 rows \(30.0%\)(.|\n)*60 × a record of other than 2 fields"):
+        load_table(spark, source, "label")
+    assert nothing_is_left()
+
+
+def test_a_nul_byte_is_refused_wherever_it_is(spark: SparkSession, written: Callable[..., str]) -> None:
+    source = written(b"a,label\n" + b"1,x\n" * 400_000 + b"\0\0\0\0")
+    with pytest.raises(DataError, match="NUL byte at 1600008"):
+        load_table(spark, source, "label")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(
+    spark: SparkSession, written: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found out about the old rows may not hold of the new ones."""
+    source, write = written("a,label\n1,x\n2,y\n"), load.write_dataset
+
+    def write_and_replace(*arguments: Any, **options: Any) -> Any:
+        dataset = write(*arguments, **options)
+        written("a,label\n1,x\n3,y\n")
+        return dataset
+
+    monkeypatch.setattr(load, "write_dataset", write_and_replace)
+    with pytest.raises(DataError, match=r"was changed while it was read(.|\n)*another t.csv"):
+        load_table(spark, source, "label")
+    assert nothing_is_left()
