@@ -88,6 +88,8 @@ class CsvSource:
         return {self._path.name: digest}
 
     def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
+        import pyspark.sql.functions as sf
+
         self.check()
         quoted = _scan(self._path)
         with spark_failures(f"{self._path} cannot be read as CSV"):
@@ -95,8 +97,9 @@ class CsvSource:
             types, exceptions = _infer(self._path, texts, reason)
         columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self._layout.names]
         if reason is None:
-            return texts.select(columns)
-        return texts.select(*columns, self._why_bad(reason, {name: types[name] for name in exceptions}))
+            return texts.selectExpr(*columns)
+        why = self._why_bad(reason, {name: types[name] for name in exceptions})
+        return texts.select(*map(sf.expr, columns), why)
 
     def _why_bad(self, reason: str, types: Mapping[str, str]) -> Column:
         """Null for a good row; else what is wrong, and the text that is."""
@@ -110,7 +113,7 @@ class CsvSource:
         for name, kind in types.items():
             value = sf.substring(named(name), 1, SHOWN)
             what = sf.concat(sf.lit(f"column {name!r} is no {WORDS.get(kind, kind)}: "), value)
-            wrong.append(sf.when(~_is_missing(name) & ~_fits(name, kind), what))
+            wrong.append(sf.when(sf.expr(f"NOT {_is_missing(name)} AND NOT ({_fits(name, kind)})"), what))
         return sf.coalesce(*wrong).alias(reason)
 
     def _texts(self, spark: SparkSession, reason: str | None, *, has_quotes: bool) -> DataFrame:
@@ -216,15 +219,17 @@ def _infer(path: Path, texts: DataFrame, reason: str | None) -> tuple[dict[str, 
     """
     import pyspark.sql.functions as sf
 
-    from ml_platform.store.fingerprint import named
-
     names = [name for name in texts.columns if name != reason]
-    record = sf.lit(None).cast("string") if reason is None else named(reason)
-    kinds = texts.select(
-        *[sf.when(record.isNull(), _kind_bit(name)).alias(f"{at}") for at, name in enumerate(names)],
-        sf.when(record.contains("\n"), sf.substring(record, 1, 3 * SHOWN)).alias("swallowed"),
+    record = "CAST(NULL AS string)" if reason is None else _quoted(reason)
+    kinds = texts.selectExpr(
+        *[
+            f"CASE WHEN {record} IS NULL THEN {_kind_bit(name)} END AS `{at}`"
+            for at, name in enumerate(names)
+        ],
+        f"CASE WHEN contains({record}, '\\n') THEN substring({record}, 1, {3 * SHOWN}) END AS swallowed",
     )
-    found = kinds.agg(*[sf.bit_or(named(f"{at}")) for at in range(len(names))], sf.min("swallowed")).first()
+    bits_of = (sf.expr(f"bit_or(`{at}`)") for at in range(len(names)))
+    found = kinds.agg(*bits_of, sf.min("swallowed")).first()
     assert found is not None
     *seen, swallowed = found
     if swallowed is not None:
@@ -238,7 +243,7 @@ def _infer(path: Path, texts: DataFrame, reason: str | None) -> tuple[dict[str, 
     if reason is None:
         return types, []
     mixed = [name for name, kind in types.items() if kind == "string" and bits[name] not in (None, TEXT_BIT)]
-    whole = texts.where(record.isNull())
+    whole = texts.where(f"{record} IS NULL")
     usual = {name: kind for name, kind in _usual_types(whole, mixed).items() if kind != "string"}
     return types | usual, list(usual)
 
@@ -250,7 +255,7 @@ def _usual_types(texts: DataFrame, names: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for at in range(0, len(names), COLUMNS_AT_ONCE):
         some = names[at : at + COLUMNS_AT_ONCE]
-        bits = [_kind_bit(name) for name in some]
+        bits = [sf.expr(_kind_bit(name)) for name in some]
         fits = [sf.count_if(bit.bitwiseAND(sf.lit(may)) > 0) for bit in bits for may in ALLOWED_BITS.values()]
         row = texts.agg(*[sf.count(bit) for bit in bits], *fits).first()
         assert row is not None
@@ -262,35 +267,34 @@ def _usual_types(texts: DataFrame, names: list[str]) -> dict[str, str]:
     return found
 
 
-def _kind_bit(name: str) -> Column:
+# As SQL text: a column of it costs one call into the JVM, and a table may have thousands of columns.
+
+
+def _kind_bit(name: str) -> str:
     """The bit of a value's own narrowest type; null for a missing value."""
-    import pyspark.sql.functions as sf
-
-    bit = sf.when(_is_missing(name), None)
-    for at, kind in enumerate(PATTERNS):
-        bit = bit.when(_is_of(name, kind), 1 << at)
-    return bit.otherwise(TEXT_BIT)
+    cases = " ".join(f"WHEN {_is_of(name, kind)} THEN {1 << at}" for at, kind in enumerate(PATTERNS))
+    return f"CASE WHEN {_is_missing(name)} THEN NULL {cases} ELSE {TEXT_BIT} END"
 
 
-def _is_missing(name: str) -> Column:
-    from ml_platform.store.fingerprint import named
+def _is_missing(name: str) -> str:
+    value = _quoted(name)
+    return f"({value} IS NULL OR {value} IN ({', '.join(map(repr, MISSING))}))"
 
-    return named(name).isNull() | named(name).isin(*MISSING)
 
-
-def _is_of(name: str, kind: str) -> Column:
+def _is_of(name: str, kind: str) -> str:
     """Whether a text is a value of this type."""
-    from ml_platform.store.fingerprint import named
+    value = _quoted(name)
+    fits = f"{value} RLIKE r'{PATTERNS[kind]}'"
+    return f"({fits} AND TRY_CAST({value} AS {kind}) IS NOT NULL)" if kind in LIMITED else fits
 
-    fits = named(name).rlike(PATTERNS[kind])
-    return fits & named(name).try_cast(kind).isNotNull() if kind in LIMITED else fits
 
-
-def _fits(name: str, kind: str) -> Column:
+def _fits(name: str, kind: str) -> str:
     """Whether a text is a value of a type that a column of `kind` may mix."""
-    import pyspark.sql.functions as sf
+    return f"({_kind_bit(name)}) & {ALLOWED_BITS[kind]} > 0"
 
-    return _kind_bit(name).bitwiseAND(sf.lit(ALLOWED_BITS[kind])) > 0
+
+def _quoted(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
 
 
 def _narrowest(bits: int | None) -> str:
@@ -302,12 +306,9 @@ def _narrowest(bits: int | None) -> str:
     return next(fits, "string")
 
 
-def _typed(name: str, kind: str, *, is_mixed: bool = False) -> Column:
-    import pyspark.sql.functions as sf
-
-    from ml_platform.store.fingerprint import named
-
+def _typed(name: str, kind: str, *, is_mixed: bool = False) -> str:
+    value = _quoted(name)
     if kind == "string":
-        return named(name)
-    usable = ~_is_missing(name) & _fits(name, kind) if is_mixed else ~_is_missing(name)
-    return sf.when(usable, named(name)).cast(kind).alias(name)
+        return value
+    usable = f"NOT {_is_missing(name)}" + (f" AND {_fits(name, kind)}" if is_mixed else "")
+    return f"CAST(CASE WHEN {usable} THEN {value} END AS {kind}) AS {value}"
