@@ -173,7 +173,8 @@ def archive_spark_classes() -> bool:
         old.unlink()
     fresh = VENV / "spark-classes.jsa"
     options = f'"-XX:ArchiveClassesAtExit={fresh}" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC'
-    settings = {"master": "local[2]", "ui.enabled": "false", "driver.defaultJavaOptions": options}
+    loopback = dict.fromkeys(("driver.host", "driver.bindAddress"), "127.0.0.1")
+    settings = {"master": "local[2]", "ui.enabled": "false", "driver.defaultJavaOptions": options, **loopback}
     conf = [word for name, value in settings.items() for word in ("--conf", f"spark.{name}={value}")]
     command = [VENV / "bin" / "spark-submit", *conf, ROOT / "scripts" / "spark_classes.py"]
     env = dict(os.environ, PYSPARK_PYTHON=str(PYTHON), PYSPARK_DRIVER_PYTHON=str(PYTHON))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 LONGEST = 1 << 63
 SHOWN = 120
 PATTERNS_OF_TEXT = {kind: re.compile(PATTERNS[kind]) for kind in ("date", "timestamp")}
-
 
 TYPES = {
     "bigint": {"integer"},
@@ -63,42 +63,58 @@ class JsonSource:
         return frame.select([_typed(name, kinds) for name, kinds in self._seen.items()])
 
     @cached_property
-    def _seen(self) -> dict[str, set[str]]:
-        """Every key, in the order of its first line, with the kinds of its values."""
-        seen: dict[str, set[str]] = {}
-        for record in self._records():
-            for name, value in record.items():
-                kinds = seen.setdefault(name, set())
-                if value is not None:
-                    kinds.add(_kind(value))
-        if not seen:
-            raise DataError(f"{self._path} is empty", wanted="a JSON object per line", got="none")
-        return seen
-
-    def _records(self) -> Iterator[dict[str, Any]]:
-        with open_bytes(self._path) as file:
-            for number, line in enumerate(file, 1):
-                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if text.strip():
-                    yield self._record(text, number)
-
-    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+    def _seen(self) -> Mapping[str, Set[str]]:
         try:
-            record = json.loads(line.decode(), object_pairs_hook=_unique)
-        except ValueError as error:  # also what is not UTF-8, and what names a key twice
-            raise self._refused(line, number, str(error)) from error
-        if not isinstance(record, dict):
-            raise self._refused(line, number, f"a JSON {type(record).__name__}")
-        return record
+            now = self._path.stat()
+        except OSError as error:
+            raise DataError(f"{self._path} cannot be read", got=error) from error
+        return _keys(self._path, (now.st_ino, now.st_size, now.st_mtime_ns))
 
-    def _refused(self, line: bytes, number: int, got: str) -> DataError:
-        return DataError(
-            f"{self._path}: line {number} is no JSON object",
-            wanted='a line such as {"age": 42, "label": "yes"}',
-            got=got,
-            evidence=line[:SHOWN].decode(errors="replace").rstrip(),
-            hint="an array of objects becomes lines by: jq -c '.[]'" if line.lstrip()[:1] == b"[" else None,
-        )
+
+@functools.lru_cache(maxsize=8)
+def _keys(path: Path, version: tuple[int, ...]) -> Mapping[str, Set[str]]:
+    """Every key, in the order of its first line, with the kinds of its values.
+
+    Args:
+        version: Another one is another file. Checks, loading and scoring ask alike: one reading serves all.
+    """
+    seen: dict[str, set[str]] = {}
+    for record in _records(path):
+        for name, value in record.items():
+            kinds = seen.setdefault(name, set())
+            if value is not None:
+                kinds.add(_kind(value))
+    if not seen:
+        raise DataError(f"{path} is empty", wanted="a JSON object per line", got="none")
+    return seen
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if text.strip():
+                yield _record(path, text, number)
+
+
+def _record(path: Path, line: bytes, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode(), object_pairs_hook=_unique)
+    except ValueError as error:  # also what is not UTF-8, and what names a key twice
+        raise _refused(path, line, number, str(error)) from error
+    if not isinstance(record, dict):
+        raise _refused(path, line, number, f"a JSON {type(record).__name__}")
+    return record
+
+
+def _refused(path: Path, line: bytes, number: int, got: str) -> DataError:
+    return DataError(
+        f"{path}: line {number} is no JSON object",
+        wanted='a line such as {"age": 42, "label": "yes"}',
+        got=got,
+        evidence=line[:SHOWN].decode(errors="replace").rstrip(),
+        hint="an array of objects becomes lines by: jq -c '.[]'" if line.lstrip()[:1] == b"[" else None,
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

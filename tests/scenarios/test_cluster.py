@@ -39,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.timeout(900)
 def test_retrain_on_a_cluster_by_placement_alone(project: Project, cluster: Path, server: str) -> None:
-    """Ranks are children of Spark tasks on two executors, equal at the end; everything else is as ever."""
+    """Two ranks of the backend spark, an executor on each worker; everything else is as ever."""
     outcome = project.run(
         "flows.retrain",
         *SMALL,

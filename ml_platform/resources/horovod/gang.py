@@ -87,8 +87,7 @@ class Gang:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._closing = threading.Event()
 
-    @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether every rank that was started lives, and every one that is ready answers now.
 
         A rank that was just killed may look alive for a while, and an idle one may have been stopped.

@@ -87,7 +87,7 @@ class GangJob:
     def _usable_gang(self) -> Gang:
         self._check()
         gang = self._gang
-        if gang is not None and not gang.usable:
+        if gang is not None and not gang.is_usable():
             self._end(gang)
         elif gang is not None and (reason := gang.unfit()) is not None:
             logger.info("the ranks are replaced: %s", reason)
