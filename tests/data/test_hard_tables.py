@@ -14,22 +14,12 @@ from ml_platform.data import load
 from ml_platform.data.load import load_table
 from ml_platform.errors import DataError
 from ml_platform.store.datasets import read_table
-from ml_platform.store.folders import local_path
-from ml_platform.store.location import data_uri
+from tests.data.conftest import nothing_is_left
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ML_PLATFORM_STORE", str(tmp_path / "store"))
-
-
-def nothing_is_left() -> bool:
-    return not list(local_path(data_uri()).glob("*/*"))
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("store")]
 
 
 @pytest.fixture
