@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from prefect.client.base import PrefectHttpxSyncClient
 
 from ml_platform.resources.ports import free_port
 from tests.scenarios.conftest import ROOT, Project
@@ -34,13 +35,16 @@ class Api:
 
     def __init__(self, prefect: str, mlflow: str) -> None:
         self.prefect, self.mlflow = prefect, mlflow
+        # Prefect's own client asks again after 503, which its server answers while its database is locked.
+        self._client = PrefectHttpxSyncClient(timeout=60)
 
     def ask(self, path: str, body: Any = None, *, base: str | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
         url = f"{base or self.prefect + '/api'}{path}"
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        answer = self._client.get(url) if body is None else self._client.post(url, json=body)
+        return answer.json() if answer.content else None
+
+    def close(self) -> None:
+        self._client.close()
 
     def deployment(self, name: str) -> Any:
         return self.ask(f"/deployments/name/{name}")
@@ -71,7 +75,8 @@ def api(project: Project) -> Iterator[Api]:
     up = project.run("ml_platform", "up", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
     assert up.code == 0, up.err
     try:
-        yield Api(f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}")
+        with closing(Api(f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}")) as found:
+            yield found
     finally:
         down = project.run("ml_platform", "down")
     assert down.code == 0, down.err
