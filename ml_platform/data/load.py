@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ml_platform.data.classes import check_classes
+from ml_platform.data.profile import TableSurveyor
 from ml_platform.data.sources import check_source, read_source, source_identity
 from ml_platform.errors import DataError
 from ml_platform.resources.progress import report
@@ -42,7 +43,8 @@ def load_table(spark: SparkSession, source: str, label: str) -> Table:
     read, reason = read_source(spark, source, label)
     frame = _judged(_usable(read, reason, source, label), reason, label)
     with _removed_on_failure() as written:
-        data, bad, total = _write_good(frame, reason, source, label)
+        surveyor = _surveyor(frame, reason, label)
+        data, bad, total = _write_good(frame, reason, source, label, surveyor)
         written.append(data)
         if total == 0:
             raise DataError(f"{source} is empty", wanted="rows", got="0 rows")
@@ -53,7 +55,12 @@ def load_table(spark: SparkSession, source: str, label: str) -> Table:
         _check_unchanged(source, before)
         _check_quarantine(spark, quarantine, reason, source, total)
         check_classes(data, label, source)
-    return Table(data=data, quarantined=bad, quarantine=quarantine, source=source)
+    return Table(data=data, quarantined=bad, quarantine=quarantine, source=source, profile=surveyor.profile)
+
+
+def _surveyor(frame: DataFrame, reason: str, label: str) -> TableSurveyor:
+    fields = [field for field in frame.schema.fields if field.name != reason]
+    return TableSurveyor({f.name: COLUMN_TYPES[f.dataType.typeName()] for f in fields}, {}, label)
 
 
 def _usable(frame: DataFrame, reason: str, source: str, label: str) -> DataFrame:
@@ -81,7 +88,9 @@ def _judged(frame: DataFrame, reason: str, label: str) -> DataFrame:
     return frame.withColumn(reason, sf.coalesce(_named(reason), missing))
 
 
-def _write_good(frame: DataFrame, reason: str, source: str, label: str) -> tuple[Dataset, int, int]:
+def _write_good(
+    frame: DataFrame, reason: str, source: str, label: str, surveyor: TableSurveyor
+) -> tuple[Dataset, int, int]:
     """Write the rows that are good. Returns them, how many are bad, and how many there are."""
     import pyspark.sql.functions as sf
     from pyspark.sql import Observation
@@ -90,7 +99,7 @@ def _write_good(frame: DataFrame, reason: str, source: str, label: str) -> tuple
     observation = Observation()
     seen = frame.observe(observation, sf.count(sf.lit(1)).alias("rows"), sf.count_if(bad).alias("bad"))
     with _named_after(source):
-        data = write_dataset(seen.where(~bad).drop(reason), name="table", label=label)
+        data = write_dataset(seen.where(~bad).drop(reason), name="table", label=label, surveyor=surveyor)
     counts = observation.get
     if counts["rows"] - counts["bad"] != data.rows:
         # An executor was lost and rows were seen twice; the data set itself is checked on its own.

@@ -22,6 +22,13 @@ RAW_TYPES: frozenset[str] = frozenset(
 """Types that a model's raw input may have."""
 
 
+ColumnKind = Literal[
+    "integer", "float", "decimal", "boolean", "category", "text", "identifier", "date", "timestamp"
+]
+"""What the values of a raw column are to a model, declared by a person or found by a rule
+(`ml_platform.data.kinds`). A category, a text and most identifiers are stored as strings."""
+
+
 class Column(Spec):
     """One column of a data set."""
 
@@ -29,6 +36,7 @@ class Column(Spec):
     type: ColumnType
     nullable: bool = True
     width: int | None = Field(None, description="Values per row of a packed column.")
+    kind: ColumnKind | None = Field(None, description="The declared type, of a column that was loaded.")
 
 
 class Contract(Spec):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ml_platform.specs.base import Location, NotIdentity, Spec
 from ml_platform.specs.contracts import Contract
+from ml_platform.specs.profiles import Profile
 
 Family = Literal["keras", "xgboost"]
 
@@ -29,6 +30,10 @@ class Table(Spec):
     quarantined: int = Field(0, ge=0, description="Rows set aside, with a reason beside each.")
     quarantine: Dataset | None = None
     source: Annotated[str, NotIdentity()] = Field(description="What was read, as the user named it.")
+    profile: Annotated[Profile | None, NotIdentity()] = Field(
+        None,
+        description="What was counted on the way. Follows from the data, but for the rows of its sample.",
+    )
 
 
 class Parts(Spec):

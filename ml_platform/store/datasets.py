@@ -10,11 +10,11 @@ import datetime as dt
 import importlib.metadata
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ml_platform.errors import DataError, StoreError, nearest
-from ml_platform.specs.contracts import Column, ColumnType, Contract
+from ml_platform.specs.contracts import Column, ColumnKind, ColumnType, Contract
 from ml_platform.specs.references import Dataset
 from ml_platform.store.folders import open_folder
 from ml_platform.store.location import data_uri
@@ -64,12 +64,38 @@ COLUMN_TYPES: dict[str, ColumnType] = {
     "map": "map",
 }
 """Our types by the names of Spark's. What is missing here cannot be stored."""
-PART_SCHEMA = "partition int, file string, rows bigint, bytes bigint, checksum string"
+PART_SCHEMA = "partition int, file string, rows bigint, bytes bigint, checksum string, sketch binary"
 FLOAT32_BYTES = 4
+KIND = "kind"
+"""Key of a column's kind in the metadata of its Spark field: it survives selects and filters."""
+
+
+class Sketch(Protocol):
+    """What one Spark task finds out about the rows that it writes."""
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Look at some rows. Columns are those of the frame, in order; their names are not."""
+
+    def state(self) -> bytes: ...
+
+
+class Surveyor(Protocol):
+    """Looks at rows on their way into a data set, at the cost of no further pass."""
+
+    def sketch(self) -> Sketch:
+        """A new one, in a Spark task."""
+
+    def kinds(self, sketches: Sequence[bytes]) -> Mapping[str, ColumnKind]:
+        """What the columns are, from the sketches of all tasks. Called once, in this process."""
 
 
 def write_dataset(
-    frame: DataFrame, *, name: str, label: str | None = None, packed: Mapping[str, int] | None = None
+    frame: DataFrame,
+    *,
+    name: str,
+    label: str | None = None,
+    packed: Mapping[str, int] | None = None,
+    surveyor: Surveyor | None = None,
 ) -> Dataset:
     """Write a frame as a new data set, in one Spark job: all of it, or nothing.
 
@@ -78,6 +104,7 @@ def write_dataset(
         label: The contract's label column.
         packed: Binary columns that hold this many little-endian float32 values per row; they are
             stored with a fixed size, so that readers view them in place.
+        surveyor: Says what the columns are. Without one a column stays what it was where it was read from.
     Raises:
         DataError: Column names that differ by case at most, a type that cannot be stored, or a value that
             does not fit its column.
@@ -89,12 +116,14 @@ def write_dataset(
     schema = _file_schema(frame.schema, packed)
     try:
         with folder.staged() as staged:
-            observed, parts = _run_job(frame, name, staged, schema)
+            observed, parts = _run_job(frame, name, staged, schema, surveyor)
             _check_count(name, observed["rows"], staged, parts)
+            kinds = surveyor.kinds([part.sketch for part in parts]) if surveyor is not None else {}
+            spark_schema = _with_kinds(frame.schema, kinds)
             names = folder.publish(staged, {part.file: _final_name(part) for part in parts})
-            contract = _contract(frame.schema, observed, label, packed)
+            contract = _contract(spark_schema, observed, label, packed)
             files = tuple(_entry(part, names[part.file]) for part in parts)
-            manifest = _manifest(contract, frame.schema, schema, observed, files)
+            manifest = _manifest(contract, spark_schema, schema, observed, files)
             folder.write_last(MANIFEST, manifest.model_dump_json(indent=1).encode())
     except OSError as error:
         raise StoreError(
@@ -151,7 +180,25 @@ def _file_schema(schema: StructType, packed: Mapping[str, int]) -> pa.Schema:
     return pa.schema([pa.field(f.name, fixed.get(f.name, f.type), nullable=True) for f in plain])
 
 
-def _run_job(frame: DataFrame, name: str, staged: str, schema: pa.Schema) -> tuple[dict[str, Any], list[Row]]:
+def _with_kinds(schema: StructType, kinds: Mapping[str, ColumnKind]) -> StructType:
+    from pyspark.sql.types import StructField, StructType
+
+    return StructType(
+        [
+            StructField(
+                field.name,
+                field.dataType,
+                field.nullable,
+                {**(field.metadata or {}), **({KIND: kinds[field.name]} if field.name in kinds else {})},
+            )
+            for field in schema.fields
+        ]
+    )
+
+
+def _run_job(
+    frame: DataFrame, name: str, staged: str, schema: pa.Schema, surveyor: Surveyor | None
+) -> tuple[dict[str, Any], list[Row]]:
     """The one job: observe, then write. Returns what was observed, and one row per file."""
     from pyspark.sql import Observation
 
@@ -164,7 +211,7 @@ def _run_job(frame: DataFrame, name: str, staged: str, schema: pa.Schema) -> tup
     observed = hashed.observe(observation, *_observations(frame.schema)).select(
         [named(column) for column in frame.columns]
     )
-    write = _PartWriter(staged, schema.serialize().to_pybytes())
+    write = _PartWriter(staged, schema.serialize().to_pybytes(), surveyor)
     with spark_failures(f"data set {name!r} was not written"):
         parts = numbered(observed).mapInArrow(write, PART_SCHEMA).collect()
         values = observation.get
@@ -185,9 +232,10 @@ def _observations(schema: StructType) -> list[Any]:
 class _PartWriter:
     """What each Spark task runs: its rows into one file, named after the attempt."""
 
-    def __init__(self, staged: str, schema: bytes) -> None:
+    def __init__(self, staged: str, schema: bytes, surveyor: Surveyor | None) -> None:
         self._staged = staged
         self._schema = schema
+        self._surveyor = surveyor
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -199,12 +247,21 @@ class _PartWriter:
         assert context is not None
         file = f"attempt-{context.taskAttemptId()}.parquet"
         schema = pa.ipc.read_schema(pa.py_buffer(self._schema))
-        part = write_part(batches, f"{self._staged}{file}", schema)
+        sketch = self._surveyor.sketch() if self._surveyor is not None else None
+        seen = batches if sketch is None else _watched(batches, sketch)
+        part = write_part(seen, f"{self._staged}{file}", schema)
         if part is not None:
-            values = (context.partitionId(), file, part.rows, part.bytes, part.checksum)
-            types = (pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string())
+            state = None if sketch is None else sketch.state()
+            values = (context.partitionId(), file, part.rows, part.bytes, part.checksum, state)
+            types = (pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.binary())
             arrays = [pa.array([value], kind) for value, kind in zip(values, types, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, ["partition", "file", "rows", "bytes", "checksum"])
+            yield pa.RecordBatch.from_arrays(arrays, [part.split()[0] for part in PART_SCHEMA.split(",")])
+
+
+def _watched(batches: Iterator[pa.RecordBatch], sketch: Sketch) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        sketch.add(batch)
+        yield batch
 
 
 def _check_count(name: str, observed: int, staged: str, parts: list[Row]) -> None:
@@ -258,6 +315,7 @@ def _contract(
             type="packed" if field.name in packed else COLUMN_TYPES[field.dataType.typeName()],
             nullable=observed[f"nulls_{at}"] > 0,
             width=packed.get(field.name),
+            kind=(field.metadata or {}).get(KIND),
         )
         for at, field in enumerate(schema.fields)
     ]
