@@ -149,3 +149,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"known: {shown or 'none'}"
+
+
+def one_line(error: Exception, *, most: int = 500) -> str:
+    """An error as the text of a table's row: what failed, and what was there instead."""
+    text = error.what if isinstance(error, PlatformError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, PlatformError) and error.got:
+        text += f" ({error.got})"
+    return " ".join(text.split())[:most]

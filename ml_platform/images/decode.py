@@ -1,0 +1,145 @@
+"""Bytes of an image file to pixels: what cannot be decoded says why, what is too large is not decoded."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, PositiveInt
+
+from ml_platform.errors import DataError
+from ml_platform.specs.base import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+MOST_PIXELS = 170_000_000
+"""Beyond this Pillow itself refuses an image."""
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_ORIENTATION = 0x0112
+_LYING = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+
+class ImageSpec(Spec):
+    """What becomes of an image when it is read.
+
+    Orientation from EXIF is applied. CMYK and palettes become colours, 16 bits become 8; alpha is laid over
+    white where the channels have no place for it.
+    """
+
+    size: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="Height and width in pixels. Empty: as it is."
+    )
+    channels: Literal[1, 3, 4] | None = Field(3, description="1 grey, 3 BGR, 4 BGRA. Empty: as it is.")
+    most_bytes: int = Field(64 << 20, gt=0, description="Of a file. A larger one is not read.")
+    most_pixels: int = Field(
+        50_000_000, gt=0, le=MOST_PIXELS, description="Height × width. A larger image is not decoded."
+    )
+
+
+def decode(content: bytes, spec: ImageSpec = ImageSpec()) -> NDArray[np.uint8]:
+    """The pixels of an encoded image (PNG, JPEG, TIFF, BMP, GIF, WebP): of its first frame.
+
+    A JPEG that is to be much smaller is decoded at a reduced scale, which saves most of the work.
+
+    Returns:
+        Shape (height, width, channels), uint8; channels B G R (A).
+    Raises:
+        DataError: Empty, no image, cut short, or too large.
+    """
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    if not content:
+        raise DataError("empty file")
+    if len(content) > spec.most_bytes:
+        raise DataError(
+            f"a file of {len(content):,} bytes is too large", wanted=f"at most {spec.most_bytes:,} bytes"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images: they are refused below
+            image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        raise DataError("not an image", got=f"bytes that begin with {content[:8].hex(' ')}") from None
+    except Image.DecompressionBombError as error:
+        raise DataError("the image has too many pixels", got=error) from None
+    except Exception as error:
+        raise DataError("the image cannot be opened", got=f"{type(error).__name__}: {error}") from error
+    with image:
+        _check_size(image, spec)
+        try:
+            decoded = _sized(_coloured(_upright(image, spec), spec.channels), spec)
+        except DataError:
+            raise
+        except Exception as error:  # decoders raise whatever a damaged file leads them to
+            raise DataError("the image cannot be decoded", got=f"{type(error).__name__}: {error}") from error
+        pixels = np.asarray(decoded)
+    pixels = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]
+    return np.ascontiguousarray(pixels[:, :, order])
+
+
+def _check_size(image: Image, spec: ImageSpec) -> None:
+    width, height = image.size
+    if height * width > spec.most_pixels:
+        raise DataError(
+            f"an image of {height:,} × {width:,} pixels is too large",
+            wanted=f"at most {spec.most_pixels:,} pixels",
+        )
+
+
+def _upright(image: Image, spec: ImageSpec) -> Image:
+    from PIL import ImageOps
+
+    if spec.size is not None and image.format == "JPEG":
+        height, width = spec.size
+        lying = image.getexif().get(_ORIENTATION) in _LYING
+        image.draft(None, (height, width) if lying else (width, height))
+    return ImageOps.exif_transpose(image)
+
+
+def _coloured(image: Image, channels: int | None) -> Image:
+    """One of the modes L, RGB and RGBA."""
+    if image.mode in _SIXTEEN_BITS:
+        image = _eight_bits(image)
+    elif image.mode in ("I", "F"):
+        raise DataError(f"pixels of 32 bits (mode {image.mode}) have no known range", wanted="8 or 16 bits")
+    transparent = image.mode in _WITH_ALPHA or "transparency" in image.info
+    if channels == 4 or (channels is None and transparent):
+        return image.convert("RGBA")
+    if transparent:
+        image = _over_white(image.convert("RGBA"))
+    if channels == 1 or (channels is None and image.mode in ("1", "L")):
+        return image.convert("L")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image) -> Image:
+    """65535 is as white as 255."""
+    import numpy as np
+    from PIL import Image as pillow  # noqa: N813
+
+    values = np.asarray(image).astype(np.uint32)
+    return pillow.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _over_white(image: Image) -> Image:
+    from PIL import Image as pillow  # noqa: N813
+
+    white = pillow.new("RGBA", image.size, (255, 255, 255, 255))
+    return pillow.alpha_composite(white, image)
+
+
+def _sized(image: Image, spec: ImageSpec) -> Image:
+    from PIL.Image import Resampling
+
+    if spec.size is None:
+        return image
+    height, width = spec.size
+    return image if image.size == (width, height) else image.resize((width, height), Resampling.BILINEAR)

@@ -1,0 +1,124 @@
+"""Images in Spark: from files, from bytes and from URIs in a table, to image structs or to errors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ml_platform.errors import DataError, SpecError, nearest, one_line
+from ml_platform.images.decode import ImageSpec, decode
+from ml_platform.images.files import ImageFile, list_images, read_bytes
+from ml_platform.images.schema import arrow_type, image_struct, spark_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+ADDED = ("image", "digest", "error")
+"""Columns that decoding adds: the image struct, SHA-256 of the file's bytes, why there is no image."""
+PART_BYTES = 32 << 20
+PART_FILES = 512
+
+
+def read_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec()) -> DataFrame:
+    """Images below a folder, of a glob, or of one file. Lazy: files are listed now, and read by executors.
+
+    Returns:
+        `path` (below the folder that was asked for), `label` (the folder that holds the file, or null),
+        `image`, `digest`, `error`. No file fails the job: what cannot be read or decoded says why in `error`.
+    Raises:
+        DataError: Nothing is there.
+    """
+    from pyspark.sql import types as T  # noqa: N812
+
+    files = list_images(source)
+    schema = T.StructType([T.StructField(name, T.StringType()) for name in ("uri", "path", "label")])
+    rows = [(file.uri, file.path, file.label) for file in files]
+    listed = spark.createDataFrame(rows, schema).repartitionByRange(_parts(spark, files), "path")
+    return decode_column(listed, "uri", spec).drop("uri")
+
+
+def decode_column(frame: DataFrame, column: str, spec: ImageSpec = ImageSpec()) -> DataFrame:
+    """Decode a column of encoded bytes, or of URIs of files.
+
+    Returns:
+        The frame's columns, then `image`, `digest`, `error`.
+    Raises:
+        SpecError: No such column, or one that decoding adds is there already.
+        DataError: The column holds neither bytes nor text.
+    """
+    from pyspark.sql import types as T  # noqa: N812
+
+    if column not in frame.columns:
+        raise SpecError(f"no column {column!r} in the table", hint=nearest(column, frame.columns))
+    taken = [name for name in frame.columns if name in ADDED]
+    if taken:
+        raise SpecError(f"the table has a column {taken[0]!r} already", hint="rename it before")
+    kind = frame.schema[column].dataType.typeName()
+    if kind not in ("binary", "string"):
+        raise DataError(f"column {column!r} holds no images", wanted="binary, or string (URIs)", got=kind)
+    added = [
+        T.StructField("image", spark_schema()),
+        T.StructField("digest", T.StringType()),
+        T.StructField("error", T.StringType()),
+    ]
+    place = frame.columns.index(column)
+    decoder = _Decoder(place, "uri" if kind == "string" else "bytes", spec)
+    return frame.mapInArrow(decoder, T.StructType([*frame.schema.fields, *added]))
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What runs on executors."""
+
+    place: int
+    holds: Literal["uri", "bytes"]
+    spec: ImageSpec
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for piece in _pieces(batch):
+                yield self._decoded(piece)
+
+    def _decoded(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        rows = [self._row(value) for value in batch.column(self.place).to_pylist()]
+        images, digests, errors = zip(*rows, strict=True)
+        texts = [pa.array(column, pa.string()) for column in (digests, errors)]
+        names = [*batch.schema.names, *ADDED]
+        columns = [*batch.columns, pa.array(images, arrow_type()), *texts]
+        return pa.RecordBatch.from_arrays(columns, names=names)
+
+    def _row(self, value: Any) -> tuple[dict[str, Any] | None, str | None, str | None]:
+        """One image, its digest, or an error. Never raises: whatever a file provokes is that row's error."""
+        digest = None
+        try:
+            if value is None:
+                raise DataError("null")
+            content = read_bytes(value, self.spec.most_bytes) if self.holds == "uri" else value
+            digest = hashlib.sha256(content).hexdigest()
+            origin = value if self.holds == "uri" else ""
+            return image_struct(decode(content, self.spec), origin), digest, None
+        except Exception as error:  # noqa: BLE001
+            return None, digest, one_line(error)
+
+
+PIECE_ROWS = 64
+"""Images of one batch that are decoded before any is handed on: bounds what a worker holds."""
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(at, PIECE_ROWS) for at in range(0, batch.num_rows, PIECE_ROWS))
+
+
+def _parts(spark: SparkSession, files: list[ImageFile]) -> int:
+    """Even work for all cores, and no part too large."""
+    wanted = max(
+        spark.sparkContext.defaultParallelism,
+        sum(file.bytes for file in files) // PART_BYTES,
+        len(files) // PART_FILES,
+    )
+    return min(wanted, len(files))
