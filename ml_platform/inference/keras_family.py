@@ -5,12 +5,12 @@ Imported only when a Keras model is loaded.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError
 from ml_platform.specs.tables import FeatureState
+from ml_platform.worker.session import calm_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ def open_estimator(path: Path, state: FeatureState) -> KerasEstimator:
     Raises:
         DataError: Its output is not one probability per class, or it cannot be opened safely.
     """
-    _calm_tensorflow()
+    calm_tensorflow()
     import keras
 
     try:
@@ -74,20 +74,6 @@ def _check_output(path: Path, model: Any, estimator: KerasEstimator, state: Feat
             wanted=f"{len(state.classes)} values that sum to 1",
             got=f"{outputs} values that sum to {total:g}",
         )
-
-
-def _calm_tensorflow() -> None:
-    """One thread and no chatter, where TensorFlow has not started yet."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    import tensorflow as tf
-
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        return  # it runs already, with the threads that the process chose
 
 
 def _both_sides(positive: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,196 @@
+"""Backbones: networks that turn images into features. One Keras file that takes RGB pixels and does the rest.
+
+Any application of Keras or any model of the user's serves, cut at one or several layers. Preprocessing is
+part of the file, so whoever runs it needs to know nothing about the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from ml_platform.errors import DataError, InfrastructureError, SpecError, nearest
+from ml_platform.specs.base import Spec
+
+if TYPE_CHECKING:
+    import keras
+
+SUFFIX = ".keras"
+LARGE = ("InceptionV3", "Xception", "InceptionResNetV2")
+"""Networks made for 299 × 299 pixels; the others are for 224 × 224."""
+_WITH_THEIR_OWN = {"MobileNetV3Small": "mobilenet_v3", "MobileNetV3Large": "mobilenet_v3"}
+"""Modules of applications that Keras lists at the top alone."""
+
+
+class BackboneSpec(Spec):
+    """Which network gives the features, and which of its layers."""
+
+    name: str = Field(
+        "MobileNetV3Small", description=f"An application of Keras, such as ResNet50, or a {SUFFIX} file."
+    )
+    weights: str = Field(
+        "imagenet", description="imagenet, a file or URL of weights, or none: random, to be trained."
+    )
+    layers: tuple[str, ...] = Field((), description="Layers to take. Empty: the last one before the top.")
+    pooling: Literal["avg", "max", "flat"] = Field(
+        "avg", description="What becomes of a layer's map: its mean, its maximum, or all of its values."
+    )
+    size: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="Height and width of its input. Empty: what the network was made for."
+    )
+    seed: int = Field(0, ge=0, description="Of random weights.")
+
+
+class Features(Spec):
+    """What a backbone gives for one image."""
+
+    size: tuple[int, int]
+    """Height and width of its input."""
+    layers: dict[str, int]
+    """Values that each layer adds, in the order of the feature vector."""
+
+    @property
+    def width(self) -> int:
+        """Values of the whole vector."""
+        return sum(self.layers.values())
+
+
+def write_backbone(spec: BackboneSpec, path: Path) -> Features:
+    """Build a backbone and write it as one Keras file: RGB pixels, 0 to 255, to a vector per image.
+
+    Args:
+        path: Ends with `.keras`.
+    Raises:
+        SpecError: No such application or layer.
+        DataError: The user's file is no Keras model for images, or has no size of its own.
+        InfrastructureError: The weights cannot be fetched.
+    """
+    import keras
+
+    keras.utils.set_random_seed(spec.seed)
+    model, inputs = _users(spec) if spec.name.endswith(SUFFIX) else _application(spec)
+    outputs = {name: _pooled(name, output, spec.pooling) for name, output in _layers(model, spec).items()}
+    joined = [*outputs.values()]
+    vector = joined[0] if len(joined) == 1 else keras.layers.Concatenate()(joined)
+    cut = keras.Model(model.inputs, vector)
+    keras.Model(inputs, cut(_preprocessed(spec.name, inputs))).save(path)
+    return Features(
+        size=tuple(inputs.shape[1:3]), layers={name: output.shape[-1] for name, output in outputs.items()}
+    )
+
+
+def backbone_identity(spec: BackboneSpec) -> dict[str, str]:
+    """Digests of the local files that a spec names: the content decides, not the path."""
+    named = [text for text in (spec.name, spec.weights) if Path(text).is_file()]
+    return {text: hashlib.sha256(Path(text).read_bytes()).hexdigest() for text in named}
+
+
+def applications() -> Mapping[str, types.ModuleType]:
+    """Every application of Keras by its name, with the module that holds its preprocessing."""
+    import keras
+
+    modules = [module for module in vars(keras.applications).values() if hasattr(module, "preprocess_input")]
+    names = [
+        name for name, value in vars(keras.applications).items() if name[0].isupper() and callable(value)
+    ]
+    found = {name: module for name in names for module in modules if hasattr(module, name)}
+    return found | {name: getattr(keras.applications, module) for name, module in _WITH_THEIR_OWN.items()}
+
+
+def _application(spec: BackboneSpec) -> tuple[keras.Model, Any]:
+    import keras
+
+    known = applications()
+    if spec.name not in known:
+        raise SpecError(
+            f"no backbone {spec.name!r}", wanted=f"a {SUFFIX} file, or a name", hint=nearest(spec.name, known)
+        )
+    height, width = spec.size or ((299, 299) if spec.name in LARGE else (224, 224))
+    weights = None if spec.weights == "none" else _fetched(spec.weights)
+    try:
+        model = getattr(keras.applications, spec.name)(
+            include_top=False, weights=weights, input_shape=(height, width, 3)
+        )
+    except (ValueError, OSError) as error:
+        raise DataError(f"backbone {spec.name} cannot be built", got=error) from error
+    except Exception as error:
+        raise InfrastructureError(
+            f"the {spec.weights} weights of {spec.name} cannot be fetched",
+            got=error,
+            hint="name a file of weights (weights=FILE), or train from scratch (weights=none)",
+        ) from error
+    return model, keras.Input((height, width, 3))
+
+
+def _fetched(weights: str) -> str:
+    """`imagenet` and a local file as they are; a URL as a local file."""
+    if "://" not in weights:
+        if weights != "imagenet" and not Path(weights).is_file():
+            raise DataError(f"no file {weights}", wanted="imagenet, none, or a file or URL of weights")
+        return weights
+    import fsspec
+
+    try:
+        local: str = fsspec.open_local(f"filecache::{weights}")
+    except Exception as error:
+        raise InfrastructureError(f"{weights} cannot be fetched", got=error) from error
+    return local
+
+
+def _users(spec: BackboneSpec) -> tuple[keras.Model, Any]:
+    import keras
+
+    try:
+        model = keras.saving.load_model(spec.name, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError) as error:
+        raise DataError(f"{spec.name} cannot be opened as a Keras model", got=error) from error
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] not in (1, 3):
+        raise DataError(
+            f"the model in {spec.name} takes no images", wanted="(None, height, width, 3)", got=shape
+        )
+    height, width = spec.size or shape[1:3]
+    if height is None or width is None:
+        raise DataError(
+            f"the model in {spec.name} takes images of any size", hint="say which: size=(height, width)"
+        )
+    return model, keras.Input((height, width, 3))
+
+
+def _layers(model: keras.Model, spec: BackboneSpec) -> dict[str, Any]:
+    names = [layer.name for layer in model.layers]
+    for name in spec.layers:
+        if name not in names:
+            raise SpecError(f"{spec.name} has no layer {name!r}", hint=nearest(name, names))
+    if not spec.layers:
+        return {model.layers[-1].name: model.outputs[0]}
+    return {name: model.get_layer(name).output for name in spec.layers}
+
+
+def _pooled(name: str, output: Any, pooling: str) -> Any:
+    """A layer's output as one vector per image."""
+    from keras import layers
+
+    if len(output.shape) == 2:
+        return output
+    if pooling == "flat":
+        return layers.Flatten(name=f"{name}_flat")(output)
+    if len(output.shape) == 4:
+        kind = layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D
+    elif len(output.shape) == 3:
+        kind = layers.GlobalAveragePooling1D if pooling == "avg" else layers.GlobalMaxPooling1D
+    else:
+        raise SpecError(f"layer {name} gives shape {output.shape}", hint="pooling=flat takes any shape")
+    return kind(name=f"{name}_{pooling}")(output)
+
+
+def _preprocessed(name: str, inputs: Any) -> Any:
+    """What the network was trained on, of RGB pixels from 0 to 255. A user's model takes these itself."""
+    if name.endswith(SUFFIX):
+        return inputs
+    return applications()[name].preprocess_input(inputs)

@@ -1,0 +1,179 @@
+"""Features of images: what Spark gives is what Keras gives, for any network and any layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ml_platform.errors import DataError, InfrastructureError, SpecError
+from ml_platform.images.backbone import (
+    BackboneSpec,
+    Features,
+    applications,
+    backbone_identity,
+    write_backbone,
+)
+from ml_platform.images.featurise import ship_backbone
+from ml_platform.images.schema import image_struct, spark_schema
+from tests.images.pictures import gradient
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+pytestmark = [pytest.mark.spark, pytest.mark.horovod]
+
+SIZE = (40, 48)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A user's own small network, with two layers worth having."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    inputs = keras.Input((*SIZE, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="early")(x)
+    x = keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="late")(x)
+    path = tmp_path_factory.mktemp("network") / "mine.keras"
+    keras.Model(inputs, x).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[NDArray[np.uint8] | None]:
+    """B G R, of the network's size; more than one batch; some are null."""
+    return [None if at % 9 == 4 else gradient(*SIZE, seed=at)[:, :, ::-1] for at in range(50)]
+
+
+@pytest.fixture(scope="module")
+def frame(spark: SparkSession, images: list[NDArray[np.uint8] | None]) -> DataFrame:
+    from pyspark.sql import types as T  # noqa: N812
+
+    schema = T.StructType([T.StructField("id", T.IntegerType()), T.StructField("image", spark_schema())])
+    rows = [(at, None if pixels is None else image_struct(pixels)) for at, pixels in enumerate(images)]
+    return spark.createDataFrame(rows, schema).repartition(3)
+
+
+def alone(path: Path | str, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """What Keras itself gives for B G R pixels."""
+    import keras
+
+    model = keras.saving.load_model(path)
+    found: NDArray[np.float32] = model.predict(np.stack(pixels)[:, :, :, ::-1].astype(np.float32), verbose=0)
+    return found
+
+
+def test_spark_gives_what_keras_gives(
+    network: str, frame: DataFrame, images: list[NDArray[np.uint8] | None]
+) -> None:
+    """With a null where there is no image, in any partition, over more than one batch."""
+    backbone = ship_backbone(frame.sparkSession, BackboneSpec(name=network))
+    rows = frame.select("id", backbone.column("image").alias("features")).orderBy("id").collect()
+    assert [row.features is None for row in rows] == [pixels is None for pixels in images]
+    expected = alone(network, [pixels for pixels in images if pixels is not None]).mean(axis=(1, 2))
+    got = np.array([row.features for row in rows if row.features is not None])
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_several_layers_come_in_one_vector(network: str, tmp_path: Path) -> None:
+    features = write_backbone(
+        BackboneSpec(name=network, layers=("late", "early"), pooling="max"), tmp_path / "two.keras"
+    )
+    assert features == Features(size=SIZE, layers={"late": 6, "early": 4})
+    pixels = [gradient(*SIZE)[:, :, ::-1]]
+    vector = alone(tmp_path / "two.keras", pixels)
+    assert vector.shape == (1, 10)
+    np.testing.assert_allclose(vector[:, :6], alone(network, pixels).max(axis=(1, 2)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("InceptionV3", lambda rgb: rgb / 127.5 - 1),
+        ("Xception", lambda rgb: rgb / 127.5 - 1),
+        ("ResNet50", lambda rgb: rgb[..., ::-1] - [103.939, 116.779, 123.68]),
+        ("VGG16", lambda rgb: rgb[..., ::-1] - [103.939, 116.779, 123.68]),
+        ("VGG19", lambda rgb: rgb[..., ::-1] - [103.939, 116.779, 123.68]),
+    ],
+)
+def test_preprocessing_of_the_five_is_the_known_one(name: str, scale: Any) -> None:
+    rgb = gradient(5, 7).astype(np.float32)
+    np.testing.assert_allclose(applications()[name].preprocess_input(rgb.copy()), scale(rgb), rtol=1e-5)
+
+
+def test_an_application_is_cut_before_its_top_with_its_preprocessing_inside(tmp_path: Path) -> None:
+    """`flat` is the geometry of Deep Learning Pipelines: all values of the last map."""
+    import keras
+
+    spec = BackboneSpec(name="MobileNetV2", weights="none", pooling="flat", size=(32, 32))
+    features = write_backbone(spec, tmp_path / "flat.keras")
+    assert features.width == 1 * 1 * 1280
+    keras.utils.set_random_seed(spec.seed)
+    model = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
+    rgb = gradient(32, 32).astype(np.float32)
+    expected = model.predict(rgb[None] / 127.5 - 1, verbose=0).reshape(1, -1)
+    np.testing.assert_allclose(
+        alone(tmp_path / "flat.keras", [gradient(32, 32)[:, :, ::-1]]), expected, atol=1e-5
+    )
+
+
+def test_all_applications_have_their_preprocessing() -> None:
+    known = applications()
+    assert {"MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny", "NASNetMobile"} <= known.keys()
+    assert all(callable(module.preprocess_input) for module in known.values())
+
+
+def test_what_cannot_be_built_says_so(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    with pytest.raises(SpecError, match="no backbone 'ResNet5'"):
+        write_backbone(BackboneSpec(name="ResNet5"), tmp_path / "x.keras")
+    with pytest.raises(SpecError, match="no layer 'lat'"):
+        write_backbone(BackboneSpec(name=network, layers=("lat",)), tmp_path / "x.keras")
+    with pytest.raises(DataError, match="cannot be opened"):
+        write_backbone(BackboneSpec(name=str(tmp_path / "missing.keras")), tmp_path / "x.keras")
+    with pytest.raises(DataError, match="no file"):
+        write_backbone(BackboneSpec(weights="missing.h5"), tmp_path / "x.keras")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "table.keras")
+    with pytest.raises(DataError, match="takes no images"):
+        write_backbone(BackboneSpec(name=str(tmp_path / "table.keras")), tmp_path / "x.keras")
+
+    def offline(*_: object, **__: object) -> None:
+        raise Exception("URL fetch failure")  # as Keras says it
+
+    monkeypatch.setattr(keras.applications, "VGG16", offline)
+    with pytest.raises(InfrastructureError, match="imagenet weights of VGG16 cannot be fetched") as caught:
+        write_backbone(BackboneSpec(name="VGG16"), tmp_path / "x.keras")
+    assert "train from scratch" in str(caught.value)
+
+
+def test_local_weights_count_by_content(network: str, tmp_path: Path) -> None:
+    before = backbone_identity(BackboneSpec(name=network))
+    assert list(before) == [network]
+    copy = tmp_path / "copy.keras"
+    copy.write_bytes(Path(network).read_bytes())
+    assert [*backbone_identity(BackboneSpec(name=str(copy))).values()] == [*before.values()]
+
+
+def test_a_stage_of_a_pipeline_is_saved_and_loaded(network: str, frame: DataFrame, tmp_path: Path) -> None:
+    from pyspark.ml import Pipeline, PipelineModel
+
+    from ml_platform.images.transformer import ImageFeaturizer
+
+    stage = ImageFeaturizer(modelName=network, layers=["early"], pooling="max", outputCol="vector")
+    model = Pipeline(stages=[stage]).fit(frame)
+    model.save(str(tmp_path / "pipeline"))
+    again = PipelineModel.load(str(tmp_path / "pipeline"))
+    assert again.stages[0].spec == BackboneSpec(name=network, layers=("early",), pooling="max")
+    some = frame.where("id < 6")
+    first, second = (
+        {row.id: row.vector for row in chosen.transform(some).collect()} for chosen in (model, again)
+    )
+    assert first == second
+    assert first[4] is None
+    assert len(first[0]) == 4
