@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from ml_platform import FeatureSpec, GateSpec, Horovod, KerasSpec, Spark, SplitSpec, XGBoostSpec, dag
+from ml_platform.data.schema_file import read_schema
 from ml_platform.data.sources import check_columns
 from tasks.data import apply_features, fit_features, load_table, split_table
 from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
@@ -17,6 +21,7 @@ from tasks.train import train_keras, train_xgboost
 def retrain(
     source: str = "sklearn:digits",
     label: str = "label",
+    schema_file: Annotated[str | None, Parameter(name="--schema")] = None,
     model: str | None = None,
     split: SplitSpec = SplitSpec(),
     features: FeatureSpec = FeatureSpec(),
@@ -32,6 +37,7 @@ def retrain(
         source: Table to learn from: a CSV, JSON lines, Parquet or ORC file, a folder of the latter two, or
             sklearn:NAME.
         label: Column to predict.
+        schema_file: File that says what columns are; `python -m ml_platform contract infer` writes one.
         model: Name in the model registry. Empty: named after the source.
         split: How rows are dealt into train, validation and holdout.
         features: How raw columns become features.
@@ -42,7 +48,7 @@ def retrain(
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
     """
     name = model or PurePath(source.removeprefix("sklearn:")).name.split(".")[0]
-    table = load_table(source, label)
+    table = load_table(source, label, read_schema(schema_file))
     parts = split_table(table.data, split)
     state = fit_features(parts.train, features)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)

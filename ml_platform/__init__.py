@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         Tracking as Tracking,
         TrackingSpec as TrackingSpec,
     )
+    from ml_platform.specs.schemas import TableSchema as TableSchema
     from ml_platform.specs.tables import (
         CategoryFeature as CategoryFeature,
         FeatureSpec as FeatureSpec,
@@ -104,6 +105,7 @@ PUBLIC = {
     "ml_platform.resources.progress": "report",
     "ml_platform.specs.references": "Dataset Evaluation Metric Model Parts Predictions Table Verdict Version",
     "ml_platform.specs.contracts": "Column Contract",
+    "ml_platform.specs.schemas": "TableSchema",
     "ml_platform.specs.tables": "CategoryFeature FeatureSpec FeatureState NumericFeature SplitSpec",
     "ml_platform.specs.trees": "BoostedTrees RankingSpec RegressionSpec TreeColumns",
     "ml_platform.specs.training": "GateSpec KerasSpec XGBoostSpec",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml_platform import Dataset, FeatureSpec, FeatureState, Parts, Spark, SplitSpec, Table, task
+from ml_platform import Dataset, FeatureSpec, FeatureState, Parts, Spark, SplitSpec, Table, TableSchema, task
 from ml_platform.data import load, split
 from ml_platform.data.sources import source_identity
 from ml_platform.features import fit, write
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 @task(preflight=load.check_source, probe=source_identity)
-def load_table(source: str, label: str, spark: SparkSession = Spark()) -> Table:
-    """Read a labelled table into the store; rows without a usable label go to quarantine."""
-    return load.load_table(spark, source, label)
+def load_table(
+    source: str, label: str, schema: TableSchema | None = None, spark: SparkSession = Spark()
+) -> Table:
+    """Read a labelled table into the store; rows that are bad or without a label go to quarantine."""
+    return load.load_table(spark, source, label, schema)
 
 
 @task

@@ -12,6 +12,7 @@ from cyclopts.exceptions import CycloptsError
 from rich.console import Console
 
 from ml_platform.cli.cache import cache
+from ml_platform.cli.contract import contract
 from ml_platform.errors import PlatformError
 
 INTERRUPTED = 130
@@ -24,6 +25,7 @@ app = cyclopts.App(
 )
 
 app.command(cache)
+app.command(contract)
 
 Port = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1, lte=65535))]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,14 +87,16 @@ class CsvSource:
         (digest,) = content_digests([self._path]).values()
         return {self._path.name: digest}
 
-    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
+    def frame(
+        self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
+    ) -> DataFrame:
         import pyspark.sql.functions as sf
 
         self.check()
         quoted = _scan(self._path)
         with spark_failures(f"{self._path} cannot be read as CSV"):
             texts = self._texts(spark, reason, has_quotes=quoted)
-            types, exceptions = _infer(self._path, texts, reason)
+            types, exceptions = _infer(self._path, texts, reason, as_text)
         columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self._layout.names]
         if reason is None:
             return texts.selectExpr(*columns)
@@ -207,11 +209,14 @@ def _not_utf8(path: Path, position: int, error: UnicodeDecodeError) -> DataError
     )
 
 
-def _infer(path: Path, texts: DataFrame, reason: str | None) -> tuple[dict[str, str], list[str]]:
+def _infer(
+    path: Path, texts: DataFrame, reason: str | None, as_text: Set[str]
+) -> tuple[dict[str, str], list[str]]:
     """The narrowest type that every value of a column has, in one pass over all rows.
 
     Args:
         reason: The column of records with another number of fields. With it a column may have exceptions.
+        as_text: Columns that are strings, whatever is in them.
     Returns:
         Types by column, and the columns with exceptions, which took a second pass over them.
     Raises:
@@ -219,7 +224,7 @@ def _infer(path: Path, texts: DataFrame, reason: str | None) -> tuple[dict[str, 
     """
     import pyspark.sql.functions as sf
 
-    names = [name for name in texts.columns if name != reason]
+    names = [name for name in texts.columns if name != reason and name not in as_text]
     record = "CAST(NULL AS string)" if reason is None else _quoted(reason)
     kinds = texts.selectExpr(
         *[
@@ -239,10 +244,10 @@ def _infer(path: Path, texts: DataFrame, reason: str | None) -> tuple[dict[str, 
             hint="is a quote not closed there? in a quoted field a quote is written twice",
         )
     bits = dict(zip(names, seen, strict=True))
-    types = {name: _narrowest(seen) for name, seen in bits.items()}
+    types = dict.fromkeys(as_text, "string") | {name: _narrowest(seen) for name, seen in bits.items()}
     if reason is None:
         return types, []
-    mixed = [name for name, kind in types.items() if kind == "string" and bits[name] not in (None, TEXT_BIT)]
+    mixed = [name for name in names if types[name] == "string" and bits[name] not in (None, TEXT_BIT)]
     whole = texts.where(f"{record} IS NULL")
     usual = {name: kind for name, kind in _usual_types(whole, mixed).items() if kind != "string"}
     return types | usual, list(usual)

@@ -52,7 +52,9 @@ class JsonSource:
         (digest,) = content_digests([self._path]).values()
         return {self._path.name: digest}
 
-    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
+    def frame(
+        self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
+    ) -> DataFrame:
         from pyspark.sql.types import StringType, StructField, StructType
 
         self.check()
@@ -60,7 +62,9 @@ class JsonSource:
         with spark_failures(f"{self._path} cannot be read as JSON lines"):
             reader = spark.read.schema(texts).options(mode="FAILFAST", encoding="UTF-8")
             frame = reader.json(spark_path(self._path.as_uri()))
-        return frame.select([_typed(name, kinds) for name, kinds in self._seen.items()])
+        return frame.select(
+            [_typed(name, {"text"} if name in as_text else kinds) for name, kinds in self._seen.items()]
+        )
 
     @cached_property
     def _seen(self) -> Mapping[str, Set[str]]:

@@ -14,6 +14,7 @@ from ml_platform.errors import DataError
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import RAW_TYPES
 from ml_platform.specs.references import Dataset, Table
+from ml_platform.specs.schemas import TableSchema
 from ml_platform.store.datasets import COLUMN_TYPES, remove_dataset, spark_frame, write_dataset
 
 if TYPE_CHECKING:
@@ -26,24 +27,24 @@ EXAMPLES = 2
 REASONS = 10
 
 
-def load_table(spark: SparkSession, source: str, label: str) -> Table:
+def load_table(spark: SparkSession, source: str, label: str, schema: TableSchema | None = None) -> Table:
     """Read a source into the store.
 
-    The label keeps its type. Bad rows (another number of fields, a value that is not of its column's type, no
-    label) go to a quarantine data set with the reason beside each. Columns of nested and binary types are
-    left out and named in a progress report.
+    Columns have the types that `schema` declares, else those that are found. Bad rows (another number of
+    fields, a value that is not of its column's type, no label) go to a quarantine data set with the reason
+    beside each. Columns of nested and binary types are left out and named in a progress report.
 
     Raises:
         DataError: The source is missing, empty, corrupt or was changed while it was read, more than 5 % of
-            its rows are bad, or the label does not name classes.
-        SpecError: There is no column `label`, or `source` names what does not exist.
+            its rows are bad, a column cannot be of its declared type, or the label does not name classes.
+        SpecError: There is no column `label`, or `source` or `schema` names what does not exist.
     """
-    check_source(source, label)
+    check_source(source, label, schema)
     before = source_identity(source)
-    read, reason = read_source(spark, source, label)
-    frame = _judged(_usable(read, reason, source, label), reason, label)
+    read, reason = read_source(spark, source, label, schema)
+    frame = _judged(usable(read, reason, source, label), reason, label)
     with _removed_on_failure() as written:
-        surveyor = _surveyor(frame, reason, label)
+        surveyor = survey(frame, reason, label, schema)
         data, bad, total = _write_good(frame, reason, source, label, surveyor)
         written.append(data)
         if total == 0:
@@ -58,18 +59,21 @@ def load_table(spark: SparkSession, source: str, label: str) -> Table:
     return Table(data=data, quarantined=bad, quarantine=quarantine, source=source, profile=surveyor.profile)
 
 
-def _surveyor(frame: DataFrame, reason: str, label: str) -> TableSurveyor:
+def survey(frame: DataFrame, reason: str, label: str | None, schema: TableSchema | None) -> TableSurveyor:
+    """What looks at the frame while it is written; the column of reasons is not written."""
     fields = [field for field in frame.schema.fields if field.name != reason]
-    return TableSurveyor({f.name: COLUMN_TYPES[f.dataType.typeName()] for f in fields}, {}, label)
+    types = {field.name: COLUMN_TYPES[field.dataType.typeName()] for field in fields}
+    return TableSurveyor(types, {} if schema is None else schema.kinds, label)
 
 
-def _usable(frame: DataFrame, reason: str, source: str, label: str) -> DataFrame:
+def usable(frame: DataFrame, reason: str, source: str, label: str | None) -> DataFrame:
     """The columns whose types models can take, and the reason."""
     types = {field.name: field.dataType for field in frame.schema.fields if field.name != reason}
     kept = [name for name, kind in types.items() if COLUMN_TYPES.get(kind.typeName()) in RAW_TYPES]
     dropped = [f"{name} ({types[name].simpleString()})" for name in types if name not in kept]
-    if label not in kept or len(kept) < 2:
-        what = "has no column to learn from" if label in kept else f"has a label {label!r} of no usable type"
+    has_label = label is None or label in kept
+    if not has_label or len(kept) < (1 if label is None else 2):
+        what = "has no column to learn from" if has_label else f"has a label {label!r} of no usable type"
         raise DataError(
             f"{source} {what}",
             wanted=", ".join(sorted(RAW_TYPES)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from ml_platform.data.parquet_source import ParquetSource
@@ -31,7 +32,9 @@ class OrcSource(ParquetSource):
             raise DataError(f"{path} is not a whole ORC file", got=error, hint=hint) from error
         return file.schema, file.nrows
 
-    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
+    def frame(
+        self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
+    ) -> DataFrame:
         self.check()
         paths = [spark_path(path.as_uri()) for path in self._files]
         return spark.read.option("basePath", f"file://{self._folder}").orc(paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +85,9 @@ class ParquetSource:
         found = content_digests(self._files)
         return {str(Path(path).relative_to(self._folder)): digest for path, digest in found.items()}
 
-    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
+    def frame(
+        self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
+    ) -> DataFrame:
         self.check()
         nanos = [field for field in self._schema if str(field.type).startswith("timestamp[ns")]
         session = _reads_nanos(spark) if nanos else spark

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -34,7 +35,9 @@ class SklearnSource:
     def identity(self) -> dict[str, str]:
         return {"scikit-learn": version("scikit-learn")}
 
-    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
+    def frame(
+        self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
+    ) -> DataFrame:
         return spark.createDataFrame(self._table)
 
     @cached_property

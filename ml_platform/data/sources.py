@@ -5,14 +5,17 @@ A new kind of source is one new file and one line in `READERS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
+from ml_platform.data.declared import as_text, declared
+from ml_platform.data.schema_file import check_schema, read_schema
 from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError, SpecError, nearest
 from ml_platform.specs.registry import load_named
+from ml_platform.specs.schemas import TableSchema
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -64,12 +67,15 @@ class Source(Protocol):
     def identity(self) -> dict[str, str]:
         """What it holds now, as digests of files or as a version. Equal only for equal content."""
 
-    def frame(self, spark: SparkSession, reason: str | None = None) -> DataFrame:
+    def frame(
+        self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
+    ) -> DataFrame:
         """The table, with typed columns named as `columns` says.
 
         Args:
             reason: Name of a further column, which says why a row is bad and is null for the others. Not
                 there where a source has no bad rows. None: a bad row is an error.
+            as_text: Columns to leave as they are written, where a source is text.
         """
 
 
@@ -91,21 +97,25 @@ def source_columns(source: str) -> tuple[str, ...]:
     return open_source(source).columns()
 
 
-def read_source(spark: SparkSession, source: str, label: str) -> tuple[DataFrame, str]:
+def read_source(
+    spark: SparkSession, source: str, label: str | None, schema: TableSchema | None = None
+) -> tuple[DataFrame, str]:
     """The table at `source`, and the name of its last column, which says why a row is bad or is null.
 
     Raises:
-        DataError: It is missing, empty or corrupt.
-        SpecError: It has no column `label`, or `source` names what does not exist.
+        DataError: It is missing, empty or corrupt, or a column cannot be of its declared type.
+        SpecError: It has no column `label`, or `source` or `schema` names what does not exist.
     """
     opened = open_source(source)
-    check_label(opened, source, label)
+    check_names(opened, source, label)
+    check_schema(schema, source, opened.columns(), label)
     reason = REASON
     while reason.lower() in {name.lower() for name in opened.columns()}:
         reason = f"_{reason}"
     with spark_failures(f"{source} cannot be read"):
-        frame = opened.frame(spark, reason)
-        return (frame if reason in frame.columns else _without_bad_rows(frame, reason)), reason
+        frame = opened.frame(spark, reason, as_text(schema))
+        judged = frame if reason in frame.columns else _without_bad_rows(frame, reason)
+        return declared(judged, reason, schema, source), reason
 
 
 def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
@@ -114,15 +124,16 @@ def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
     return frame.withColumn(reason, sf.lit(None).cast("string"))
 
 
-def check_source(source: str, label: str) -> None:
+def check_source(source: str, label: str | None, schema: TableSchema | None = None) -> None:
     """Refuse, without Spark and before anything starts, what cannot be loaded.
 
     Raises:
         DataError: The source is missing, empty or corrupt.
-        SpecError: It has no column `label`, or `source` names what does not exist.
+        SpecError: It has no column `label`, or `source` or `schema` names what does not exist.
     """
     opened = open_source(source)
-    check_label(opened, source, label)
+    check_names(opened, source, label)
+    check_schema(schema, source, opened.columns(), label)
     opened.check()
 
 
@@ -135,17 +146,19 @@ def source_identity(source: str) -> dict[str, str]:
     return open_source(source).identity()
 
 
-def check_columns(source: str, label: str, score: str | None) -> None:
+def check_columns(source: str, label: str, schema_file: str | None, score: str | None) -> None:
     """Refuse, before anything starts, a table to score that lacks columns of the one to learn from.
 
     Raises:
         DataError: Names what is missing, with the nearest names.
-        SpecError: A source names what does not exist.
+        SpecError: A source, or the schema in `schema_file`, names what does not exist.
     """
+    schema = read_schema(schema_file)
     if score is None:
         return
     have = source_columns(score)
-    lacking = [name for name in source_columns(source) if name not in (label, *have)]
+    unneeded = {label, *(schema.dropped if schema else ()), *have}
+    lacking = [name for name in source_columns(source) if name not in unneeded]
     if lacking:
         raise DataError(
             f"{score} cannot be scored by a model of {source}",
@@ -155,14 +168,14 @@ def check_columns(source: str, label: str, score: str | None) -> None:
         )
 
 
-def check_label(opened: Source, source: str, label: str) -> None:
+def check_names(opened: Source, source: str, label: str | None) -> None:
     """Refuse column names that clash, and a label that is none of them."""
     names = opened.columns()
     lower = [name.lower() for name in names]
     twice = sorted({name for name in names if lower.count(name.lower()) > 1})
     if twice:
         raise DataError(f"{source} has columns of the same name", got=", ".join(twice), hint="rename them")
-    if label not in names:
+    if label is not None and label not in names:
         raise SpecError(f"{source} has no column {label!r}", hint=nearest(label, names))
 
 

@@ -1,0 +1,51 @@
+"""`python -m ml_platform contract`: what a table's columns are, as a file to edit and give back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+from ml_platform.errors import StoreError
+
+contract = cyclopts.App(name="contract", help="Say what the columns of a table are.")
+
+
+@contract.command
+def infer(
+    source: str,
+    /,
+    *,
+    label: str | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+) -> int:
+    """Write what the columns of a table are found to be, as a file for `--schema`.
+
+    Parameters
+    ----------
+    source
+        The table, as `--source` of a flow names it.
+    label
+        The column to predict, if one is: it is never taken for an identifier or a text.
+    output
+        File to write. Without it the schema is printed.
+    """
+    from ml_platform.data.infer import infer_profile
+    from ml_platform.data.schema_file import schema_text
+    from ml_platform.resources.placement import load_placement
+    from ml_platform.resources.spark import open_session
+
+    with open_session(load_placement().spark) as spark:
+        text = schema_text(source, infer_profile(spark, source, label))
+    if output is None:
+        print(text, end="")
+        return 0
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{output} cannot be written", got=error.strerror or error) from error
+    print(f"wrote {output}", file=sys.stderr)
+    return 0

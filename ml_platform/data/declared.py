@@ -1,0 +1,124 @@
+"""Columns of the types that a person declared. What does not parse says so in the column of reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ml_platform.data.csv_source import DATE, EXPONENT, FRACTION, MISSING, TIMESTAMP, WORDS
+from ml_platform.errors import DataError
+from ml_platform.specs.contracts import ColumnKind
+from ml_platform.specs.schemas import TableSchema
+from ml_platform.store.datasets import COLUMN_TYPES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+STORED = {
+    "integer": "bigint",
+    "float": "double",
+    "decimal": "decimal(38,18)",
+    "boolean": "boolean",
+    "category": "string",
+    "text": "string",
+    "date": "date",
+    "timestamp": "timestamp",
+}
+"""Spark's type of each declared one. An identifier stays what it is."""
+DIGITS = r"[+-]?\d{1,19}"
+TEXTS = {
+    "integer": f"^(?:{DIGITS})$",
+    "float": rf"^(?:[+-]?\d+(?:\.\d*)?(?:{EXPONENT})?|{FRACTION})$",
+    "decimal": r"^[+-]?(?:\d{1,20}(?:\.\d{0,18})?|\.\d{1,18})$",
+    "boolean": "^(?i:true|false|t|f|yes|no|y|n|1|0)$",
+    "date": f"^{DATE}$",
+    "timestamp": f"^(?:{DATE}|{TIMESTAMP})$",
+}
+"""How values of each type are written. Whoever declares a number means one: 007 is 7."""
+WHOLE = "{0} = floor({0}) AND abs({0}) < 9223372036854775808"
+FITS = {
+    ("float", "integer"): WHOLE,
+    ("decimal", "integer"): WHOLE,
+    ("boolean", "integer"): "true",
+    ("integer", "float"): "true",
+    ("decimal", "float"): "true",
+    ("integer", "decimal"): "true",
+    ("float", "decimal"): "true",
+    ("integer", "boolean"): "{0} IN (0, 1)",
+    ("float", "boolean"): "{0} IN (0, 1)",
+    ("timestamp", "date"): "true",
+    ("date", "timestamp"): "true",
+}
+"""Which values of a column become those of another type."""
+SHOWN = 60
+
+
+def as_text(schema: TableSchema | None) -> frozenset[str]:
+    """Columns that a source of text must leave as they are written: their type is not to be found out."""
+    kinds = {} if schema is None else schema.kinds
+    return frozenset(name for name, kind in kinds.items() if kind in STORED)
+
+
+def declared(frame: DataFrame, reason: str, schema: TableSchema | None, source: str) -> DataFrame:
+    """The frame without dropped columns, the others of their declared types.
+
+    Args:
+        reason: The column of reasons. A value that is not of its column's type is one.
+    Raises:
+        DataError: No value of a column could ever be of its declared type.
+    """
+    if schema is None:
+        return frame
+    kinds, dropped = schema.kinds, schema.dropped
+    columns, faults = [], [_quoted(reason)]
+    for field in frame.schema.fields:
+        name, have = field.name, COLUMN_TYPES.get(field.dataType.typeName(), field.dataType.simpleString())
+        kind = kinds.get(name)
+        if name == reason or name in dropped:
+            continue
+        if kind is None or kind == "identifier" or have == _type(kind):
+            columns.append(_quoted(name))
+            continue
+        fits, value = _converted(name, have, kind, source)
+        columns.append(f"CASE WHEN {fits} THEN {value} END AS {_quoted(name)}")
+        what = _literal(f"column {name!r} is no {WORDS.get(STORED[kind], kind)}: ")
+        quoted = f"substring(CAST({_quoted(name)} AS string), 1, {SHOWN})"
+        is_wrong = f"NOT {_is_missing(name, have)} AND NOT coalesce({fits}, false)"
+        faults.append(f"CASE WHEN {is_wrong} THEN concat({what}, {quoted}) END")
+    return frame.selectExpr(*columns, f"coalesce({', '.join(faults)}) AS {_quoted(reason)}")
+
+
+def _type(kind: ColumnKind) -> str:
+    return "string" if kind in {"category", "text"} else kind
+
+
+def _converted(name: str, have: str, kind: ColumnKind, source: str) -> tuple[str, str]:
+    """Whether a value is of this type, and the value; as SQL text."""
+    value, stored = _quoted(name), STORED[kind]
+    if stored == "string" and have in {"integer", "float", "decimal", "boolean", "date", "timestamp"}:
+        return "true", f"CAST({value} AS string)"
+    cast = f"TRY_CAST({value} AS {stored})"
+    if have == "string":
+        return f"({value} RLIKE r'{TEXTS[kind]}' AND {cast} IS NOT NULL)", cast
+    if (have, kind) in FITS:
+        return f"({FITS[have, kind].format(value)} AND {cast} IS NOT NULL)", cast
+    raise DataError(
+        f"{source}: column {name!r} cannot be declared {kind}",
+        wanted=f"values that can be read as {kind}",
+        got=f"a column of type {have}",
+        hint="declare another type in the schema, or `drop`",
+    )
+
+
+def _is_missing(name: str, have: str) -> str:
+    value = _quoted(name)
+    absent = {"string": f"{value} IN ({', '.join(map(repr, MISSING))})", "float": f"isnan({value})"}
+    return f"({value} IS NULL OR {absent.get(have, 'false')})"
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _quoted(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
