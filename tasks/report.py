@@ -12,6 +12,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ml_platform import Evaluation, Metric, Predictions, Table, Tracking, Verdict, Version, task
+from ml_platform.data.findings import notes as finding_notes
+from ml_platform.data.profile_page import draw_profile, profile_page, profile_rows
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
 from ml_platform.errors import GraphError
 from ml_platform.specs.base import NotIdentity, Spec
@@ -125,7 +127,7 @@ def report_retrain(
         champion=_champion(winner, measured) if winner else None,
         predictions=scored,
         quarantined=table.quarantined,
-        notes=tuple(_notes(evaluations)),
+        notes=(*finding_notes(table.findings), *_notes(evaluations)),
         links={**_quarantine(table), **_links(run)},
     )
     run.log_text(report.markdown(), "report.md")
@@ -133,8 +135,18 @@ def report_retrain(
     create_table_artifact(
         _artifact_rows(report.models), key="retrain-metrics", description="Metrics with intervals."
     )
+    _leave_profile(run, table)
     _link_artifact(report.links)
     return report
+
+
+def _leave_profile(run: TrackingRun, table: Table) -> None:
+    """What the table holds, as a page, a table and a picture."""
+    if table.profile is None:
+        return
+    run.log_text(profile_page(table), "profile.md")
+    run.log_figure(draw_profile(table.profile, table.source), "profile.png")
+    create_table_artifact(profile_rows(table.profile), key="retrain-profile", description="The columns.")
 
 
 @task

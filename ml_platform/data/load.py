@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ml_platform.data.classes import check_classes
+from ml_platform.data.findings import find, notes
 from ml_platform.data.profile import TableSurveyor
 from ml_platform.data.sources import check_source, read_source, source_identity
 from ml_platform.errors import DataError
@@ -56,7 +57,17 @@ def load_table(spark: SparkSession, source: str, label: str, schema: TableSchema
         _check_unchanged(source, before)
         _check_quarantine(spark, quarantine, reason, source, total)
         check_classes(data, label, source)
-    return Table(data=data, quarantined=bad, quarantine=quarantine, source=source, profile=surveyor.profile)
+    findings = find(surveyor.profile, surveyor.sample, label)
+    for note in notes(findings):
+        report(note)
+    return Table(
+        data=data,
+        quarantined=bad,
+        quarantine=quarantine,
+        source=source,
+        profile=surveyor.profile,
+        findings=findings,
+    )
 
 
 def survey(frame: DataFrame, reason: str, label: str | None, schema: TableSchema | None) -> TableSurveyor:

@@ -15,7 +15,7 @@ from ml_platform.data.sketch import ColumnCounts, TableSketch, merged, present
 from ml_platform.specs.contracts import ColumnKind, ColumnType
 from ml_platform.specs.profiles import ColumnProfile, Frequent, Profile
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 BARS = 24
 FREQUENT = 10
 
@@ -103,7 +103,7 @@ def _numbers(values: pa.Array) -> NDArray[np.float64]:
 def _bars(numbers: NDArray[np.float64]) -> tuple[float, ...]:
     if len(numbers) == 0:
         return ()
-    low, high = np.quantile(numbers, (0.01, 0.99), method="nearest")
+    low, high = np.quantile(numbers, (QUANTILES[0], QUANTILES[-1]), method="nearest")
     # Halved, so that the distance of two values near the end of the float64 range stays finite.
     if high / 2 - low / 2 <= 0:
         return (1.0,)

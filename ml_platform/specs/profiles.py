@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from ml_platform.specs.base import Spec
@@ -24,7 +26,7 @@ class ColumnProfile(Spec):
     distinct: int = Field(ge=0, description="Different values: exact up to 1,000, else within some percent.")
     low: str | None = Field(None, description="Smallest value, of numbers, dates and timestamps.")
     high: str | None = Field(None, description="Largest value.")
-    quantiles: tuple[float, ...] = Field((), description="At 5, 25, 50, 75 and 95 %, of finite numbers.")
+    quantiles: tuple[float, ...] = Field((), description="At 1, 25, 50, 75 and 99 %, of finite numbers.")
     bars: tuple[float, ...] = Field((), description="Shares of equal steps from the 1st to the 99th percent.")
     frequent: tuple[Frequent, ...] = Field((), description="Most frequent values, the first most of all.")
 
@@ -35,3 +37,11 @@ class Profile(Spec):
     rows: int = Field(ge=0)
     sampled: int = Field(ge=0, description="Rows of the sample.")
     columns: tuple[ColumnProfile, ...]
+
+
+class Finding(Spec):
+    """Something about a column that a person should know."""
+
+    column: str
+    problem: Literal["empty", "constant", "identifier", "leak"]
+    said: str = Field(description="With numbers, in a few words.")

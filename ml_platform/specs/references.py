@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ml_platform.specs.base import Location, NotIdentity, Spec
 from ml_platform.specs.contracts import Contract
-from ml_platform.specs.profiles import Profile
+from ml_platform.specs.profiles import Finding, Profile
 
 Family = Literal["keras", "xgboost"]
 
@@ -33,6 +33,9 @@ class Table(Spec):
     profile: Annotated[Profile | None, NotIdentity()] = Field(
         None,
         description="What was counted on the way. Follows from the data, but for the rows of its sample.",
+    )
+    findings: Annotated[tuple[Finding, ...], NotIdentity()] = Field(
+        (), description="Columns that are of no use, or know too much."
     )
 
 
