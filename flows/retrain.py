@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from ml_platform import FeatureSpec, GateSpec, Horovod, KerasSpec, Spark, SplitSpec, XGBoostSpec, dag
 from ml_platform.data.schema_file import read_schema
 from ml_platform.data.sources import check_columns
-from tasks.data import apply_features, fit_features, load_table, split_table
+from ml_platform.specs.problems import AskedProblem
+from tasks.data import apply_features, find_problem, fit_features, load_table, split_table
 from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
 from tasks.report import RetrainReport, report_retrain
 from tasks.score import score_table
@@ -22,6 +23,7 @@ def retrain(
     source: str = "sklearn:digits",
     label: str = "label",
     schema_file: Annotated[str | None, Parameter(name="--schema")] = None,
+    problem: AskedProblem = "auto",
     model: str | None = None,
     split: SplitSpec = SplitSpec(),
     features: FeatureSpec = FeatureSpec(),
@@ -38,6 +40,8 @@ def retrain(
             sklearn:NAME.
         label: Column to predict.
         schema_file: File that says what columns are; `python -m ml_platform contract infer` writes one.
+        problem: auto, binary, multiclass or regression. auto: a label of numbers with fractions, or of very
+            many different numbers, is regression.
         model: Name in the model registry. Empty: named after the source.
         split: How rows are dealt into train, validation and holdout.
         features: How raw columns become features.
@@ -49,8 +53,9 @@ def retrain(
     """
     name = model or PurePath(source.removeprefix("sklearn:")).name.split(".")[0]
     table = load_table(source, label, read_schema(schema_file))
-    parts = split_table(table.data, split)
-    state = fit_features(parts.train, features)
+    found = find_problem(table, problem)
+    parts = split_table(table.data, split, found)
+    state = fit_features(parts.train, features, found)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
     network = train_keras(
@@ -58,7 +63,7 @@ def retrain(
     )
     trees = train_xgboost(train, validation, state, parts, split, xgboost, spark=Spark(slots=xgboost.workers))
 
-    candidates = [measure_model(found, parts.validation, "validation") for found in (network, trees)]
+    candidates = [measure_model(each, parts.validation, "validation") for each in (network, trees)]
     challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout")
     champion = find_champion(name)
     champion_on_holdout = measure_champion(champion, parts.holdout)
@@ -66,7 +71,7 @@ def retrain(
     verdict = judge(challenger, champion, champion_on_holdout, state, split, gate, name)
     winner = promote(challenger, verdict, champion, name)
     scored = score_table(winner, table.data, score, split.key_columns, predictions)
-    return report_retrain(table, candidates, challenger, champion_on_holdout, verdict, winner, scored)
+    return report_retrain(table, found, candidates, challenger, champion_on_holdout, verdict, winner, scored)
 
 
 if __name__ == "__main__":

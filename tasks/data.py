@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ml_platform import Dataset, FeatureSpec, FeatureState, Parts, Spark, SplitSpec, Table, TableSchema, task
-from ml_platform.data import load, split
+from ml_platform.data import classes, load, split
 from ml_platform.data.sources import source_identity
 from ml_platform.features import fit, write
+from ml_platform.specs.problems import AskedProblem, Problem
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,18 +23,27 @@ def load_table(
 
 
 @task
-def split_table(table: Dataset, spec: SplitSpec, spark: SparkSession = Spark()) -> Parts:
-    """Deal the rows into train, validation and holdout, by their own key alone."""
-    return split.split_table(spark, table, spec)
+def find_problem(table: Table, asked: AskedProblem) -> Problem:
+    """Whether the label names classes or is a number: as asked, or by a rule that the report quotes."""
+    label = table.data.contract.label or ""
+    return classes.find_problem(table.data, label, table.source, asked)
 
 
 @task
-def fit_features(train: Dataset, spec: FeatureSpec, spark: SparkSession = Spark()) -> FeatureState:
+def split_table(table: Dataset, spec: SplitSpec, problem: Problem, spark: SparkSession = Spark()) -> Parts:
+    """Deal the rows into train, validation and holdout, by their own key alone."""
+    return split.split_table(spark, table, spec, problem.kind)
+
+
+@task
+def fit_features(
+    train: Dataset, spec: FeatureSpec, problem: Problem, spark: SparkSession = Spark()
+) -> FeatureState:
     """Learn imputation, scaling and vocabularies, from the training part alone."""
-    return fit.fit_features(spark, train, spec)
+    return fit.fit_features(spark, train, spec, problem.kind)
 
 
 @task
 def apply_features(part: Dataset, state: FeatureState, spark: SparkSession = Spark()) -> Dataset:
-    """Raw rows to packed float32 features and class indices."""
+    """Raw rows to packed float32 features and class indices, or standardised numbers."""
     return write.apply_features(spark, part, state)

@@ -43,9 +43,8 @@ def measure_model(
     own.log_input(part, context=name)
     values = {f"{name}_{metric}": found.value for metric, found in evaluation.metrics.items()}
     own.log_metrics(values, model=model, dataset=part)
-    title = f"{model.family} on {name}"
-    own.log_figure(pictures.draw_confusion(rows, model.classes, title), f"confusion_matrix_{name}.png")
-    own.log_figure(pictures.draw_reliability(rows, title), f"reliability_{name}.png")
+    for picture, figure in pictures.draw_all(rows, model.classes, f"{model.family} on {name}").items():
+        own.log_figure(figure, f"{picture}_{name}.png")
     return evaluation
 
 
@@ -99,7 +98,7 @@ def _unreadable(champion: Version, challenger: Evaluation, spec: GateSpec, uses:
     return Verdict(
         decision="not comparable",
         reason="The champion reads columns that this table does not have; register under another name.",
-        metric=spec.metric,
+        metric=gate.gate_metric(challenger, spec.metric),
         against=champion.uri,
         rows=challenger.rows,
         holdout_uses=uses,

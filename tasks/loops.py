@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.training import KerasSpec
-from ml_platform.training.network import build_network
+from ml_platform.training.network import LOSSES, METRICS, build_network
 from ml_platform.worker.rank import Fitted, Rank
 
 
-def fit_keras(rank: Rank, train: Dataset, validation: Dataset, spec: KerasSpec, classes: int) -> Fitted:
-    """A dense network for `classes` classes, stopped early on the validation part."""
+def fit_keras(
+    rank: Rank,
+    train: Dataset,
+    validation: Dataset,
+    spec: KerasSpec,
+    outputs: int,
+    problem: ProblemKind = "multiclass",
+) -> Fitted:
+    """A dense network with that many outputs, stopped early on the validation part."""
     import keras
 
     width = train.contract["features"].width or 1
-    model = build_network(width, classes, spec)
-    model.compile(
-        keras.optimizers.Adam(spec.rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
+    model = build_network(width, outputs, spec, problem)
+    model.compile(keras.optimizers.Adam(spec.rate), loss=LOSSES[problem], metrics=list(METRICS[problem]))
     history = rank.fit(
         model,
         train,

@@ -17,11 +17,16 @@ from ml_platform.data.profile_page import draw_profile, profile_page, profile_ro
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
 from ml_platform.errors import GraphError
 from ml_platform.specs.base import NotIdentity, Spec
+from ml_platform.specs.problems import Problem, ProblemKind
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import runs_folder
 from ml_platform.tracking.server import how_to_open as how_to_open_mlflow
 
-SHOWN = ("log_loss", "accuracy")
+SHOWN: dict[ProblemKind, tuple[str, ...]] = {
+    "binary": ("log_loss", "accuracy"),
+    "multiclass": ("log_loss", "accuracy"),
+    "regression": ("rmse", "r2"),
+}
 """Metrics in the terminal's table; all of them stand in the artifacts and in MLflow."""
 
 
@@ -49,6 +54,7 @@ class RetrainReport(Spec):
     """The result of `flows.retrain`."""
 
     run: Annotated[str, NotIdentity()]
+    problem: Problem
     models: tuple[MeasuredModel, ...] = Field(
         description="Candidates on validation, the challenger on holdout."
     )
@@ -61,11 +67,13 @@ class RetrainReport(Spec):
 
     def __rich__(self) -> RenderableType:
         verdict = f"{self.verdict.decision}: {self.verdict.reason}"
-        return Group(_models_table(self.models), Text(""), *_lines({"verdict": verdict, **self._facts()}))
+        table = _models_table(self.models, SHOWN[self.problem.kind])
+        return Group(table, Text(""), *_lines({"verdict": verdict, **self._facts()}))
 
     def _facts(self) -> dict[str, str]:
         champion, scored = self.champion, self.predictions
         facts = {"champion": f"{champion.uri} ({champion.family})" if champion else "none yet"}
+        facts["problem"] = f"{self.problem.kind}: {self.problem.reason}"
         if scored:
             facts["predictions"] = f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}"
         facts.update({f"note {i}": note for i, note in enumerate(self.notes, 1)})
@@ -73,9 +81,9 @@ class RetrainReport(Spec):
 
     def markdown(self) -> str:
         """The same for a page."""
-        names = list(self.models[0].metrics)
+        names = list(dict.fromkeys(name for model in self.models for name in model.metrics))
         rows = [
-            f"| {m.family} | {m.part} | " + " | ".join(str(m.metrics[name]) for name in names) + " |"
+            f"| {m.family} | {m.part} | " + " | ".join(_shown(m.metrics, name) for name in names) + " |"
             for m in self.models
         ]
         head = f"| model | measured on | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"
@@ -109,6 +117,7 @@ class ScoringReport(Spec):
 @task
 def report_retrain(
     table: Table,
+    problem: Problem,
     candidates: list[Evaluation],
     challenger: Evaluation,
     champion_on_holdout: Evaluation | None,
@@ -122,6 +131,7 @@ def report_retrain(
     measured = challenger if winner and winner.model == challenger.model else champion_on_holdout
     report = RetrainReport(
         run=str(flow_run.name),
+        problem=problem,
         models=tuple(_measured(evaluation) for evaluation in evaluations),
         verdict=verdict,
         champion=_champion(winner, measured) if winner else None,
@@ -220,13 +230,17 @@ def _lines(facts: dict[str, str]) -> list[Text]:
     return [Text(f"{name:<12} {value}", no_wrap=True, overflow="ignore") for name, value in facts.items()]
 
 
-def _models_table(models: tuple[MeasuredModel, ...]) -> RichTable:
+def _shown(metrics: dict[str, Metric], name: str) -> str:
+    return str(metrics[name]) if name in metrics else "–"
+
+
+def _models_table(models: tuple[MeasuredModel, ...], shown: tuple[str, ...]) -> RichTable:
     table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("model", "measured on", *SHOWN):
+    for name in ("model", "measured on", *shown):
         table.add_column(name)
     for model in models:
         ranks = f" × {model.ranks} ranks" if model.family == "keras" else ""
-        table.add_row(f"{model.family}{ranks}", model.part, *(str(model.metrics[name]) for name in SHOWN))
+        table.add_row(f"{model.family}{ranks}", model.part, *(_shown(model.metrics, name) for name in shown))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Loading a table: typed columns, rows without a label set aside, classes checked."""
+"""Loading a table: typed columns, bad rows and rows without a label set aside."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ml_platform.data.classes import check_classes
 from ml_platform.data.findings import find, notes
 from ml_platform.data.profile import TableSurveyor
 from ml_platform.data.sources import check_source, read_source, source_identity
@@ -37,7 +36,7 @@ def load_table(spark: SparkSession, source: str, label: str, schema: TableSchema
 
     Raises:
         DataError: The source is missing, empty, corrupt or was changed while it was read, more than 5 % of
-            its rows are bad, a column cannot be of its declared type, or the label does not name classes.
+            its rows are bad, or a column cannot be of its declared type.
         SpecError: There is no column `label`, or `source` or `schema` names what does not exist.
     """
     check_source(source, label, schema)
@@ -56,7 +55,6 @@ def load_table(spark: SparkSession, source: str, label: str, schema: TableSchema
         written += [quarantine] if quarantine is not None else []
         _check_unchanged(source, before)
         _check_quarantine(spark, quarantine, reason, source, total)
-        check_classes(data, label, source)
     findings = find(surveyor.profile, surveyor.sample, label)
     for note in notes(findings):
         report(note)

@@ -19,7 +19,7 @@ LABEL = "label"
 
 
 class SklearnSource:
-    """A bundled table: its features under simple names, and `label`."""
+    """A bundled table: its features under simple names, and `label`, or `target` where that is a number."""
 
     def __init__(self, source: str) -> None:
         if source not in BUNDLED:
@@ -49,7 +49,7 @@ class SklearnSource:
         columns = {simple_name(name): bunch.data[:, at] for at, name in enumerate(bunch.feature_names)}
         names = getattr(bunch, "target_names", None)
         labels = bunch.target if names is None else [names[at] for at in bunch.target]
-        return pa.table({**columns, LABEL: pa.array(labels)})
+        return pa.table({**columns, "target" if names is None else LABEL: pa.array(labels)})
 
 
 def simple_name(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ml_platform.data.classes import class_counts
 from ml_platform.errors import DataError, SpecError, StoreError, nearest
 from ml_platform.specs.contracts import Contract
+from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Dataset, Parts
 from ml_platform.specs.tables import SplitSpec
 from ml_platform.store.datasets import remove_dataset, spark_frame, write_dataset
@@ -20,11 +21,14 @@ HASH_BITS = 53
 """Bits of a row's hash that place it in [0, 1): as many as a float64 holds."""
 
 
-def split_table(spark: SparkSession, table: Dataset, spec: SplitSpec) -> Parts:
+def split_table(
+    spark: SparkSession, table: Dataset, spec: SplitSpec, problem: ProblemKind = "multiclass"
+) -> Parts:
     """Deal the rows of a table into three disjoint parts.
 
     A row's part depends on its key columns (or its group) and the salt alone: it stays when rows are added,
-    and rows with equal keys lie in the same part.
+    and rows with equal keys lie in the same part. The training part has rows of every class, unless the
+    `problem` is regression.
 
     Raises:
         SpecError: A key or group column is not there.
@@ -42,7 +46,7 @@ def split_table(spark: SparkSession, table: Dataset, spec: SplitSpec) -> Parts:
     written = _write_all(spark, frame, conditions, table.contract.label)
     parts = Parts(**written)
     try:
-        _check(table, parts, spec)
+        _check(table, parts, spec, problem)
     except BaseException:
         _remove(parts)
         raise
@@ -99,7 +103,7 @@ def _write_all(
     return {name: future.result() for name, future in futures.items()}
 
 
-def _check(table: Dataset, parts: Parts, spec: SplitSpec) -> None:
+def _check(table: Dataset, parts: Parts, spec: SplitSpec, problem: ProblemKind) -> None:
     sizes = {"train": parts.train.rows, "validation": parts.validation.rows, "holdout": parts.holdout.rows}
     numbers = ", ".join(f"{name} {rows}" for name, rows in sizes.items())
     if sum(sizes.values()) != table.rows:
@@ -112,7 +116,7 @@ def _check(table: Dataset, parts: Parts, spec: SplitSpec) -> None:
             got=numbers,
             hint=_hint(spec),
         )
-    if table.contract.label is not None:
+    if table.contract.label is not None and problem != "regression":
         _check_classes(parts, table.contract.label, numbers)
 
 

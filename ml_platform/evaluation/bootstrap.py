@@ -88,6 +88,33 @@ def _moments(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     return samples.mean(axis=1), np.einsum("ij,ij->i", samples, samples) / samples.shape[1]
 
 
+def means_interval(
+    columns: NDArray[np.float64],
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> tuple[float, float]:
+    """Ends of the percentile interval of a statistic of means, such as the root of one.
+
+    Args:
+        columns: Shape (rows, columns), at least one row. Rows are resampled whole.
+        statistic: Maps means of shape (…, columns) to (…).
+    """
+    rng = np.random.default_rng(seed)
+    drawn = _drawn(columns, rng)
+    rows = len(drawn)
+    per_chunk = max(1, CHUNK_VALUES // rows)
+    values = np.empty(resamples)
+    for start in range(0, resamples, per_chunk):
+        count = min(per_chunk, resamples - start)
+        places = rng.integers(0, rows, (count, rows), dtype=np.int64) + rows * np.arange(count)[:, None]
+        often = np.bincount(places.ravel(), minlength=count * rows).reshape(count, rows)
+        values[start : start + count] = statistic(often @ drawn / rows)
+    return _ends(values, confidence)
+
+
 def confusion_interval(
     confusion: NDArray[np.int64],
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],

@@ -10,9 +10,15 @@ import numpy as np
 from ml_platform.errors import SpecError, nearest
 from ml_platform.evaluation.bootstrap import cautious_mean_interval
 from ml_platform.evaluation.measure import read_rows
-from ml_platform.evaluation.metrics import CLIP, LOWER_IS_BETTER
+from ml_platform.evaluation.metrics import (
+    LOSS_COLUMNS,
+    LOWER_IS_BETTER,
+    primary_metric,
+    row_errors,
+    row_losses,
+)
 from ml_platform.specs.contracts import Contract
-from ml_platform.specs.references import Evaluation, Metric, Verdict
+from ml_platform.specs.references import Evaluation, Metric, Verdict, shown
 from ml_platform.specs.tables import FeatureState, SplitSpec
 from ml_platform.specs.training import GateSpec
 
@@ -22,23 +28,49 @@ if TYPE_CHECKING:
 
 TRIVIAL = "trivial predictor"
 
+LOSS_NAMES = {
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "rmse": "squared error",
+    "mae": "absolute error",
+}
+"""What a row's share in a metric is called."""
 
-def choose_challenger(evaluations: Sequence[Evaluation], metric: str = "log_loss") -> Evaluation:
+
+def choose_challenger(evaluations: Sequence[Evaluation], metric: str | None = None) -> Evaluation:
     """The evaluation with the best value of `metric`; the first of equals.
 
+    Args:
+        metric: None: the primary one of the kind of problem.
+
     Raises:
-        SpecError: There are none, the metric is unknown, or one was not measured on validation: who chooses
-            on the holdout cannot trust it afterwards.
+        SpecError: There are none, the models have no such metric, or one was not measured on validation: who
+            chooses on the holdout cannot trust it afterwards.
     """
-    if metric not in LOWER_IS_BETTER:
-        raise SpecError(f"unknown metric {metric!r}", hint=nearest(metric, LOWER_IS_BETTER))
     if not evaluations or any(evaluation.part != "validation" for evaluation in evaluations):
         raise SpecError(
             "a challenger is chosen among models measured on validation",
             got=", ".join(f"{each.model.family} on {each.part}" for each in evaluations) or "no models",
         )
+    metric = gate_metric(evaluations[0], metric)
     sign = 1 if LOWER_IS_BETTER[metric] else -1
     return min(evaluations, key=lambda evaluation: sign * evaluation.metrics[metric].value)
+
+
+def gate_metric(evaluation: Evaluation, asked: str | None) -> str:
+    """`asked`, or the primary metric of the kind of problem.
+
+    Raises:
+        SpecError: Models of this kind have no such metric.
+    """
+    metric = asked or primary_metric(evaluation.model.problem)
+    if metric not in evaluation.metrics:
+        raise SpecError(
+            f"the model has no metric {metric!r}",
+            wanted=f"one of {', '.join(evaluation.metrics)}, for {evaluation.model.problem}",
+            hint=nearest(metric, evaluation.metrics),
+        )
+    return metric
 
 
 def decide(
@@ -51,23 +83,24 @@ def decide(
     champion_uri: str | None = None,
     splits: tuple[SplitSpec, SplitSpec] | None = None,
 ) -> Verdict:
-    """Decide on the mean difference of per-row log loss, champion less challenger: the gain.
+    """Decide on the mean difference of per-row loss, champion less challenger: the gain.
 
     Args:
         champion: The champion measured on the same rows. None: the trivial predictor stands in, which gives
-            every row the shares of the classes in the training part.
-        state: Of the challenger; its class counts make the trivial predictor.
+            every row the shares of the classes in the training part, or the mean of its labels.
+        state: Of the challenger; its class counts or its mean make the trivial predictor.
         holdout_uses: How often this holdout has decided, this time included.
         champion_uri: How the verdict names the champion; by default its model's uri.
         splits: Of challenger and champion. When they differ, the champion may have seen the holdout.
     Raises:
-        SpecError: The challenger was not measured on the holdout.
+        SpecError: The challenger was not measured on the holdout, or not by the metric of `spec`.
         StoreError: Measured rows are gone.
     """
     if challenger.part != "holdout":
         raise SpecError("the gate decides on the holdout", got=f"a challenger measured on {challenger.part}")
     against = TRIVIAL if champion is None else (champion_uri or champion.model.uri)
-    report = _Report(spec, against, challenger.rows, holdout_uses)
+    metric = gate_metric(challenger, spec.metric)
+    report = _Report(spec, metric, against, challenger.rows, holdout_uses)
     obstacle = None if champion is None else _incomparable(challenger, champion, splits)
     if obstacle:
         return report.verdict("not comparable", obstacle)
@@ -76,10 +109,13 @@ def decide(
             "cannot tell", f"The holdout has {challenger.rows} rows; {spec.minimum_rows} are needed to tell."
         )
     rows = read_rows(challenger)
-    opposed = trivial_losses(rows, state) if champion is None else _paired_losses(rows, read_rows(champion))
+    if champion is None:
+        opposed: NDArray[np.float64] | None = trivial_losses(rows, state, metric)
+    else:
+        opposed = _paired_losses(rows, read_rows(champion), metric)
     if opposed is None:
         return report.verdict("not comparable", "The two models were not measured on the same rows.")
-    return report.weigh(paired_gain(_losses(rows), opposed, spec))
+    return report.weigh(paired_gain(_losses(rows, metric), opposed, spec))
 
 
 def paired_gain(challenger: NDArray[np.float64], opposed: NDArray[np.float64], spec: GateSpec) -> Metric:
@@ -103,25 +139,31 @@ def judge(gain: Metric, spec: GateSpec) -> str:
     return "reject" if gain.high < 0 else "hold"
 
 
-def trivial_losses(rows: pa.Table, state: FeatureState) -> NDArray[np.float64]:
-    """Log loss of each row under the class shares of the training part. Shape (rows,)."""
+def trivial_losses(rows: pa.Table, state: FeatureState, metric: str) -> NDArray[np.float64]:
+    """Loss of each row under the class shares of the training part, or under its mean. Shape (rows,)."""
+    labels = rows.column("label").to_numpy()
+    none_failed = np.zeros(len(labels), bool)
+    if state.target is not None:
+        means = np.full(len(labels), state.target.center)
+        return row_errors(means, labels, none_failed, state.target.scale)[LOSS_COLUMNS[metric]]
     counts = np.array(state.class_counts, np.float64)
-    shares = np.append(counts / counts.sum(), 0.0)
-    return np.asarray(-np.log(np.clip(shares[rows.column("label").to_numpy()], CLIP, 1.0)))
+    shares = np.broadcast_to(counts / counts.sum(), (len(labels), len(counts)))
+    return row_losses(shares, labels, none_failed)[LOSS_COLUMNS[metric]]
 
 
 class _Report:
     """What every verdict of one decision has in common."""
 
-    def __init__(self, spec: GateSpec, against: str, rows: int, holdout_uses: int) -> None:
-        self.spec, self.against, self.rows, self.holdout_uses = spec, against, rows, holdout_uses
+    def __init__(self, spec: GateSpec, metric: str, against: str, rows: int, holdout_uses: int) -> None:
+        self.spec, self.metric, self.against = spec, metric, against
+        self.rows, self.holdout_uses = rows, holdout_uses
 
     def verdict(self, decision: str, reason: str, gain: Metric | None = None) -> Verdict:
         return Verdict.model_validate(
             {
                 "decision": decision,
                 "reason": reason,
-                "metric": self.spec.metric,
+                "metric": self.metric,
                 "against": self.against,
                 "gain": gain,
                 "rows": self.rows,
@@ -135,10 +177,11 @@ class _Report:
 
     def _sentence(self, decision: str, gain: Metric) -> str:
         who = "the trivial predictor" if self.against == TRIVIAL else "the champion"
-        span = (
-            f"({self.spec.confidence:.0%} interval {gain.low:+.4f} to {gain.high:+.4f}, {self.rows:,} rows)"
-        )
-        measured = f"the log loss per row is {abs(gain.value):.4f} {'lower' if gain.value >= 0 else 'higher'}"
+        size = shown(abs(gain.value), gain.low, gain.high)[0]
+        low, high = shown(gain.low, gain.high, gain.value, sign="+")[:2]
+        span = f"({self.spec.confidence:.0%} interval {low} to {high}, {self.rows:,} rows)"
+        loss = LOSS_NAMES[self.metric]
+        measured = f"the {loss} per row is {size} {'lower' if gain.value >= 0 else 'higher'}"
         endings = {
             "promote": f"Better than {who}: {measured} {span}.",
             "reject": f"Worse than {who}: {measured} {span}.",
@@ -147,7 +190,7 @@ class _Report:
         if decision == "hold" and gain.low > 0:
             return f"Better than {who}, but not by the margin of {self.spec.margin:g}: {measured} {span}."
         if gain.low == gain.high == 0:
-            return f"Exactly as good as {who}: every one of {self.rows:,} rows has the same log loss."
+            return f"Exactly as good as {who}: every one of {self.rows:,} rows has the same {loss}."
         return endings[decision]
 
 
@@ -167,6 +210,8 @@ def _incomparable(
             f"{champion.data_fingerprint[:12]}, not {challenger.rows:,} of {challenger.part} "
             f"{challenger.data_fingerprint[:12]}."
         )
+    if challenger.model.problem != champion.model.problem:
+        return f"The champion solves another problem: {champion.model.problem}."
     if set(challenger.model.classes) != set(champion.model.classes):
         differing = sorted(set(challenger.model.classes) ^ set(champion.model.classes))
         return f"The champion knows other classes; only one of the two knows {', '.join(differing[:5])}."
@@ -182,12 +227,12 @@ def _shape(contract: Contract) -> frozenset[tuple[str, str]]:
     return frozenset((column.name, column.type) for column in contract.columns)
 
 
-def _paired_losses(rows: pa.Table, opposed: pa.Table) -> NDArray[np.float64] | None:
+def _paired_losses(rows: pa.Table, opposed: pa.Table, metric: str) -> NDArray[np.float64] | None:
     """The champion's losses beside the challenger's rows; None when the rows are not the same."""
     if not np.array_equal(rows.column("row_key").to_numpy(), opposed.column("row_key").to_numpy()):
         return None
-    return _losses(opposed)
+    return _losses(opposed, metric)
 
 
-def _losses(rows: pa.Table) -> NDArray[np.float64]:
-    return np.asarray(rows.column("log_loss").to_numpy(), np.float64)
+def _losses(rows: pa.Table, metric: str) -> NDArray[np.float64]:
+    return np.asarray(rows.column(LOSS_COLUMNS[metric]).to_numpy(), np.float64)

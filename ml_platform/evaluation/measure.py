@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from ml_platform.errors import DataError, StoreError
-from ml_platform.evaluation.metrics import metrics_of, row_losses
+from ml_platform.evaluation.metrics import metrics_of, row_errors, row_losses
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.score import check_input, frame_types, numbered, predict_rows
 from ml_platform.inference.worker_models import ShippedModel, ship
+from ml_platform.specs.problems import NumericTarget
 from ml_platform.specs.references import Dataset, Evaluation, Model
+from ml_platform.specs.tables import FeatureState
 from ml_platform.store import crash
 from ml_platform.store.leftovers import builder
 from ml_platform.store.location import home
@@ -22,14 +24,19 @@ from ml_platform.store.spark_failures import spark_failures
 from ml_platform.store.spark_files import BATCH_ROWS
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
 ROW_KEY = "__row_key"
 """Name in the frame alone; in the file it is `row_key`."""
 
-ROWS_SCHEMA = "row_key bigint, label int, predicted int, log_loss double, brier double, confidence double"
+CLASS_ROWS = "row_key bigint, label int, predicted int, log_loss double, brier double, confidence double"
 """Label and prediction are class indices: -1 for a class that the model does not know, or no prediction."""
+
+NUMBER_ROWS = "row_key bigint, label double, predicted double, absolute_error double, squared_error double"
+"""All in the label's own unit. A row without a prediction has a null there, and the greatest error."""
 
 
 def measure(
@@ -73,7 +80,7 @@ def gathered(frame: DataFrame, rows: int) -> DataFrame:
 
 
 def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
-    """Losses of each row of a labelled frame, sorted by row key.
+    """Losses of each row of a labelled frame (`CLASS_ROWS` or `NUMBER_ROWS`), sorted by row key.
 
     Raises:
         DataError: Columns are missing or retyped.
@@ -86,9 +93,10 @@ def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
         )
     needed = tuple(dict.fromkeys([ROW_KEY, state.label, *contract.names]))
     scorer = LossScorer(ship(frame.sparkSession, model_folder), needed)
+    schema, loss = (CLASS_ROWS, "log_loss") if state.target is None else (NUMBER_ROWS, "squared_error")
     with spark_failures("a model could not be measured"):
-        lines = numbered(_keyed(frame), needed).mapInArrow(scorer, ROWS_SCHEMA).toArrow()
-    return lines.sort_by([(name, "ascending") for name in ("row_key", "label", "log_loss")])
+        lines = numbered(_keyed(frame), needed).mapInArrow(scorer, schema).toArrow()
+    return lines.sort_by([(name, "ascending") for name in ("row_key", "label", loss)])
 
 
 def read_rows(evaluation: Evaluation) -> pa.Table:
@@ -129,21 +137,52 @@ class LossScorer:
         import numpy as np
         import pyarrow as pa
 
-        from ml_platform.features.apply import encode_labels
-
-        probabilities, errors = predict_rows(model, batch)
+        outputs, errors = predict_rows(model, batch)
         failed = np.array([error is not None for error in errors])
-        labels = encode_labels(batch.column(model.state.label), model.state)
-        losses = row_losses(probabilities, labels, failed)
-        columns = {
-            "row_key": batch.column(ROW_KEY),
-            "label": pa.array(labels, pa.int32()),
-            "predicted": pa.array(np.where(failed, -1, probabilities.argmax(axis=1)), pa.int32()),
-            "log_loss": pa.array(losses["log_loss"]),
-            "brier": pa.array(losses["brier"]),
-            "confidence": pa.array(probabilities.max(axis=1).astype(np.float64)),
-        }
-        return pa.RecordBatch.from_pydict(columns)
+        key, label = batch.column(ROW_KEY), batch.column(model.state.label)
+        target = model.state.target
+        lines = (
+            _class_lines(outputs, label, failed, model.state)
+            if target is None
+            else _number_lines(outputs[:, 0], label, failed, target)
+        )
+        return pa.RecordBatch.from_pydict({"row_key": key, **lines})
+
+
+def _class_lines(
+    probabilities: NDArray[np.float32], label: pa.Array, failed: NDArray[np.bool_], state: FeatureState
+) -> dict[str, pa.Array]:
+    import numpy as np
+    import pyarrow as pa
+
+    from ml_platform.features.apply import encode_labels
+
+    labels = encode_labels(label, state).astype(np.int32, copy=False)
+    losses = row_losses(probabilities, labels, failed)
+    return {
+        "label": pa.array(labels),
+        "predicted": pa.array(np.where(failed, -1, probabilities.argmax(axis=1)), pa.int32()),
+        "log_loss": pa.array(losses["log_loss"]),
+        "brier": pa.array(losses["brier"]),
+        "confidence": pa.array(probabilities.max(axis=1).astype(np.float64)),
+    }
+
+
+def _number_lines(
+    predicted: NDArray[np.float64], label: pa.Array, failed: NDArray[np.bool_], target: NumericTarget
+) -> dict[str, pa.Array]:
+    import numpy as np
+    import pyarrow as pa
+
+    from ml_platform.features.labels import label_values
+
+    labels, values = label_values(label), predicted.astype(np.float64)
+    errors = row_errors(values, labels, failed, target.scale)
+    return {
+        "label": pa.array(labels),
+        "predicted": pa.array(values, mask=failed),
+        **{name: pa.array(error) for name, error in errors.items()},
+    }
 
 
 def _keyed(frame: DataFrame) -> DataFrame:

@@ -1,14 +1,15 @@
-"""Metrics of a classifier, from what is kept of each row."""
+"""Metrics of classes and of numbers, from what is kept of each row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ml_platform.errors import DataError
-from ml_platform.evaluation.bootstrap import confusion_interval, mean_interval
+from ml_platform.evaluation.bootstrap import confusion_interval, mean_interval, means_interval
+from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Metric
 
 if TYPE_CHECKING:
@@ -24,7 +25,21 @@ LOWER_IS_BETTER = {
     "accuracy": False,
     "balanced_accuracy": False,
     "macro_f1": False,
+    "rmse": True,
+    "mae": True,
+    "r2": False,
 }
+
+LOSS_COLUMNS: Mapping[str, str] = {
+    "log_loss": "log_loss",
+    "brier": "brier",
+    "rmse": "squared_error",
+    "mae": "absolute_error",
+}
+"""Metrics that each row has a share in, and its column: what two models can be compared by, row by row."""
+
+FAILED_DEVIATIONS = 10
+"""A row without a predicted number counts as wrong by so many standard deviations of the label."""
 
 RESAMPLES = 1_000
 CONFIDENCE = 0.95
@@ -50,17 +65,85 @@ def row_losses(
     return {"log_loss": -np.log(np.clip(right, CLIP, 1.0)), "brier": np.where(failed, 2.0, squares)}
 
 
+def row_errors(
+    predicted: NDArray[np.float64], labels: NDArray[np.float64], failed: NDArray[np.bool_], scale: float
+) -> dict[str, NDArray[np.float64]]:
+    """Errors of each row, all of shape (rows,), in the label's own unit.
+
+    Args:
+        failed: True where there is no prediction; such rows are wrong by ten times `scale`.
+        scale: Standard deviation of the label.
+    Returns:
+        `absolute_error` and `squared_error`.
+    """
+    error = np.where(failed, FAILED_DEVIATIONS * scale, np.abs(predicted - labels))
+    return {"absolute_error": error, "squared_error": np.square(error)}
+
+
+def primary_metric(problem: ProblemKind) -> str:
+    """What models of a kind are chosen and compared by, unless somebody says otherwise."""
+    return "rmse" if problem == "regression" else "log_loss"
+
+
 def metrics_of(rows: pa.Table, classes: int, *, seed: int = 7) -> dict[str, Metric]:
     """Every metric of the rows of an evaluation, with 95 % bootstrap intervals.
 
     Args:
-        rows: Columns label, predicted, log_loss, brier.
-        classes: Classes that the model knows.
+        rows: Columns label, predicted, log_loss, brier; of numbers label, absolute_error, squared_error.
+        classes: Classes that the model knows; 0: it predicts a number.
     Raises:
         DataError: There are no rows.
     """
     if rows.num_rows == 0:
         raise DataError("a model cannot be measured on no rows")
+    return _metrics_of_classes(rows, classes, seed) if classes else _metrics_of_numbers(rows, seed)
+
+
+def _metrics_of_numbers(rows: pa.Table, seed: int) -> dict[str, Metric]:
+    """Root mean squared error, mean absolute error, and the share of the variance that is explained."""
+    labels = rows.column("label").to_numpy()
+    distance = labels - labels.mean()
+    columns = np.stack(
+        [
+            rows.column("squared_error").to_numpy(),
+            rows.column("absolute_error").to_numpy(),
+            distance,
+            np.square(distance),
+        ],
+        axis=1,
+    )
+    found = {"rmse": _of_means(columns, root_mean_square, seed), "mae": _of_means(columns, mean_error, seed)}
+    if columns[:, 3].any():
+        found["r2"] = _of_means(columns, explained, seed)
+    return found
+
+
+def root_mean_square(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of means of (squared error, absolute error, label, squared label). Shape (…, 4) → (…)."""
+    return np.asarray(np.sqrt(means[..., 0]))
+
+
+def mean_error(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean absolute error, of the same means."""
+    return np.asarray(means[..., 1])
+
+
+def explained(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """R²: 1 less the mean squared error as a share of the label's variance, of the same means."""
+    variance = means[..., 3] - np.square(means[..., 2])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A resample of equal labels has no variance to explain.
+        return np.asarray(np.where(variance > 0, 1 - means[..., 0] / variance, 0.0))
+
+
+def _of_means(
+    columns: NDArray[np.float64], of: Callable[[NDArray[np.float64]], NDArray[np.float64]], seed: int
+) -> Metric:
+    low, high = means_interval(columns, of, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
+    return Metric(value=float(of(columns.mean(axis=0))), low=low, high=high)
+
+
+def _metrics_of_classes(rows: pa.Table, classes: int, seed: int) -> dict[str, Metric]:
     confusion = confusion_of(rows, classes)
     found = {name: _mean_metric(rows.column(name).to_numpy(), seed) for name in ("log_loss", "brier")}
     statistics: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -69,7 +152,7 @@ def metrics_of(rows: pa.Table, classes: int, *, seed: int = 7) -> dict[str, Metr
         "macro_f1": macro_f1,
     }
     found.update({name: _confusion_metric(confusion, of, seed) for name, of in statistics.items()})
-    return {name: found[name] for name in LOWER_IS_BETTER}
+    return {name: found[name] for name in LOWER_IS_BETTER if name in found}
 
 
 def confusion_of(rows: pa.Table, classes: int) -> NDArray[np.int64]:

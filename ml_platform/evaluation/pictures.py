@@ -1,4 +1,4 @@
-"""Pictures of a model: confusion matrix, learning curves, reliability. Figures without global state.
+"""Pictures of a model: confusion matrix, reliability, residuals, learning curves. No global state.
 
 Each function returns a `matplotlib.figure.Figure` that nobody else holds, so it is safe in any thread.
 """
@@ -23,10 +23,59 @@ MOST_CLASSES = 30
 """Above this a matrix cannot be read; the commonest confusions are listed instead."""
 
 TOP_CONFUSIONS = 25
+MOST_POINTS = 5_000
 TOP_FEATURES = 25
 NAME_CHARACTERS, LONG_NAME_CHARACTERS = 18, 32
 RELIABILITY_BINS = 10
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8a8a"
+
+
+def draw_all(rows: pa.Table, classes: Sequence[str], title: str) -> dict[str, Figure]:
+    """Every picture of an evaluation's rows, by name.
+
+    Args:
+        classes: Names, in the order of the model's outputs. None: it predicts a number.
+    """
+    if not classes:
+        return {"residuals": draw_residuals(rows, title)}
+    return {
+        "confusion_matrix": draw_confusion(rows, classes, title),
+        "reliability": draw_reliability(rows, title),
+    }
+
+
+def draw_residuals(rows: pa.Table, title: str) -> Figure:
+    """Predicted against actual numbers, and how the errors are spread.
+
+    Args:
+        rows: Lines of an evaluation of a model that predicts a number.
+    """
+    kept = rows.filter(rows.column("predicted").is_valid())
+    label, predicted = kept.column("label").to_numpy(), kept.column("predicted").to_numpy()
+    shown = np.random.default_rng(0).permutation(len(label))[:MOST_POINTS]
+    failed = rows.num_rows - len(label)
+    figure = _figure(10.4, 4.6)
+    noted = f", {failed:,} without a prediction" if failed else ""
+    figure.suptitle(f"{title}\n{rows.num_rows:,} rows{noted}", fontsize=11)
+    left, right = figure.subplots(1, 2)
+    both = np.concatenate([label, predicted])
+    ends = [float(both.min()), float(both.max())] if len(both) else [0.0, 1.0]
+    left.plot(ends, ends, color=GREY, linestyle=":", label="perfect")
+    size, alpha = (3, 0.25) if len(shown) > 1_000 else (5, 0.6)
+    left.plot(label[shown], predicted[shown], ".", color=BLUE, markersize=size, alpha=alpha)
+    left.set(xlabel="actual", ylabel="predicted")
+    left.legend(frameon=False, loc="upper left")
+    residuals = predicted - label
+    low, high = np.quantile(residuals, [0.005, 0.995]) if len(label) else (0.0, 1.0)
+    right.hist(np.clip(residuals, low, high), bins=40, color=BLUE)
+    right.axvline(0, color=GREY, linestyle=":")
+    if len(label):
+        mean = float(residuals.mean())
+        right.axvline(mean, color=ORANGE, label=f"mean {mean:+.4g}")
+        right.legend(frameon=False)
+    right.set(xlabel="predicted − actual (the outer 1 % in the last bars)", ylabel="rows")
+    _plain(left, right)
+    return figure
 
 
 def draw_confusion(rows: pa.Table, classes: Sequence[str], title: str) -> Figure:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ml_platform.errors import DataError, nearest
 from ml_platform.features.labels import combined, label_names
+from ml_platform.features.target import standardised
 from ml_platform.specs.tables import CategoryFeature, FeatureState, NumericFeature
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -40,12 +41,19 @@ def transform(batch: pa.RecordBatch | pa.Table, state: FeatureState) -> NDArray[
     return out
 
 
-def encode_labels(column: pa.Array | pa.ChunkedArray, state: FeatureState) -> NDArray[np.int32]:
-    """Index of each label in `state.classes`; -1 where it is null or none of them.
+def encode_labels(
+    column: pa.Array | pa.ChunkedArray, state: FeatureState
+) -> NDArray[np.int32] | NDArray[np.float32]:
+    """Labels as models learn them.
 
     Returns:
-        Shape (rows,), int32.
+        Shape (rows,). int32: index in `state.classes`, -1 where it is null or none of them. Of a label that
+        is a number float32: standardised, NaN where it is null.
+    Raises:
+        DataError: The state wants numbers and these are none.
     """
+    if state.target is not None:
+        return standardised(column, state.target)
     known = pa.array(state.classes, pa.string())
     found = pc.index_in(label_names(column), value_set=known, skip_nulls=True)
     codes: NDArray[np.int32] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from ml_platform.errors import DataError, SpecError, nearest
 from ml_platform.features.counts import COUNTS_DDL, bin_values, count_batches, merged
+from ml_platform.features.fit_target import fit_target
 from ml_platform.features.labels import natural_order
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import RAW_TYPES, Contract
+from ml_platform.specs.problems import NumericTarget, ProblemKind
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import CategoryFeature, FeatureSpec, FeatureState, NumericFeature
 from ml_platform.store.datasets import spark_frame
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def fit_features(spark: SparkSession, train: Dataset, spec: FeatureSpec) -> FeatureState:
+def fit_features(
+    spark: SparkSession, train: Dataset, spec: FeatureSpec, problem: ProblemKind = "multiclass"
+) -> FeatureState:
     """What turns raw columns into features, learnt from the training part alone.
 
     The same rows give the same state bit for bit, however they are spread over files and partitions.
@@ -40,14 +44,16 @@ def fit_features(spark: SparkSession, train: Dataset, spec: FeatureSpec) -> Feat
     label = _label(train.contract)
     names = _columns(train.contract, label, spec)
     offsets = smallest_values(train, [n for n in names if train.contract[n].type != "string"])
-    counts = _count(spark, train, [*names, label], offsets)
+    named_classes = [] if problem == "regression" else [label]
+    counts = _count(spark, train, [*names, *named_classes], offsets, label)
     numeric = [_numeric(counts[n], n, offsets[n], spec) for n in names if n in offsets]
     categories = [_category(counts[n], n, spec) for n in names if n not in offsets]
     state = _state(
         [each for each in numeric if each is not None],
         [each for each in categories if each is not None],
-        _values(counts[label]),
+        {name: rows for of in named_classes for name, rows in _values(counts[of]).items()},
         label,
+        None if named_classes else fit_target(train, label),
     )
     _report_left_out(names, state)
     return state
@@ -69,11 +75,11 @@ def _columns(contract: Contract, label: str, spec: FeatureSpec) -> list[str]:
 
 
 def _count(
-    spark: SparkSession, train: Dataset, names: list[str], offsets: Mapping[str, float]
+    spark: SparkSession, train: Dataset, names: list[str], offsets: Mapping[str, float], label: str
 ) -> dict[str, pa.Table]:
     """The one pass. Returns the merged counts of each column."""
     frame = numbered(spark_frame(spark, train).select([named(name) for name in names]))
-    count = partial(_count_partition, names=names, offsets=dict(offsets), label=names[-1])
+    count = partial(_count_partition, names=names, offsets=dict(offsets), label=label)
     with spark_failures("features were not fitted"):
         counts = merged(frame.mapInArrow(count, COUNTS_DDL).toArrow())
     return {name: counts.filter(pc.equal(counts["column"], at)) for at, name in enumerate(names)}
@@ -138,9 +144,13 @@ def _values(counts: pa.Table) -> dict[str, int]:
 
 
 def _state(
-    numeric: list[NumericFeature], categories: list[CategoryFeature], labels: dict[str, int], label: str
+    numeric: list[NumericFeature],
+    categories: list[CategoryFeature],
+    labels: dict[str, int],
+    label: str,
+    target: NumericTarget | None,
 ) -> FeatureState:
-    if not labels:
+    if not labels and target is None:
         raise DataError("features cannot be fitted: the training part has no labels", wanted="labelled rows")
     if not numeric and not categories:
         raise DataError(
@@ -154,6 +164,7 @@ def _state(
         categories=tuple(categories),
         classes=classes,
         class_counts=tuple(labels[name] for name in classes),
+        target=target,
         label=label,
     )
 

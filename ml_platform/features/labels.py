@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ml_platform.errors import DataError
 
@@ -26,6 +28,22 @@ def label_names(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError("labels of this type have no names", got=column.type) from error
+
+
+def label_values(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
+    """A label as numbers. Shape (rows,); null is NaN.
+
+    Raises:
+        DataError: The type is no number.
+    """
+    column = combined(column)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise DataError("the label is no number", wanted="integers, floats or decimals", got=kind)
+    values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return values
 
 
 def has_fractions(column: pa.Array | pa.ChunkedArray) -> bool:

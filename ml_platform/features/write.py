@@ -27,15 +27,16 @@ def apply_features(spark: SparkSession, part: Dataset, state: FeatureState) -> D
     """Features and label codes of every row.
 
     Returns:
-        A data set with `label` (int32: index in `state.classes`, -1 for another class) and `features`
-        (packed, `state.width` values).
+        A data set with `label` (int32: index in `state.classes`, -1 for another class; or float32: the
+        standardised number) and `features` (packed, `state.width` values).
     Raises:
         DataError: A column is missing, or holds what its feature cannot take.
     """
     names = (*state.columns, state.label)
     raw = numbered(spark_frame(spark, part).select([named(name) for name in names]))
     apply = partial(_apply_partition, names=names, state=state.model_dump_json())
-    frame = raw.mapInArrow(apply, f"{LABEL} int, {FEATURES} binary")
+    kind = "int" if state.target is None else "float"
+    frame = raw.mapInArrow(apply, f"{LABEL} {kind}, {FEATURES} binary")
     name = f"{part.uri.split('/')[-2]}-features"
     return write_dataset(frame, name=name, label=LABEL, packed={FEATURES: state.width})
 
@@ -46,8 +47,8 @@ def _apply_partition(
     fitted = FeatureState.model_validate_json(state)
     for batch in batches:
         raw = batch.rename_columns(list(names))
-        labels = pa.array(encode_labels(raw.column(len(names) - 1), fitted), pa.int32())
-        columns = [labels, packed_array(transform(raw, fitted)).cast(pa.binary())]
+        labels = encode_labels(raw.column(len(names) - 1), fitted)
+        columns = [pa.array(labels), packed_array(transform(raw, fitted)).cast(pa.binary())]
         yield pa.RecordBatch.from_arrays(columns, [LABEL, FEATURES])
 
 

@@ -88,6 +88,18 @@ def prediction_columns(probabilities: NDArray[np.float32], classes: Sequence[str
     return pa.table(arrays, names=list(PREDICTION_COLUMNS))
 
 
+def number_columns(values: NDArray[np.float64]) -> pa.Table:
+    """Predicted numbers as a column.
+
+    Args:
+        values: Shape (rows, 1).
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.table([pa.array(values[:, 0].astype(np.float64))], names=[PREDICTION_COLUMNS[0]])
+
+
 def _check_there(contract: Contract, names: Sequence[str]) -> None:
     missing = [name for name in contract.names if name not in names]
     if missing:

@@ -27,20 +27,20 @@ class KerasEstimator:
         import tensorflow as tf
 
         self._tf = tf
-        self._classes = len(state.classes)
+        self._outputs = state.outputs
         signature = [tf.TensorSpec([None, state.width], tf.float32)]
         self._forward = tf.function(
             lambda features: model(features, training=False), input_signature=signature, autograph=False
         )
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Shape (rows, width) → probabilities of shape (rows, classes)."""
+        """Shape (rows, width) → shape (rows, state.outputs): probabilities, or a number."""
         import numpy as np
 
-        out = np.empty((len(features), self._classes), np.float32)
+        out = np.empty((len(features), self._outputs), np.float32)
         for start in range(0, len(features), CHUNK_ROWS):
             chunk = self._forward(self._tf.constant(features[start : start + CHUNK_ROWS])).numpy()
-            out[start : start + CHUNK_ROWS] = _both_sides(chunk) if chunk.shape[1] == 1 else chunk
+            out[start : start + CHUNK_ROWS] = _both_sides(chunk) if chunk.shape[1] < self._outputs else chunk
         return out
 
 
@@ -48,7 +48,7 @@ def open_estimator(path: Path, state: FeatureState) -> KerasEstimator:
     """Open a `.keras` file.
 
     Raises:
-        DataError: Its output is not one probability per class, or it cannot be opened safely.
+        DataError: Its output is not one probability per class, or one number; or it cannot be opened safely.
     """
     calm_tensorflow()
     import keras
@@ -66,6 +66,9 @@ def _check_output(path: Path, model: Any, estimator: KerasEstimator, state: Feat
     import numpy as np
 
     outputs = model.output_shape[-1]
+    if state.problem == "regression":
+        _check_number(path, outputs)
+        return
     fits = outputs == len(state.classes) or (outputs, len(state.classes)) == (1, 2)
     total = float(estimator.predict(np.zeros((1, state.width), np.float32)).sum()) if fits else float("nan")
     if not abs(total - 1) < 1e-3:
@@ -73,6 +76,13 @@ def _check_output(path: Path, model: Any, estimator: KerasEstimator, state: Feat
             f"the network in {path} does not give one probability per class",
             wanted=f"{len(state.classes)} values that sum to 1",
             got=f"{outputs} values that sum to {total:g}",
+        )
+
+
+def _check_number(path: Path, outputs: int) -> None:
+    if outputs != 1:
+        raise DataError(
+            f"the network in {path} does not predict a number", wanted="1 output", got=f"{outputs} outputs"
         )
 
 

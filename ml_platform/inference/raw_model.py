@@ -1,4 +1,4 @@
-"""A raw model: one folder that turns raw rows into class probabilities, anywhere, without Spark.
+"""A raw model: one folder that turns raw rows into class probabilities, or a number, anywhere, without Spark.
 
 ```
 folder/
@@ -60,7 +60,7 @@ class Estimator(Protocol):
     """What a family's opener returns."""
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Shape (rows, width) → probabilities of shape (rows, classes)."""
+        """Shape (rows, width) → shape (rows, state.outputs): probabilities, or the standardised number."""
 
 
 class FileEntry(Spec):
@@ -103,30 +103,39 @@ class RawModel:
         """Raw input: the columns that the model reads."""
         return self.manifest.contract
 
-    def predict(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float32]:
-        """Class probabilities of raw rows.
+    def predict(self, table: pa.Table | pa.RecordBatch) -> NDArray[np.float32] | NDArray[np.float64]:
+        """Class probabilities of raw rows, or their numbers.
 
         Returns:
-            Shape (rows, classes), float32; columns in the order of `classes`.
+            Shape (rows, classes), float32; columns in the order of `classes`. Of a model that predicts a
+            number shape (rows, 1), float64, in the label's own unit.
         Raises:
             DataError: A column is missing, or holds a value that its type cannot hold.
         """
         import numpy as np
 
         from ml_platform.features.apply import transform
+        from ml_platform.features.target import in_own_unit
         from ml_platform.inference.columns import conform
 
+        target = self.state.target
         if table.num_rows == 0:
-            return np.empty((0, len(self.classes)), np.float32)
-        return self._estimator.predict(transform(conform(table, self.contract), self.state))
+            outputs = np.empty((0, self.state.outputs), np.float32)
+        else:
+            outputs = self._estimator.predict(transform(conform(table, self.contract), self.state))
+        return outputs if target is None else in_own_unit(outputs, target)
+
+    def columns(self, outputs: NDArray[Any]) -> pa.Table:
+        """What `predict` gave, as the columns that people read."""
+        from ml_platform.inference.columns import number_columns, prediction_columns
+
+        return prediction_columns(outputs, self.classes) if self.classes else number_columns(outputs)
 
     def to_frame(self, table: pa.Table | pa.RecordBatch) -> pd.DataFrame:
-        """Predictions of raw rows: `prediction`, `probability`, `probabilities` (a dict per row)."""
-        from ml_platform.inference.columns import prediction_columns
-
-        columns = prediction_columns(self.predict(table), self.classes)
-        frame = columns.to_pandas()
-        frame["probabilities"] = [dict(pairs) for pairs in frame["probabilities"]]
+        """`prediction`; of classes also `probability` and `probabilities` (a dict per row)."""
+        frame = self.columns(self.predict(table)).to_pandas()
+        if self.classes:
+            frame["probabilities"] = [dict(pairs) for pairs in frame["probabilities"]]
         return frame
 
 
@@ -233,7 +242,7 @@ class PyfuncModel:
         self.model = model
 
     def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """Raw rows → `prediction`, `probability`, `probabilities`. `params` are not used.
+        """Raw rows → `prediction`; of classes also `probability`, `probabilities`. `params` are not used.
 
         Raises:
             DataError: A column is missing or does not hold its type.

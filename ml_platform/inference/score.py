@@ -6,25 +6,26 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError, PlatformError, SpecError, nearest
-from ml_platform.inference.columns import PREDICTION_COLUMNS, prediction_columns
+from ml_platform.inference.columns import PREDICTION_COLUMNS
 from ml_platform.inference.destination import write_predictions
-from ml_platform.inference.raw_model import RawModel, read_manifest
+from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.specs.contracts import Contract
+from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Predictions, Version
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-SCORE_COLUMNS = (*PREDICTION_COLUMNS, "error", "model_name", "model_version")
-"""Columns that scoring adds, in this order."""
+STAMP_COLUMNS = ("error", "model_name", "model_version")
+SCORE_COLUMNS = (*PREDICTION_COLUMNS, *STAMP_COLUMNS)
+"""Columns that scoring adds, in this order; without probabilities where a number is predicted."""
 
 ERROR_CHARACTERS = 500
 
@@ -73,8 +74,8 @@ def score_frame(
         keys: Columns to keep as they are. None: all of them.
         version: Named in each row; null in both columns without one.
     Returns:
-        The kept columns, then `prediction`, `probability`, `probabilities`, `error`, `model_name`,
-        `model_version`. A row that cannot be scored has nulls and a text in `error`.
+        The kept columns, then `prediction`, of classes `probability` and `probabilities`, then `error`,
+        `model_name`, `model_version`. A row that cannot be scored has nulls and a text in `error`.
     Raises:
         DataError: Columns are missing or retyped.
         SpecError: A key is unknown, or has the name of a column that scoring adds.
@@ -84,7 +85,7 @@ def score_frame(
     needed = [*keep, *(name for name in contract.names if name not in keep)]
     name, number = (version.name, version.version) if version else (None, None)
     scorer = RowScorer(ship(frame.sparkSession, folder), tuple(needed), tuple(keep), name, number)
-    return numbered(frame, needed).mapInArrow(scorer, _schema(frame, keep))
+    return numbered(frame, needed).mapInArrow(scorer, _schema(frame, keep, read_state(folder).problem))
 
 
 def score_table(
@@ -166,38 +167,40 @@ class RowScorer:
         """One batch. Never raises for a row."""
         import pyarrow as pa
 
-        probabilities, errors = predict_rows(model, batch)
+        outputs, errors = predict_rows(model, batch)
         failed = pa.array([error is not None for error in errors], pa.bool_())
-        predicted = prediction_columns(probabilities, model.classes).to_batches()
-        values = _nulled(predicted[0].columns if predicted else [], failed)
+        predicted = model.columns(outputs)
+        batches = predicted.to_batches()
+        values = _nulled(batches[0].columns if batches else [], failed)
         rows = batch.num_rows
         stamp = [pa.array(errors, pa.string()), pa.array([self.model_name] * rows, pa.string())]
         stamp.append(pa.array([self.model_version] * rows, pa.int32()))
         kept = [batch.column(name) for name in self.keep]
-        return pa.RecordBatch.from_arrays([*kept, *values, *stamp], names=[*self.keep, *SCORE_COLUMNS])
+        names = [*self.keep, *predicted.column_names, *STAMP_COLUMNS]
+        return pa.RecordBatch.from_arrays([*kept, *values, *stamp], names=names)
 
 
-def predict_rows(model: RawModel, batch: pa.RecordBatch) -> tuple[NDArray[np.float32], list[str | None]]:
-    """Probabilities of a batch, and an error text for each row that has none.
+def predict_rows(model: RawModel, batch: pa.RecordBatch) -> tuple[NDArray[Any], list[str | None]]:
+    """What the model predicts for a batch, and an error text for each row that has nothing.
 
     A batch that fails is halved until the bad rows stand alone, so that a few of them cost little.
 
     Returns:
-        Shape (rows, classes), zeros where a row failed; and one text or None per row.
+        Shape (rows, outputs), zeros where a row failed; and one text or None per row.
     """
     import numpy as np
 
     try:
-        probabilities = model.predict(batch)
+        outputs = model.predict(batch)
     except Exception as error:  # noqa: BLE001  (whatever a row provokes is that row's error)
         if batch.num_rows == 1:
-            return np.zeros((1, len(model.classes)), np.float32), [_text(error)]
+            return np.zeros((1, model.state.outputs), np.float32), [_text(error)]
         half = batch.num_rows // 2
         parts = [predict_rows(model, piece) for piece in (batch.slice(0, half), batch.slice(half))]
         return np.concatenate([part[0] for part in parts]), [text for part in parts for text in part[1]]
-    finite = np.asarray(np.isfinite(probabilities).all(axis=1))
+    finite = np.asarray(np.isfinite(outputs).all(axis=1))
     errors = [None if fine else "the model's output is not a number" for fine in finite]
-    return np.where(finite[:, None], probabilities, np.float32(0)), errors
+    return np.where(finite[:, None], outputs, np.float32(0)), errors
 
 
 def _nulled(columns: Sequence[pa.Array], failed: pa.Array) -> list[pa.Array]:
@@ -240,13 +243,18 @@ def _kept(frame: DataFrame, keys: Sequence[str] | None) -> list[str]:
     return keep
 
 
-def _schema(frame: DataFrame, keep: Sequence[str]) -> StructType:
+def _schema(frame: DataFrame, keep: Sequence[str], problem: ProblemKind) -> StructType:
     from pyspark.sql import types as T  # noqa: N812
 
-    added = [
+    predicted = [
         T.StructField("prediction", T.StringType()),
         T.StructField("probability", T.DoubleType()),
         T.StructField("probabilities", T.MapType(T.StringType(), T.DoubleType())),
+    ]
+    if problem == "regression":
+        predicted = [T.StructField("prediction", T.DoubleType())]
+    added = [
+        *predicted,
         T.StructField("error", T.StringType()),
         T.StructField("model_name", T.StringType()),
         T.StructField("model_version", T.IntegerType()),

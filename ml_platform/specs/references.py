@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ml_platform.specs.base import Location, NotIdentity, Spec
 from ml_platform.specs.contracts import Contract
+from ml_platform.specs.problems import ProblemKind, kind_of
 from ml_platform.specs.profiles import Finding, Profile
 
 Family = Literal["keras", "xgboost"]
@@ -47,6 +48,17 @@ class Parts(Spec):
     holdout: Dataset
 
 
+def shown(*values: float, sign: str = "") -> tuple[str, ...]:
+    """Numbers that belong together, with as many decimals as their size asks for.
+
+    >>> shown(0.25, 1), shown(12.3456, -9), shown(0.5, 12345.6, sign="+")
+    (('0.2500', '1.0000'), ('12.35', '-9.00'), ('+0', '+12,346'))
+    """
+    largest = max(map(abs, values))
+    decimals = 4 if largest < 10 else 2 if largest < 1_000 else 0
+    return tuple(f"{value:{sign},.{decimals}f}" for value in values)
+
+
 class Metric(Spec):
     """A measured value with the ends of its bootstrap interval."""
 
@@ -55,7 +67,8 @@ class Metric(Spec):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        value, low, high = shown(self.value, self.low, self.high)
+        return f"{value} [{low}, {high}]"
 
 
 class Model(Spec):
@@ -66,8 +79,13 @@ class Model(Spec):
     run_id: str = Field(description="The MLflow run that logged it.")
     digest: str = Field(description="sha256 over the model's files.")
     contract: Contract = Field(description="Raw input that it takes.")
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = Field(description="Empty: it predicts a number.")
     ranks: int = Field(1, ge=1, description="Ranks that trained it together.")
+
+    @property
+    def problem(self) -> ProblemKind:
+        """What it predicts."""
+        return kind_of(self.classes)
 
 
 class Version(Spec):
@@ -90,7 +108,7 @@ class Evaluation(Spec):
     data_fingerprint: str = Field(description="Fingerprint of the rows that were scored.")
     rows: int
     metrics: dict[str, Metric]
-    rows_uri: Location = Field(description="Parquet file: row key, label, predicted class, log loss.")
+    rows_uri: Location = Field(description="Parquet file: row key, label, prediction, losses.")
 
 
 class Verdict(Spec):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ml_platform.specs.base import Spec
+from ml_platform.specs.problems import NumericTarget, ProblemKind, kind_of
 
 
 class SplitSpec(Spec):
@@ -70,9 +71,22 @@ class FeatureState(Spec):
 
     numeric: tuple[NumericFeature, ...] = ()
     categories: tuple[CategoryFeature, ...] = ()
-    classes: tuple[str, ...] = Field(description="Class names in the order of the model's outputs.")
+    classes: tuple[str, ...] = Field(
+        description="Class names in the order of the model's outputs. Empty: the label is a number."
+    )
     class_counts: tuple[int, ...] = Field(description="Rows of each class in the training part.")
+    target: NumericTarget | None = Field(None, description="Of a label that is a number.")
     label: str
+
+    @property
+    def problem(self) -> ProblemKind:
+        """What is predicted."""
+        return kind_of(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """Values that a model gives per row: a probability per class, or one number."""
+        return max(1, len(self.classes))
 
     @property
     def width(self) -> int:

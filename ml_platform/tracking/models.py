@@ -244,7 +244,7 @@ def _save(scratch: Path, model: Model, candidate: Candidate, logged: LoggedModel
             run_id=model.run_id,
             metadata={METADATA: model.model_dump_json()},
         ),
-        signature=signature(candidate.contract),
+        signature=signature(candidate.contract, model.problem),
         input_example=example_frame(example, candidate.contract),
         pip_requirements=_requirements(candidate.family),
     )

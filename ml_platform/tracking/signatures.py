@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ml_platform.errors import SpecError
 from ml_platform.specs.contracts import RAW_TYPES, Column, Contract
+from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Dataset
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ MLFLOW_TYPES = {
 EXAMPLE_ROWS = 5
 
 
-def signature(contract: Contract) -> ModelSignature:
-    """Signature of a model that takes the contract's raw columns and answers with classes.
+def signature(contract: Contract, problem: ProblemKind = "multiclass") -> ModelSignature:
+    """Signature of a model that takes the contract's raw columns and answers with classes or a number.
 
     Returns:
         Inputs: one column per column of `contract.inputs()`, optional where it may be null. Outputs:
-        `prediction` (class name), `probability` (of that class), `probabilities` (class → probability).
+        `prediction` (class name), `probability` (of that class), `probabilities` (class → probability); or
+        `prediction` (a number) alone.
     Raises:
         SpecError: A column has a type that raw input may not have.
     """
@@ -47,6 +49,8 @@ def signature(contract: Contract) -> ModelSignature:
         ColSpec(DataType.double, "probability"),
         ColSpec(Map(DataType.double), "probabilities"),
     ]
+    if problem == "regression":
+        outputs = [ColSpec(DataType.double, "prediction")]
     inputs: list[ColSpec | TensorSpec] = [_input(column) for column in contract.inputs().columns]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 

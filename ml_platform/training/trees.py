@@ -10,6 +10,7 @@ from ml_platform.errors import DataError
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import FeatureState
 from ml_platform.specs.training import XGBoostSpec
+from ml_platform.specs.trees import TreeKind
 from ml_platform.store.spark_failures import spark_failures
 from ml_platform.training.boosting import OnMetrics, Trees, boost
 from ml_platform.training.tree_rows import ROWS_PER_PARTITION
@@ -34,7 +35,7 @@ def train_trees(
     time, so that the same spec gives the same trees.
 
     Args:
-        train: Columns `label` (index of the class) and `features` (packed, `state.width` values).
+        train: Columns `label` (index of the class, or number) and `features` (packed, `state.width` values).
         validation: The same columns. Rows of classes that train does not know are left out.
         on_metrics: Called with each round's metrics and number, as rounds happen, each round once.
     Raises:
@@ -45,7 +46,8 @@ def train_trees(
     with spark_failures("training trees failed on Spark"):
         rows = _labelled_rows(spark, train, validation, state, spec)
         columns = {"validation_indicator_col": "is_validation"}
-        return boost(spark, rows, "classifier", spec, columns=columns, on_metrics=on_metrics)
+        kind: TreeKind = "classifier" if state.target is None else "regressor"
+        return boost(spark, rows, kind, spec, columns=columns, on_metrics=on_metrics)
 
 
 def _labelled_rows(
@@ -57,10 +59,12 @@ def _labelled_rows(
     from ml_platform.store.datasets import spark_frame
 
     frames = {
-        name: spark_frame(spark, part).select("label", "features").where(F.col("label") >= 0)
+        name: spark_frame(spark, part).select("label", "features")
         for name, part in (("train", train), ("validation", validation))
     }
-    _check_classes(frames["train"], state)
+    if state.target is None:
+        frames = {name: frame.where(F.col("label") >= 0) for name, frame in frames.items()}
+        _check_classes(frames["train"], state)
     _check_rows(train, validation, spec)
     parts = [
         frames[name]
@@ -107,7 +111,8 @@ class _Unpack:
     validation: bool
 
     schema = (
-        "label int, features array<float>, is_validation boolean, worker int, partition int, position bigint"
+        "label float, features array<float>, is_validation boolean, worker int, "
+        "partition int, position bigint"
     )
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -127,7 +132,7 @@ class _Unpack:
         rows = batch.num_rows
         position = np.arange(start, start + rows)
         columns = {
-            "label": batch.column("label").cast(pa.int32()),
+            "label": batch.column("label").cast(pa.float32()),
             "features": unpacked(batch.column("features")),
             "is_validation": pa.array(np.full(rows, self.validation)),
             "worker": pa.array(((position + partition) % self.workers).astype(np.int32)),

@@ -232,25 +232,6 @@ def test_too_many_rows_without_a_label_are_an_error_with_examples(
     assert nothing_is_left()
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (["x"] * 60, r"one class(.|\n)*'x' in all 60 rows"),
-        ([at / 2 for at in range(60)], r"looks like regression(.|\n)*fractions"),
-        ([float(at) for at in range(60)], r"looks like regression(.|\n)*60 different numbers in 60 rows"),
-        ([f"id{at}" for at in range(1200)], r"too many values(.|\n)*1,000"),
-    ],
-)
-def test_a_label_that_names_no_classes_is_refused(
-    spark: SparkSession, tmp_path: Path, labels: list[object], message: str
-) -> None:
-    path = tmp_path / "t.parquet"
-    parquet.write_table(pa.table({"x": range(len(labels)), "label": labels}), path)
-    with pytest.raises(DataError, match=message):
-        load_table(spark, str(path), "label")
-    assert nothing_is_left()
-
-
 def test_a_label_alone_is_nothing_to_learn_from(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column to learn from"):
         load_table(spark, csv(tmp_path, "label\na\nb\n"), "label")

@@ -257,5 +257,11 @@ def test_a_challenger_is_not_chosen_on_the_holdout(rows: Rows, losses: np.ndarra
     assert "keras on holdout" in str(caught.value)
     with pytest.raises(SpecError, match="measured on validation"):
         choose_challenger([])
-    with pytest.raises(SpecError, match="unknown metric 'logloss'"):
-        choose_challenger([], "logloss")
+
+
+def test_a_metric_that_the_models_do_not_have_is_refused(rows: Rows, losses: np.ndarray) -> None:
+    validated = rows.evaluation(losses, "a", part="validation")
+    with pytest.raises(SpecError, match=r"no metric 'rmse'(.|\n)*one of log_loss, for binary"):
+        choose_challenger([validated], "rmse")
+    with pytest.raises(SpecError, match="no metric 'mae'"):
+        decide(rows.evaluation(losses, "a"), None, STATE, GateSpec(metric="mae"))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from ml_platform.inference.raw_model import write_raw_model
 from ml_platform.specs.contracts import Column, Contract
+from ml_platform.specs.problems import NumericTarget
 from ml_platform.specs.references import Model
 from ml_platform.specs.tables import CategoryFeature, FeatureState, NumericFeature, SplitSpec
 from ml_platform.store.digests import digest
@@ -51,6 +52,46 @@ def digits() -> pa.Table:
 def cancer() -> pa.Table:
     """569 tumours: 30 float columns and a label of two classes."""
     return _labelled(*load_breast_cancer(return_X_y=True), "measure")
+
+
+def diabetes() -> pa.Table:
+    """442 patients: 10 float columns and a label that is a number, in units far from 1."""
+    features, target = load_diabetes(return_X_y=True)
+    columns = {f"measure_{index}": features[:, index] for index in range(features.shape[1])}
+    return pa.table({**columns, "label": target * 1000})
+
+
+def number_contract(table: pa.Table) -> Contract:
+    """Contract of a table of floats alone."""
+    return Contract(columns=tuple(Column(name=n, type="float") for n in table.column_names), label="label")
+
+
+def number_state(table: pa.Table) -> FeatureState:
+    """State of a table whose label is a number."""
+    labels = table.column("label").to_numpy()
+    named = table.set_column(table.num_columns - 1, "label", [["a", "b"] * (len(labels) // 2)])
+    target = NumericTarget(center=float(labels.mean()), scale=float(labels.std()))
+    return state_of(named).model_copy(update={"classes": (), "class_counts": (), "target": target})
+
+
+def number_model(folder: Path, table: pa.Table, rounds: int = 20) -> Path:
+    """The folder of a raw model that predicts a number: boosted trees."""
+    import xgboost
+
+    state = number_state(table)
+    features, labels = features_of(table, state)
+    params = {"objective": "reg:squarederror", "max_depth": 3, "eta": 0.2, "nthread": 1, "verbosity": 0}
+    file = folder.with_suffix(".ubj")
+    xgboost.train(params, xgboost.DMatrix(features, labels, nthread=1), rounds).save_model(file)
+    return write_raw_model(
+        folder,
+        family="xgboost",
+        model_file=file,
+        state=state,
+        split=SplitSpec(),
+        contract=number_contract(table),
+        lineage={},
+    )
 
 
 def contract_of(table: pa.Table) -> Contract:

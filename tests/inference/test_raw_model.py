@@ -141,7 +141,7 @@ def test_refuses_trees_of_other_classes(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="do not fit their features and classes") as caught:
         load_raw_model(folder)
-    assert "got: 64 features, 10 classes" in str(caught.value)
+    assert "got: 64 features, 10 outputs" in str(caught.value)
 
 
 def test_refuses_what_is_no_model_file(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_an_mlflow_server_that_answers_500(project: Project, broken_mlflow: str,
 def test_a_label_with_one_class(refused: Callable[..., None], tmp_path: Path) -> None:
     table = tmp_path / "same.csv"
     table.write_text("\n".join(["x,y", *(f"{i},only" for i in range(300))]))
-    refused(3, "only", "--source", str(table), "--label", "y")
+    refused(3, "only", "--source", str(table), "--label", "y", kept=1)
 
 
 @pytest.mark.spark

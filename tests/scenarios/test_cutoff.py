@@ -20,7 +20,7 @@ QUICK_SPARK = Path(QUICK["ML_PLATFORM_PLACEMENTS"], "local.yaml").read_text()
 
 DAG = """
 from ml_platform import Dataset, FeatureSpec, FeatureState, SplitSpec, dag, task
-from tasks.data import apply_features, fit_features, load_table, split_table
+from tasks.data import apply_features, find_problem, fit_features, load_table, split_table
 
 @task
 def train(part: Dataset, state: FeatureState) -> int:
@@ -28,8 +28,10 @@ def train(part: Dataset, state: FeatureState) -> int:
 
 @dag
 def trained(source: str) -> int:
-    parts = split_table(load_table(source, "label").data, SplitSpec())
-    state = fit_features(parts.train, FeatureSpec())
+    table = load_table(source, "label")
+    problem = find_problem(table, "auto")
+    parts = split_table(table.data, SplitSpec(), problem)
+    state = fit_features(parts.train, FeatureSpec(), problem)
     return train(apply_features(parts.train, state), state)
 
 if __name__ == "__main__":
@@ -75,7 +77,7 @@ def test_equal_outputs_cut_off_what_follows(folder: Path, server: str) -> None:
     """On one core and on two, and with an empty file more: the same rows, so the same split and features."""
     assert set(_states(folder, server, "--placement", "cores-1").values()) == {"completed"}
 
-    spark = ["load_table", "split_table", "fit_features", "apply_features"]
+    spark = ["load_table", "find_problem", "split_table", "fit_features", "apply_features"]
     again = _states(folder, server, "--placement", "cores-2", *(f"--force={name}" for name in spark))
     assert again == {**dict.fromkeys(spark, "completed"), "train": "cached"}
 

@@ -17,7 +17,7 @@ from ml_platform.specs.training import XGBoostSpec
 from ml_platform.training import boosting
 from ml_platform.training.boosting import Trees
 from ml_platform.training.trees import train_trees, unpacked
-from tests.inference.builders import cancer, digits, features_of, state_of
+from tests.inference.builders import cancer, diabetes, digits, features_of, number_state, state_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -188,6 +188,25 @@ def test_a_consumer_that_fails_fails_the_caller(spark: SparkSession, parts: tupl
 
     with pytest.raises(RuntimeError, match="the tracking server is away"):
         train_trees(spark, *parts, state_of(digits()), SPEC, on_metrics=refuse)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("workers", [1, 2])
+def test_numbers_are_learnt(spark: SparkSession, workers: int) -> None:
+    """By one worker and by two: standardised labels, squared error, below what the mean would give."""
+    import xgboost
+
+    table, state = diabetes(), number_state(diabetes())
+    train, validation = _packed(spark, table[:300], state), _packed(spark, table[300:], state)
+    spec = SPEC.model_copy(update={"workers": workers})
+    result = train_trees(spark, train, validation, state, spec)
+    assert set(result.history) == {"train-rmse", "validation-rmse"}
+    features, labels = features_of(table[300:], state)
+    predicted = xgboost.Booster(model_file=bytearray(result.model)).predict(xgboost.DMatrix(features))
+    assert np.sqrt(np.square(predicted - labels).mean()) == pytest.approx(
+        result.history["validation-rmse"][result.best_round], rel=1e-4
+    )
+    assert np.square(predicted - labels).mean() < 0.8 * labels.var()
 
 
 def _packed(spark: SparkSession, table: pa.Table, state) -> Dataset:

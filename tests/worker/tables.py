@@ -19,7 +19,7 @@ from ml_platform.store.manifest import FileEntry, Manifest
 def packed_dataset(
     folder: Path,
     features: NDArray[np.float32],
-    labels: NDArray[np.int32],
+    labels: NDArray[np.int32] | NDArray[np.float32],
     *,
     files: int = 2,
     group_rows: int = 100,
@@ -39,7 +39,7 @@ def packed_dataset(
             )
         )
     columns = (
-        Column(name="label", type="integer", nullable=False),
+        Column(name="label", type="integer" if labels.dtype == np.int32 else "float", nullable=False),
         Column(name="features", type="packed", nullable=False, width=width),
     )
     manifest = Manifest(
@@ -70,4 +70,4 @@ def _table(features: NDArray[np.float32], labels: NDArray[np.int32]) -> pa.Table
     packed = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(4 * width), len(features), [None, pa.py_buffer(np.ascontiguousarray(features).tobytes())]
     )
-    return pa.table({"label": pa.array(labels, pa.int32()), "features": packed})
+    return pa.table({"label": pa.array(labels), "features": packed})

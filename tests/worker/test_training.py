@@ -161,6 +161,22 @@ def test_metrics_and_progress_stream_to_the_caller(
     assert len(fitted.model) > 1000
 
 
+def test_numbers_are_learnt_by_the_flow_s_own_function(pair: HorovodJob, tmp_path: Path) -> None:
+    """One linear output, squared error; two ranks end below what the mean would give, which is 1."""
+    features = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32)
+    labels = features[:, 0] - features[:, 1]
+    labels /= labels.std()
+    parts = [
+        packed_dataset(tmp_path / name, features[rows], labels[rows])
+        for name, rows in (("train", slice(0, 500)), ("validation", slice(500, 600)))
+    ]
+    spec = KerasSpec(hidden=(16,), epochs=8, patience=8, batch_rows=50, rate=0.02)
+    fitted = pair.run(fit_keras, *parts, spec, 1, "regression").rank0
+    assert set(fitted.history) >= {"loss", "mean_absolute_error", "val_loss"}
+    assert fitted.history["val_loss"][-1] < 0.3
+    assert fitted.proof["ranks"] == 2
+
+
 def test_each_job_finds_a_clean_session(pair: HorovodJob) -> None:
     """Nothing of a job is left for the next one: types, policies, names."""
     assert pair.run(rank_functions.soil_session).rank0 == "dense"
