@@ -5,25 +5,31 @@ NumPy and Arrow only, so that what a model was trained on and what it is asked a
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml_platform.errors import DataError, nearest
-from ml_platform.features.labels import combined, label_names
+from ml_platform.features.labels import label_names
+from ml_platform.features.statistics import signed_log
 from ml_platform.features.target import standardised
-from ml_platform.specs.tables import CategoryFeature, FeatureState, NumericFeature
+from ml_platform.features.times import ages_in_days, part_values, waves
+from ml_platform.features.values import category_values, numeric_values, time_values
+from ml_platform.specs.tables import CategoryFeature, Feature, FeatureState, NumericFeature, TimeFeature
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-MICROS_PER_SECOND = 1e6
+Block = NDArray[np.float32]
+"""Features of one column: a view of the matrix, all zeros. Shape (rows, width of the column)."""
 
 
 def transform(batch: pa.RecordBatch | pa.Table, state: FeatureState) -> NDArray[np.float32]:
     """Features of raw rows; columns that `state` does not name are ignored.
 
-    A numeric column gives `(x or fill - center) / scale`, where null, NaN and ±inf count as missing. A
-    category gives one column per known value, then one for unknown values, then one for missing ones.
+    What each column becomes is said by `NumericFeature`, `TimeFeature` and `CategoryFeature`. Null, NaN and
+    ±inf count as missing.
 
     Returns:
         Shape (rows, state.width), float32, C-contiguous, finite.
@@ -31,13 +37,10 @@ def transform(batch: pa.RecordBatch | pa.Table, state: FeatureState) -> NDArray[
         DataError: A column is missing, is there twice, or holds what its feature cannot take.
     """
     out = np.zeros((batch.num_rows, state.width), np.float32)
-    for at, numeric in enumerate(state.numeric):
-        out[:, at] = _scaled(numeric_values(_column(batch, numeric.name), numeric.name), numeric)
-    at = len(state.numeric)
-    rows = np.arange(batch.num_rows)
-    for category in state.categories:
-        out[rows, at + _codes(_column(batch, category.name), category)] = 1
-        at += len(category.values) + 2
+    at = 0
+    for feature in state.features:
+        _fill(out[:, at : at + feature.width], _column(batch, feature.name), feature)
+        at += feature.width
     return out
 
 
@@ -60,34 +63,6 @@ def encode_labels(
     return codes.astype(np.int32, copy=False)
 
 
-def numeric_values(column: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np.float64]:
-    """A column as numbers: booleans 0 and 1, dates in days and timestamps in seconds since 1970 (UTC).
-
-    Returns:
-        Shape (rows,), float64. Null, NaN and ±inf are NaN.
-    Raises:
-        DataError: A value is no number; names the column and the value.
-    """
-    array = combined(column)
-    if pa.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
-    values = _as_float(array, name).to_numpy(zero_copy_only=False)
-    finite = np.isfinite(values)
-    return values if finite.all() else np.where(finite, values, np.nan)
-
-
-def category_values(column: pa.Array | pa.ChunkedArray, name: str) -> pa.Array:
-    """A column as text, nulls kept.
-
-    Raises:
-        DataError: The type has no text form; names the column.
-    """
-    try:
-        return label_names(column)
-    except DataError as error:
-        raise DataError(f"column {name!r} cannot be a category", wanted="text", got=column.type) from error
-
-
 def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
     found = batch.schema.get_all_field_indices(name)
     if len(found) == 1:
@@ -98,10 +73,43 @@ def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array | pa.Chunke
     raise DataError(f"column {name!r} is missing", hint=nearest(name, names) if names else None)
 
 
-def _scaled(values: NDArray[np.float64], feature: NumericFeature) -> NDArray[np.float64]:
-    filled = np.where(np.isnan(values), feature.fill, values)
+def _fill(block: Block, column: pa.Array | pa.ChunkedArray, feature: Feature) -> None:
+    if isinstance(feature, NumericFeature):
+        _fill_number(block, numeric_values(column, feature.name), feature)
+    elif isinstance(feature, TimeFeature):
+        _fill_time(block, time_values(column, feature.name), feature)
+    else:
+        block[np.arange(len(block)), _codes(column, feature)] = 1
+
+
+def _fill_number(block: Block, values: NDArray[np.float64], feature: NumericFeature) -> None:
+    missing = np.isnan(values)
+    filled = np.where(missing, feature.fill, values)
+    block[:, 0] = _scaled(signed_log(filled) if feature.log else filled, feature.center, feature.scale)
+    if feature.missing_flag:
+        block[:, 1] = missing
+
+
+def _fill_time(block: Block, moments: NDArray[np.datetime64], feature: TimeFeature) -> None:
+    there = np.flatnonzero(~np.isnat(moments))
+    present, at = moments[there], 0
+    for part in feature.parts:
+        values = part_values(present, part)
+        if part == "year":
+            block[there, at] = _scaled(values.astype(np.float64), feature.year_center, feature.year_scale)
+            at += 1
+        else:
+            block[there, at : at + 2] = waves(part)[values]
+            at += 2
+    ages = ages_in_days(present, feature.reference)
+    block[there, at] = _scaled(ages, feature.age_center, feature.age_scale)
+    if feature.missing_flag:
+        block[:, at + 1] = np.isnat(moments)
+
+
+def _scaled(values: NDArray[np.float64], center: float, scale: float) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
-        scaled = (filled - feature.center) / feature.scale
+        scaled = (values - center) / scale
     # Beyond float32 a value would become infinite.
     return np.clip(scaled, -FLOAT32_MAX, FLOAT32_MAX)
 
@@ -109,42 +117,13 @@ def _scaled(values: NDArray[np.float64], feature: NumericFeature) -> NDArray[np.
 def _codes(column: pa.Array | pa.ChunkedArray, feature: CategoryFeature) -> NDArray[np.int64]:
     values = category_values(column, feature.name)
     unknown = len(feature.values)
-    found = pc.index_in(values, value_set=pa.array(feature.values, pa.string()), skip_nulls=True)
+    found = pc.index_in(values, value_set=_value_set(feature.values), skip_nulls=True)
     codes: NDArray[np.int64] = pc.fill_null(found, unknown).to_numpy(zero_copy_only=False).astype(np.int64)
     if values.null_count:
         codes[values.is_null().to_numpy(zero_copy_only=False)] = unknown + 1
     return codes
 
 
-def _as_float(array: pa.Array, name: str) -> pa.Array:
-    kind = array.type
-    if pa.types.is_timestamp(kind):
-        micros = array.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64())
-        return pc.divide(micros.cast(pa.float64(), safe=False), MICROS_PER_SECOND)
-    if pa.types.is_date(kind):
-        return array.cast(pa.date32()).cast(pa.int32()).cast(pa.float64())
-    try:
-        return array.cast(pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(
-            f"column {name!r} holds what is no number",
-            wanted="numbers",
-            got=_example(array),
-            evidence=str(error),
-        ) from error
-
-
-def _example(array: pa.Array) -> str:
-    """The first value that is no number, in words."""
-    if not _is_text(array.type):
-        return f"values of type {array.type}"
-    for value in array.drop_null().to_pylist():
-        try:
-            pa.scalar(value).cast(pa.float64())
-        except pa.ArrowInvalid:
-            return f"{value!r} (text)"
-    return f"values of type {array.type}"
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+@lru_cache(maxsize=1024)
+def _value_set(values: tuple[str, ...]) -> pa.Array:
+    return pa.array(values, pa.string())

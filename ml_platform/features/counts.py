@@ -7,29 +7,42 @@ binned is the distance from the column's smallest value, which keeps years, time
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ml_platform.features.apply import FLOAT32_MAX, category_values, numeric_values
 from ml_platform.features.labels import label_names
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from ml_platform.features.times import PARTS, part_values
+from ml_platform.features.values import category_values, numeric_values, time_values
+from ml_platform.specs.tables import TimePart
 
 SHIFT_BITS = 14
 BINS = 1 << 18
 COMPACT_ROWS = 1 << 16
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+PART_BASE = 10_000
+"""Parts of times share one counter: bins from 10,000 × the number of the part in `PARTS`."""
 
 COUNTS = pa.schema(
     {"column": pa.int32(), "bin": pa.int32(), "value": pa.string(), "count": pa.int64()},
 )
-"""One row per column and distinct bin or value; both are null for missing values."""
+"""One row per counter and distinct bin or value; both are null for missing values."""
 COUNTS_DDL = "column int, bin int, value string, count bigint"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What is counted of one column."""
+
+    name: str
+    what: Literal["numbers", "parts", "texts", "labels"]
+    offset: float = 0.0
+    """Of numbers: the smallest."""
 
 
 def bins(values: NDArray[np.float64], offset: float) -> NDArray[np.int32]:
@@ -82,6 +95,33 @@ class NumericCounts:
         return pa.concat_tables([counted, _missing(at, self._missing)])
 
 
+class PartCounts:
+    """Rows per year, month, day, weekday and hour of one column. Missing moments are not counted."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._counts = np.zeros(len(PARTS) * PART_BASE, np.int64)
+
+    def add(self, column: pa.Array) -> None:
+        moments = time_values(column, self._name)
+        present = moments[~np.isnat(moments)]
+        for at, part in enumerate(PARTS):
+            keys = at * PART_BASE + part_values(present, part)
+            self._counts += np.bincount(keys, minlength=len(self._counts))
+
+    def rows(self, at: int) -> pa.Table:
+        keys = np.flatnonzero(self._counts)
+        return _rows(at, self._counts[keys], bin_=pa.array(keys, pa.int32()))
+
+
+def part_counts(counts: pa.Table, part: TimePart) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Values of one part, sorted, and rows of each, out of what `PartCounts` counted."""
+    keys, rows = counts["bin"].to_numpy().astype(np.int64), counts["count"].to_numpy()
+    of_part = keys // PART_BASE == PARTS.index(part)
+    order = np.argsort(keys[of_part])
+    return keys[of_part][order] % PART_BASE, rows[of_part][order]
+
+
 class TextCounts:
     """Rows per value of one column, and rows without a value."""
 
@@ -114,29 +154,39 @@ class TextCounts:
         return pa.concat_tables([*tables, _missing(at, self._missing)])
 
 
-Counter = NumericCounts | TextCounts
+class Counter(Protocol):
+    def add(self, column: pa.Array) -> None:
+        """Count the rows of one batch."""
+
+    def rows(self, at: int) -> pa.Table:
+        """What was counted, as rows of `COUNTS` that bear the counter's number."""
+
+
+def counter_of(counted: Counted) -> Counter:
+    if counted.what == "numbers":
+        return NumericCounts(counted.name, counted.offset)
+    if counted.what == "parts":
+        return PartCounts(counted.name)
+    return TextCounts(counted.name, is_label=counted.what == "labels")
 
 
 def count_batches(
-    batches: Iterable[pa.RecordBatch], names: Sequence[str], offsets: Mapping[str, float], label: str
+    batches: Iterable[pa.RecordBatch], names: Sequence[str], wanted: Sequence[Counted]
 ) -> Iterator[pa.RecordBatch]:
-    """Count every column of one partition.
+    """Count one partition.
 
     Args:
-        names: Columns by position; the position stands for the column in what comes out.
-        offsets: Smallest value of each numeric column. Columns that are not in it are counted as text.
+        names: Columns by position, as they come.
+        wanted: Counters; the position stands for the counter in what comes out.
     Returns:
         Rows of `COUNTS`.
     """
-    counters: list[Counter] = [
-        NumericCounts(name, offsets[name]) if name in offsets else TextCounts(name, is_label=name == label)
-        for name in names
-    ]
+    counters = [(counter_of(each), names.index(each.name)) for each in wanted]
     for batch in batches:
-        for counter, column in zip(counters, batch.columns, strict=True):
-            counter.add(column)
-    for at, counter in enumerate(counters):
-        yield from counter.rows(at).to_batches()
+        for counter, at in counters:
+            counter.add(batch.column(at))
+    for number, (counter, _) in enumerate(counters):
+        yield from counter.rows(number).to_batches()
 
 
 def merged(counts: pa.Table) -> pa.Table:

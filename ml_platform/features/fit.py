@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ml_platform.errors import DataError, SpecError, nearest
-from ml_platform.features.counts import COUNTS_DDL, bin_values, count_batches, merged
+from ml_platform.errors import DataError
+from ml_platform.features.counts import COUNTS_DDL, Counted, bin_values, count_batches, merged, part_counts
 from ml_platform.features.fit_target import fit_target
 from ml_platform.features.labels import natural_order
+from ml_platform.features.statistics import is_skewed, moments, quantile, signed_log, spread
+from ml_platform.features.times import PARTS, SECONDS_PER_DAY, day_of, midnight
+from ml_platform.features.treatments import Treated, treated_columns
 from ml_platform.resources.progress import report
-from ml_platform.specs.contracts import RAW_TYPES, Contract
+from ml_platform.specs.contracts import Contract
 from ml_platform.specs.problems import NumericTarget, ProblemKind
 from ml_platform.specs.references import Dataset
-from ml_platform.specs.tables import CategoryFeature, FeatureSpec, FeatureState, NumericFeature
+from ml_platform.specs.tables import (
+    CategoryFeature,
+    Feature,
+    FeatureSpec,
+    FeatureState,
+    NumericFeature,
+    TimeFeature,
+)
 from ml_platform.store.datasets import spark_frame
 from ml_platform.store.fingerprint import named, numbered
 from ml_platform.store.ranges import smallest_values
@@ -28,6 +38,12 @@ from ml_platform.store.spark_failures import spark_failures
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+LARGEST_OFFSET = 2.0**64
+"""Beyond it, distances from the smallest value would be alike for all others."""
+
+Counts = Mapping[tuple[str, str], pa.Table]
+"""Rows of `COUNTS` by the column's name and by what was counted."""
+
 
 def fit_features(
     spark: SparkSession, train: Dataset, spec: FeatureSpec, problem: ProblemKind = "multiclass"
@@ -35,27 +51,26 @@ def fit_features(
     """What turns raw columns into features, learnt from the training part alone.
 
     The same rows give the same state bit for bit, however they are spread over files and partitions.
-    Columns without a value, and columns with one value only, are left out.
+    Columns without a value, and columns whose rows are all alike, are left out.
 
     Raises:
         DataError: The part has no label, no rows, or no column is left to learn from.
-        SpecError: `spec.drop` names a column that is not there.
+        SpecError: `spec` names a column that is not there, or a treatment that does not fit a column's type.
     """
     label = _label(train.contract)
-    names = _columns(train.contract, label, spec)
-    offsets = smallest_values(train, [n for n in names if train.contract[n].type != "string"])
-    named_classes = [] if problem == "regression" else [label]
-    counts = _count(spark, train, [*names, *named_classes], offsets, label)
-    numeric = [_numeric(counts[n], n, offsets[n], spec) for n in names if n in offsets]
-    categories = [_category(counts[n], n, spec) for n in names if n not in offsets]
+    treated = treated_columns(train.contract, spec)
+    offsets = _offsets(train, [each.name for each in treated if each.treat != "category"])
+    wanted = [counted for each in treated for counted in _wanted(each, offsets)]
+    classes = [] if problem == "regression" else [Counted(label, "labels")]
+    counts = _count(spark, train, [*wanted, *classes])
+    fitted = [_fitted(each, counts, train.contract, offsets) for each in treated]
     state = _state(
-        [each for each in numeric if each is not None],
-        [each for each in categories if each is not None],
-        {name: rows for of in named_classes for name, rows in _values(counts[of]).items()},
+        [each for each in fitted if each is not None],
+        _values(counts[label, "labels"]) if classes else {},
         label,
-        None if named_classes else fit_target(train, label),
+        None if classes else fit_target(train, label),
     )
-    _report_left_out(names, state)
+    _report_left_out([each.name for each in treated], state)
     return state
 
 
@@ -65,77 +80,115 @@ def _label(contract: Contract) -> str:
     return contract.label
 
 
-def _columns(contract: Contract, label: str, spec: FeatureSpec) -> list[str]:
-    for name in spec.drop:
-        if name not in contract.names or name == label:
-            known = contract.inputs().names
-            raise SpecError(f"cannot drop column {name!r}: there is none", hint=nearest(name, known))
-    dropped = {*spec.drop, label}
-    return [c.name for c in contract.columns if c.name not in dropped and c.type in RAW_TYPES]
+def _offsets(train: Dataset, names: Sequence[str]) -> dict[str, float]:
+    smallest = smallest_values(train, names)
+    return {name: value if abs(value) < LARGEST_OFFSET else 0.0 for name, value in smallest.items()}
 
 
-def _count(
-    spark: SparkSession, train: Dataset, names: list[str], offsets: Mapping[str, float], label: str
-) -> dict[str, pa.Table]:
-    """The one pass. Returns the merged counts of each column."""
+def _wanted(each: Treated, offsets: Mapping[str, float]) -> Iterator[Counted]:
+    if each.treat == "category":
+        yield Counted(each.name, "texts")
+        return
+    yield Counted(each.name, "numbers", offsets[each.name])
+    if each.treat == "time":
+        yield Counted(each.name, "parts")
+
+
+def _count(spark: SparkSession, train: Dataset, wanted: Sequence[Counted]) -> Counts:
+    """The one pass. Returns the merged counts of each counter."""
+    names = list(dict.fromkeys(each.name for each in wanted))
     frame = numbered(spark_frame(spark, train).select([named(name) for name in names]))
-    count = partial(_count_partition, names=names, offsets=dict(offsets), label=label)
+    count = partial(_count_partition, names=names, wanted=tuple(wanted))
     with spark_failures("features were not fitted"):
         counts = merged(frame.mapInArrow(count, COUNTS_DDL).toArrow())
-    return {name: counts.filter(pc.equal(counts["column"], at)) for at, name in enumerate(names)}
+    by_number = {(each.name, each.what): at for at, each in enumerate(wanted)}
+    return {key: counts.filter(pc.equal(counts["column"], at)) for key, at in by_number.items()}
 
 
 def _count_partition(
-    batches: Iterator[pa.RecordBatch], *, names: list[str], offsets: dict[str, float], label: str
+    batches: Iterator[pa.RecordBatch], *, names: list[str], wanted: tuple[Counted, ...]
 ) -> Iterator[pa.RecordBatch]:
-    yield from count_batches(batches, names, offsets, label)
+    yield from count_batches(batches, names, wanted)
 
 
-def _numeric(counts: pa.Table, name: str, offset: float, spec: FeatureSpec) -> NumericFeature | None:
-    """Fitted state of a numeric column; None when there is nothing to learn from it."""
+def _fitted(
+    each: Treated, counts: Counts, contract: Contract, offsets: Mapping[str, float]
+) -> Feature | None:
+    """Fitted state of a column; None when there is nothing to learn from it."""
+    if each.treat == "category":
+        return _category(counts[each.name, "texts"], each)
+    numbers = counts[each.name, "numbers"]
+    values, rows = _numbers(numbers, offsets[each.name])
+    missing = _missing_rows(numbers)
+    if len(values) == 0 or (len(values) == 1 and not (missing and each.missing_flag)):
+        return None
+    if each.treat == "number":
+        return _numeric(each, values, rows, missing_flag=each.missing_flag and missing > 0)
+    if contract[each.name].type == "date":
+        values = values * SECONDS_PER_DAY
+    parts = counts[each.name, "parts"]
+    return _time(each, values, rows, parts, missing_flag=each.missing_flag and missing > 0)
+
+
+def _numbers(counts: pa.Table, offset: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Distinct values, sorted, and the rows of each."""
     binned = counts.filter(pc.is_valid(counts["bin"]))
     values = bin_values(binned["bin"].to_numpy().astype(np.int64), offset)
     order = np.argsort(values, kind="stable")
-    values, rows = values[order], binned["count"].to_numpy()[order]
-    if len(values) < 2:
-        return None
-    center, deviation = _moments(values, rows)
-    scaled = spec.scale == "standard"
-    fill = {"median": _median(values, rows), "mean": center, "zero": 0.0}[spec.impute]
+    return values[order], binned["count"].to_numpy()[order]
+
+
+def _missing_rows(counts: pa.Table) -> int:
+    without = counts.filter(pc.and_(pc.is_null(counts["bin"]), pc.is_null(counts["value"])))
+    return int(pc.sum(without["count"]).as_py() or 0)
+
+
+def _numeric(
+    each: Treated, values: NDArray[np.float64], rows: NDArray[np.int64], *, missing_flag: bool
+) -> NumericFeature:
+    log = each.log == "always" or (each.log == "skewed" and is_skewed(values, rows))
+    center, scale = spread(signed_log(values) if log else values, rows, each.scale)
+    fill = {
+        "median": lambda: quantile(values, rows, 0.5),
+        "mean": lambda: moments(values, rows)[0],
+        "zero": lambda: 0.0,
+    }[each.impute]()
     return NumericFeature(
-        name=name,
-        fill=fill,
-        center=center if scaled else 0.0,
-        scale=deviation if scaled and deviation > 0 else 1.0,
+        name=each.name, fill=fill, log=log, center=center, scale=scale, missing_flag=missing_flag
     )
 
 
-def _moments(values: NDArray[np.float64], rows: NDArray[np.int64]) -> tuple[float, float]:
-    """Mean and standard deviation of sorted values with their numbers of rows."""
-    shares = rows / rows.sum()
-    # Halved, so that the distance of two values near the end of the float64 range stays finite.
-    mean = float((values * shares).sum())
-    half = values / 2 - mean / 2
-    largest = float(np.abs(half).max())
-    if largest == 0:
-        return mean, 0.0
-    return mean, 2 * largest * float(np.sqrt((np.square(half / largest) * shares).sum()))
+def _time(
+    each: Treated,
+    seconds: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    parts: pa.Table,
+    *,
+    missing_flag: bool,
+) -> TimeFeature:
+    reference = day_of(float(seconds[-1]))
+    ages = (midnight(reference) - seconds)[::-1] / SECONDS_PER_DAY
+    age_center, age_scale = spread(ages, rows[::-1], each.scale)
+    years, rows_of_years = part_counts(parts, "year")
+    year_center, year_scale = spread(years.astype(np.float64), rows_of_years, each.scale)
+    return TimeFeature(
+        name=each.name,
+        parts=tuple(part for part in PARTS if len(part_counts(parts, part)[0]) > 1),
+        year_center=year_center,
+        year_scale=year_scale,
+        reference=reference,
+        age_center=age_center,
+        age_scale=age_scale,
+        missing_flag=missing_flag,
+    )
 
 
-def _median(values: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
-    """The lower of the two middle rows, when there are two."""
-    middle = (int(rows.sum()) - 1) // 2
-    return float(values[np.searchsorted(np.cumsum(rows), middle, side="right")])
-
-
-def _category(counts: pa.Table, name: str, spec: FeatureSpec) -> CategoryFeature | None:
-    """Fitted state of a category; None when every row is alike."""
+def _category(counts: pa.Table, each: Treated) -> CategoryFeature | None:
     values = _values(counts)
-    missing = pc.sum(counts.filter(pc.is_null(counts["value"]))["count"]).as_py() or 0
-    if not values or (len(values) == 1 and missing == 0):
+    if not values or (len(values) == 1 and _missing_rows(counts) == 0):
         return None
-    frequent = sorted(values.items(), key=lambda item: (-item[1], item[0]))[: spec.vocabulary]
-    return CategoryFeature(name=name, values=tuple(value for value, _ in frequent))
+    frequent = sorted(values.items(), key=lambda item: (-item[1], item[0]))[: each.vocabulary]
+    return CategoryFeature(name=each.name, values=tuple(value for value, _ in frequent))
 
 
 def _values(counts: pa.Table) -> dict[str, int]:
@@ -144,15 +197,11 @@ def _values(counts: pa.Table) -> dict[str, int]:
 
 
 def _state(
-    numeric: list[NumericFeature],
-    categories: list[CategoryFeature],
-    labels: dict[str, int],
-    label: str,
-    target: NumericTarget | None,
+    features: Sequence[Feature], labels: dict[str, int], label: str, target: NumericTarget | None
 ) -> FeatureState:
     if not labels and target is None:
         raise DataError("features cannot be fitted: the training part has no labels", wanted="labelled rows")
-    if not numeric and not categories:
+    if not features:
         raise DataError(
             "no column is left to learn from",
             wanted="a column with at least two values",
@@ -160,8 +209,9 @@ def _state(
         )
     classes = natural_order(labels)
     return FeatureState(
-        numeric=tuple(numeric),
-        categories=tuple(categories),
+        numeric=tuple(each for each in features if isinstance(each, NumericFeature)),
+        times=tuple(each for each in features if isinstance(each, TimeFeature)),
+        categories=tuple(each for each in features if isinstance(each, CategoryFeature)),
         classes=classes,
         class_counts=tuple(labels[name] for name in classes),
         target=target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -35,28 +36,100 @@ class SplitSpec(Spec):
         return self
 
 
+Treatment = Literal["number", "time", "category"]
+"""What a column becomes. Which ones fit a column's type: `ml_platform.features.treatments`."""
+
+TimePart = Literal["year", "month", "day", "weekday", "hour"]
+
+
+class ColumnFeatures(Spec):
+    """How one column differs from the rest. What is empty is as for all columns."""
+
+    treat: Treatment | None = Field(
+        None, description="What the column becomes. Empty: as its type says (text is a category)."
+    )
+    impute: Literal["median", "mean", "zero"] | None = Field(None, description="As for all columns.")
+    scale: Literal["standard", "robust", "none"] | None = Field(None, description="As for all columns.")
+    log: Literal["skewed", "always", "never"] | None = Field(None, description="As for all columns.")
+    vocabulary: int | None = Field(None, ge=1, le=100_000, description="As for all columns.")
+
+
 class FeatureSpec(Spec):
     """How raw columns become features. Fitted on the training part alone."""
 
     impute: Literal["median", "mean", "zero"] = Field(
         "median", description="What stands for an empty numeric value."
     )
-    scale: Literal["standard", "none"] = Field(
-        "standard", description="standard: subtract the mean, divide by the standard deviation."
+    scale: Literal["standard", "robust", "none"] = Field(
+        "standard",
+        description="standard: subtract the mean, divide by the standard deviation. robust: median and "
+        "interquartile range; the standard deviation where that range is 0.",
+    )
+    log: Literal["skewed", "always", "never"] = Field(
+        "skewed",
+        description="Numbers as sign(x) log(1 + |x|). skewed: where the skewness is beyond 2, and less than "
+        "half as far from 0 afterwards.",
+    )
+    missing_flag: bool = Field(
+        True, description="One more feature for each number or time that is empty in some training row."
     )
     vocabulary: int = Field(
         256, ge=1, le=100_000, description="Most frequent values kept per category; others share one bucket."
     )
     drop: tuple[str, ...] = Field((), description="Columns that the models must not see.")
+    columns: dict[str, ColumnFeatures] = Field(
+        {}, title="Columns", description="Columns that are treated in another way, by name."
+    )
 
 
 class NumericFeature(Spec):
-    """Fitted state of a numeric column: `(x or fill - center) / scale`, one feature."""
+    """Fitted state of a number: `(x or fill - center) / scale`, then whether x was missing."""
 
     name: str
     fill: float
+    log: bool = Field(False, description="Whether sign(x) log(1 + |x|) stands for x, before it is scaled.")
     center: float
     scale: float = Field(gt=0)
+    missing_flag: bool = False
+
+    @property
+    def width(self) -> int:
+        return 1 + self.missing_flag
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return (self.name, f"{self.name}=(missing)")[: self.width]
+
+
+class TimeFeature(Spec):
+    """Fitted state of a date or timestamp, in UTC.
+
+    The year as a number, the other parts as sine and cosine of their place on the circle, then the age in
+    days on the reference day, then whether it was missing. All but the last are 0 where it is.
+    """
+
+    name: str
+    parts: tuple[TimePart, ...] = Field(description="Parts that differ between training rows.")
+    year_center: float = 0.0
+    year_scale: float = Field(1.0, gt=0)
+    reference: dt.date = Field(description="The latest day of the training rows, to a part in 500.")
+    age_center: float
+    age_scale: float = Field(gt=0)
+    missing_flag: bool = False
+
+    @property
+    def width(self) -> int:
+        return 2 * len(self.parts) - ("year" in self.parts) + 1 + self.missing_flag
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        names = [
+            f"{self.name}.{part}{wave}"
+            for part in self.parts
+            for wave in ([""] if part == "year" else [".sin", ".cos"])
+        ]
+        flag = [f"{self.name}=(missing)"] if self.missing_flag else []
+        return (*names, f"{self.name}.age_days", *flag)
 
 
 class CategoryFeature(Spec):
@@ -65,11 +138,23 @@ class CategoryFeature(Spec):
     name: str
     values: tuple[str, ...]
 
+    @property
+    def width(self) -> int:
+        return len(self.values) + 2
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}={value}" for value in (*self.values, "(unknown)", "(missing)"))
+
+
+Feature = NumericFeature | TimeFeature | CategoryFeature
+
 
 class FeatureState(Spec):
     """Everything that turns raw rows into features: readable JSON, travels inside the model."""
 
     numeric: tuple[NumericFeature, ...] = ()
+    times: tuple[TimeFeature, ...] = ()
     categories: tuple[CategoryFeature, ...] = ()
     classes: tuple[str, ...] = Field(
         description="Class names in the order of the model's outputs. Empty: the label is a number."
@@ -89,21 +174,21 @@ class FeatureState(Spec):
         return max(1, len(self.classes))
 
     @property
+    def features(self) -> tuple[Feature, ...]:
+        """Of each column, in the order of the features of a row."""
+        return (*self.numeric, *self.times, *self.categories)
+
+    @property
     def width(self) -> int:
         """Features per row."""
-        return len(self.numeric) + sum(len(category.values) + 2 for category in self.categories)
+        return sum(feature.width for feature in self.features)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """One name per feature: of a number its column's, of a category `column=value`."""
-        numbers = tuple(feature.name for feature in self.numeric)
-        return numbers + tuple(
-            f"{category.name}={value}"
-            for category in self.categories
-            for value in (*category.values, "(unknown)", "(missing)")
-        )
+        return tuple(name for feature in self.features for name in feature.feature_names)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Raw columns that are read, without the label."""
-        return tuple(f.name for f in self.numeric) + tuple(f.name for f in self.categories)
+        return tuple(feature.name for feature in self.features)

@@ -50,7 +50,7 @@ def _add_group(found: dict[str, list[float]], group: parquet.RowGroupMetaData) -
 
 
 def _as_number(value: object) -> float:
-    """As `ml_platform.features.apply.numeric_values` reads it."""
+    """As `ml_platform.features.values.numeric_values` reads it."""
     if isinstance(value, dt.datetime):
         at = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
         return (at - EPOCH).total_seconds()

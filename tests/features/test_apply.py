@@ -13,21 +13,37 @@ from hypothesis import given, settings, strategies as st
 
 from ml_platform.errors import DataError
 from ml_platform.features.apply import encode_labels, transform
-from ml_platform.specs.tables import CategoryFeature, FeatureState, NumericFeature
+from ml_platform.specs.tables import CategoryFeature, FeatureState, NumericFeature, TimeFeature
 
 X = NumericFeature(name="x", fill=2.0, center=1.0, scale=4.0)
 PLAIN = NumericFeature(name="x", fill=-1.0, center=0.0, scale=1.0)
+SEEN = TimeFeature(
+    name="seen",
+    parts=("year", "month", "hour"),
+    year_center=2020,
+    year_scale=2,
+    reference=dt.date(2020, 1, 11),
+    age_center=5,
+    age_scale=10,
+    missing_flag=True,
+)
 COLOUR = CategoryFeature(name="colour", values=("red", "blue"))
 
 
 def state(
     *numeric: NumericFeature,
+    times: tuple[TimeFeature, ...] = (),
     categories: tuple[CategoryFeature, ...] = (),
     classes: tuple[str, ...] = ("a", "b"),
 ) -> FeatureState:
     counts = tuple(1 for _ in classes)
     return FeatureState(
-        numeric=numeric, categories=categories, classes=classes, class_counts=counts, label="label"
+        numeric=numeric,
+        times=times,
+        categories=categories,
+        classes=classes,
+        class_counts=counts,
+        label="label",
     )
 
 
@@ -98,6 +114,50 @@ def test_every_text_type_is_a_category() -> None:
     ]
 
 
+def test_a_missing_number_is_filled_and_flagged() -> None:
+    flagged = state(X.model_copy(update={"missing_flag": True}))
+    assert flagged.feature_names == ("x", "x=(missing)")
+    assert transform(pa.table({"x": [5.0, None, math.nan]}), flagged).tolist() == [
+        [1, 0],
+        [0.25, 1],
+        [0.25, 1],
+    ]
+
+
+def test_a_logarithm_comes_before_the_scale_and_after_the_fill() -> None:
+    logged = state(NumericFeature(name="x", fill=-1.0, log=True, center=1.0, scale=2.0))
+    found = transform(pa.table({"x": [math.e - 1, None, -0.0]}), logged)[:, 0]
+    assert found == pytest.approx([0, (-math.log(2) - 1) / 2, -0.5])
+
+
+def test_times_become_a_year_places_on_circles_an_age_and_a_flag() -> None:
+    fitted = state(times=(SEEN,))
+    assert fitted.feature_names == (
+        *("seen.year", "seen.month.sin", "seen.month.cos", "seen.hour.sin", "seen.hour.cos"),
+        *("seen.age_days", "seen=(missing)"),
+    )
+    moments = [dt.datetime(2024, 4, 1, 18, tzinfo=dt.UTC), None, dt.datetime(2020, 1, 1, tzinfo=dt.UTC)]
+    out = transform(pa.table({"seen": moments}), fitted)
+    days = (dt.datetime(2020, 1, 11) - dt.datetime(2024, 4, 1, 18)) / dt.timedelta(days=1)  # noqa: DTZ001
+    assert out[0] == pytest.approx([2, 1, 0, -1, 0, (days - 5) / 10, 0], abs=1e-6)
+    assert out[1].tolist() == [0, 0, 0, 0, 0, 0, 1]
+    assert out[2] == pytest.approx([0, 0, 1, 0, 1, 0.5, 0])
+    without = state(times=(SEEN.model_copy(update={"parts": (), "missing_flag": False}),))
+    assert transform(pa.table({"seen": [None, dt.date(2020, 1, 1)]}), without).tolist() == [[0], [0.5]]
+
+
+def test_every_extreme_gives_finite_features() -> None:
+    extremes = [math.nan, math.inf, -math.inf, 1e308, -1e308, -0.0, 5e-324, 2.0**53 + 2]
+    for log in (False, True):
+        for scale in (1e-300, 1.0, 1e300):
+            fitted = state(NumericFeature(name="x", fill=0, log=log, center=1, scale=scale))
+            assert np.isfinite(transform(pa.table({"x": extremes}), fitted)).all()
+    integers = pa.array([2**63 - 1, -(2**63), 2**53 + 1])
+    assert np.isfinite(transform(pa.table({"x": integers}), state(X))).all()
+    ends = pa.array([-(2**63), 2**63 - 1, 0], pa.int64()).cast(pa.timestamp("us"))
+    assert np.isfinite(transform(pa.table({"seen": ends}), state(times=(SEEN,)))).all()
+
+
 def test_huge_values_stay_finite() -> None:
     fitted = state(NumericFeature(name="x", fill=0, center=-1e308, scale=1e-300))
     out = transform(pa.table({"x": [1.7e308, -1.7e308]}), fitted)
@@ -152,6 +212,7 @@ columns = st.fixed_dictionaries(
     {
         "x": st.lists(st.none() | st.floats(), min_size=12, max_size=12),
         "colour": st.lists(st.sampled_from([None, "red", "blue", "green", ""]), min_size=12, max_size=12),
+        "seen": st.lists(st.none() | st.datetimes(), min_size=12, max_size=12),
     }
 )
 
@@ -162,13 +223,13 @@ def test_slices_chunks_and_encodings_do_not_matter(
     data: dict[str, list[object]], start: int, length: int, chunk: int
 ) -> None:
     """A row's features depend on the row alone: not on offsets, batches or dictionaries."""
-    fitted = state(X, categories=(COLOUR,))
-    table = pa.table(
-        {"x": pa.array(data["x"], pa.float64()), "colour": pa.array(data["colour"], pa.string())}
-    )
+    logged = NumericFeature(name="x", fill=2.0, log=True, center=1.0, scale=4.0)
+    fitted = state(X, logged, times=(SEEN,), categories=(COLOUR,))
+    types = {"x": pa.float64(), "colour": pa.string(), "seen": pa.timestamp("us")}
+    table = pa.table({name: pa.array(data[name], kind) for name, kind in types.items()})
     whole = transform(table, fitted)
     assert np.isfinite(whole).all()
-    assert (whole[:, 1:].sum(axis=1) == 1).all()
+    assert (whole[:, -4:].sum(axis=1) == 1).all()
     piece = table.slice(start, length)
     expected = whole[start : start + length]
     chunked = pa.Table.from_batches(piece.to_batches(max_chunksize=chunk), table.schema)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given, settings, strategies as st
 
 from ml_platform.features import counts
-from ml_platform.features.counts import bin_values, bins, count_batches, merged
+from ml_platform.features.counts import Counted, bin_values, bins, count_batches, merged
 
 
 def test_small_whole_numbers_are_exact_and_others_within_a_part_in_512() -> None:
@@ -61,10 +61,13 @@ def test_any_partitioning_gives_the_same_counts(
         assert sum(row["count"] for row in whole.to_pylist() if row["column"] == at) == len(rows)
 
 
+WANTED = [Counted("x", "numbers", -1.0), Counted("s", "texts"), Counted("label", "labels")]
+
+
 def _counted(partitions: list[pa.Table]) -> pa.Table:
     batches = [
         batch
         for part in partitions
-        for batch in count_batches(part.to_batches(max_chunksize=7), part.schema.names, {"x": -1.0}, "label")
+        for batch in count_batches(part.to_batches(max_chunksize=7), part.schema.names, WANTED)
     ]
     return merged(pa.Table.from_batches(batches, counts.COUNTS))

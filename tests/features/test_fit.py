@@ -14,7 +14,7 @@ from ml_platform.features.fit import fit_features
 from ml_platform.features.write import apply_features
 from ml_platform.resources.progress import Progress, listening
 from ml_platform.specs.references import Dataset
-from ml_platform.specs.tables import FeatureSpec, FeatureState
+from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, FeatureState
 from ml_platform.store.datasets import read_table, write_dataset
 
 if TYPE_CHECKING:
@@ -80,18 +80,20 @@ def test_statistics_are_those_of_numpy(train: Dataset, state: FeatureState) -> N
     assert fitted["x.y"].fill == pytest.approx(np.median(x), rel=1 / 256)
     assert fitted["x.y"].center == pytest.approx(x.mean(), rel=1 / 256)
     assert fitted["x.y"].scale == pytest.approx(x.std(), rel=1 / 256)
-    assert fitted["flag"].center == pytest.approx(1 / 3)
+    assert (fitted["flag"].fill, fitted["flag"].center, fitted["flag"].scale) == (0, 0, 1)
+    assert [name for name in fitted if fitted[name].missing_flag] == ["x.y"]
     assert fitted["price"].center == pytest.approx(table["price"].cast("double").to_numpy().mean(), rel=1e-9)
 
 
-def test_times_keep_their_differences(state: FeatureState) -> None:
-    """In float32 bins from zero an hour in 2023 would be one bin of 24 days."""
-    fitted = {feature.name: feature for feature in state.numeric}
-    assert fitted["at"].fill == pytest.approx(1_700_000_000 + ROWS / 2, abs=5)
-    assert fitted["at"].scale == pytest.approx(ROWS / 12**0.5, rel=1 / 256)
-    assert fitted["wall"].scale == pytest.approx(ROWS / 12**0.5, rel=1 / 256)
-    first = (dt.date(2020, 1, 1) - dt.date(1970, 1, 1)).days
-    assert fitted["day"].center == pytest.approx(first + 29.5)
+def test_times_become_the_parts_that_differ_and_an_age(state: FeatureState) -> None:
+    fitted = {feature.name: feature for feature in state.times}
+    assert fitted["day"].parts == ("month", "day", "weekday")
+    assert fitted["at"].parts == ("hour",)
+    assert fitted["wall"].parts == ()
+    assert abs(fitted["day"].reference - dt.date(2020, 2, 29)) <= dt.timedelta(days=1)
+    assert fitted["day"].age_center == pytest.approx(29.5, abs=0.5)
+    # In float32 bins from zero an hour in 2023 would be one bin of 24 days.
+    assert fitted["at"].age_scale * 86_400 == pytest.approx(ROWS / 12**0.5, rel=1 / 256)
 
 
 def test_categories_are_ordered_by_frequency_then_name(spark: SparkSession, train: Dataset) -> None:
@@ -127,8 +129,50 @@ def test_impute_and_scale_follow_the_spec(spark: SparkSession, train: Dataset) -
     assert {feature.fill for feature in zero.numeric} == {0.0}
 
 
+def test_robust_scale_logs_and_overrides_are_fitted(spark: SparkSession) -> None:
+    rows = spark.range(0, ROWS, 1, 2).selectExpr(
+        "id % 2 as label", "exp(id / 300) as income", "id as x", "if(id % 4 = 0, null, 7) as sometimes"
+    )
+    part = write_dataset(rows, name="train", label="label")
+    columns = {"x": ColumnFeatures(scale="none")}
+    spec = FeatureSpec(scale="robust", columns=columns)
+    fitted = {feature.name: feature for feature in fit_features(spark, part, spec).numeric}
+    assert [name for name in fitted if fitted[name].log] == ["income"]
+    assert fitted["income"].center == pytest.approx(np.log1p(np.exp(5)), rel=1 / 256)
+    assert fitted["income"].scale == pytest.approx(5, rel=1 / 50)
+    assert (fitted["x"].center, fitted["x"].scale) == (0, 1)
+    assert (fitted["sometimes"].missing_flag, fitted["sometimes"].fill) == (True, 7)
+    plain = fit_features(spark, part, FeatureSpec(missing_flag=False, log="never"))
+    assert [(feature.name, feature.log) for feature in plain.numeric] == [("income", False), ("x", False)]
+
+
+def test_extremes_and_every_year_are_fitted_and_finite(spark: SparkSession) -> None:
+    """One value of 1e308 does not take the others' place; all years that have a name are read."""
+    rows = spark.range(0, 400, 1, 2).selectExpr(
+        "id % 2 as label",
+        "case when id = 0 then double('NaN') when id = 1 then double('Infinity') when id = 2 then 1e308D "
+        "when id = 3 then -1e308D when id = 4 then -0.0D else cast(id % 50 as double) end as x",
+        "9007199254740993 + id as big",
+        "case when id = 0 then date'0001-01-01' when id = 1 then date'9999-12-31' "
+        "else date_add(date'2020-01-01', cast(id as int)) end as day",
+        "case when id = 0 then timestamp'0001-01-01 00:00:00' when id = 1 then null "
+        "when id = 2 then timestamp'9999-12-31 23:59:59' else timestamp_seconds(1700000000 + id) end as at",
+    )
+    part = write_dataset(rows, name="train", label="label")
+    state = fit_features(spark, part, FeatureSpec(scale="robust"))
+    fitted = {feature.name: feature for feature in state.features}
+    assert fitted["x"].fill == pytest.approx(24, abs=1)
+    assert fitted["big"].scale == pytest.approx(200, abs=2)
+    assert fitted["day"].parts == ("year", "month", "day", "weekday")
+    assert fitted["at"].missing_flag
+    written, raw = read_table(apply_features(spark, part, state)), read_table(part)
+    ours = transform(raw, state)
+    assert np.isfinite(ours).all()
+    assert sorted(written["features"].to_pylist()) == sorted(row.tobytes() for row in ours)
+
+
 def test_an_unknown_column_to_drop_is_named(spark: SparkSession, train: Dataset) -> None:
-    with pytest.raises(SpecError, match=r"cannot drop column 'yaer'(.|\n)*did you mean 'year'"):
+    with pytest.raises(SpecError, match=r"features.drop names column 'yaer'(.|\n)*did you mean 'year'"):
         fit_features(spark, train, FeatureSpec(drop=("yaer",)))
 
 
@@ -151,6 +195,7 @@ def test_spark_and_this_process_compute_the_same_bits(
     # Spark may read files in another order than the manifest's.
     theirs = zip(table["label"].to_pylist(), table["features"].to_pylist(), strict=True)
     assert sorted(theirs) == sorted(zip(labels, [row.tobytes() for row in ours], strict=True))
-    scaled = ours[:, : len(state.numeric)]
+    scaled = ours[:, [state.feature_names.index(name) for name in ("x.y", "year", "price", "at.age_days")]]
     assert np.abs(scaled.mean(axis=0)).max() < 0.25
-    assert ours[:, len(state.numeric) :].sum() == ROWS * len(state.categories)
+    width = sum(feature.width for feature in state.categories)
+    assert ours[:, -width:].sum() == ROWS * len(state.categories)

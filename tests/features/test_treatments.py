@@ -1,0 +1,72 @@
+"""Which column becomes what, and what is refused before anything is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from ml_platform.errors import SpecError
+from ml_platform.features.treatments import TREATMENTS, check_names, treated_columns
+from ml_platform.specs.contracts import RAW_TYPES, Column, Contract
+from ml_platform.specs.tables import ColumnFeatures, FeatureSpec
+
+CONTRACT = Contract(
+    columns=(
+        Column(name="age", type="integer"),
+        Column(name="since", type="date"),
+        Column(name="city", type="string"),
+        Column(name="member", type="boolean"),
+        Column(name="photo", type="binary"),
+        Column(name="left", type="string"),
+    ),
+    label="left",
+)
+
+
+def treats(spec: FeatureSpec) -> dict[str, str]:
+    return {each.name: each.treat for each in treated_columns(CONTRACT, spec)}
+
+
+def test_every_raw_type_has_a_treatment() -> None:
+    assert set(TREATMENTS) == RAW_TYPES
+
+
+def test_types_decide_and_the_spec_decides_otherwise() -> None:
+    assert treats(FeatureSpec()) == {
+        "age": "number",
+        "since": "time",
+        "city": "category",
+        "member": "number",
+    }
+    spec = FeatureSpec(drop=("city",), columns={"age": ColumnFeatures(treat="category", vocabulary=7)})
+    assert treats(spec) == {"age": "category", "since": "time", "member": "number"}
+    assert treated_columns(CONTRACT, spec)[0].vocabulary == 7
+
+
+def test_booleans_are_not_scaled_unless_asked() -> None:
+    spec = FeatureSpec(scale="robust", log="always", columns={"age": ColumnFeatures(log="never")})
+    found = {each.name: (each.scale, each.log) for each in treated_columns(CONTRACT, spec)}
+    assert found == {
+        "age": ("robust", "never"),
+        "since": ("robust", "always"),
+        "city": ("robust", "always"),
+        "member": ("none", "never"),
+    }
+    asked = FeatureSpec(columns={"member": ColumnFeatures(scale="standard")})
+    assert treated_columns(CONTRACT, asked)[-1].scale == "standard"
+
+
+def test_a_treatment_that_does_not_fit_is_refused_with_those_that_do() -> None:
+    with pytest.raises(SpecError) as caught:
+        treats(FeatureSpec(columns={"city": ColumnFeatures(treat="number")}))
+    text = str(caught.value)
+    assert "column 'city' cannot be treated as number" in text
+    assert "wanted: category, as its type is string" in text
+    assert "got: features.columns.city.treat = number" in text
+    assert "try:" in text
+
+
+def test_an_unknown_column_is_named_with_the_nearest() -> None:
+    with pytest.raises(SpecError, match=r"features.columns names column 'sity'(.|\n)*did you mean 'city'"):
+        check_names(CONTRACT.names, "left", FeatureSpec(columns={"sity": ColumnFeatures()}))
+    with pytest.raises(SpecError, match=r"features.drop names 'left': that is the label"):
+        check_names(CONTRACT.names, "left", FeatureSpec(drop=("left",)))
