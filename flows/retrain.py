@@ -9,16 +9,15 @@ from cyclopts import Parameter
 
 from ml_platform import FeatureSpec, GateSpec, Horovod, KerasSpec, Spark, SplitSpec, XGBoostSpec, dag
 from ml_platform.data.schema_file import read_schema
-from ml_platform.data.sources import check_columns
 from ml_platform.specs.problems import AskedProblem
-from tasks.data import apply_features, find_problem, fit_features, load_table, split_table
+from tasks.data import apply_features, check_retrain, find_problem, fit_features, load_table, split_table
 from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
 from tasks.report import RetrainReport, report_retrain
 from tasks.score import score_table
 from tasks.train import train_keras, train_xgboost
 
 
-@dag(preflight=check_columns)
+@dag(preflight=check_retrain)
 def retrain(
     source: str = "sklearn:digits",
     label: str = "label",

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from ml_platform.specs.schemas import TableSchema as TableSchema
     from ml_platform.specs.tables import (
         CategoryFeature as CategoryFeature,
+        ColumnFeatures as ColumnFeatures,
         FeatureSpec as FeatureSpec,
         FeatureState as FeatureState,
         NumericFeature as NumericFeature,
@@ -106,7 +107,8 @@ PUBLIC = {
     "ml_platform.specs.references": "Dataset Evaluation Metric Model Parts Predictions Table Verdict Version",
     "ml_platform.specs.contracts": "Column Contract",
     "ml_platform.specs.schemas": "TableSchema",
-    "ml_platform.specs.tables": "CategoryFeature FeatureSpec FeatureState NumericFeature SplitSpec",
+    "ml_platform.specs.tables": "CategoryFeature ColumnFeatures FeatureSpec FeatureState "
+    "NumericFeature SplitSpec",
     "ml_platform.specs.trees": "BoostedTrees RankingSpec RegressionSpec TreeColumns",
     "ml_platform.specs.training": "GateSpec KerasSpec XGBoostSpec",
     "ml_platform.specs.placements": "BudgetSpec HorovodPlacement Placement SparkPlacement",

@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING
 
 from ml_platform import Dataset, FeatureSpec, FeatureState, Parts, Spark, SplitSpec, Table, TableSchema, task
 from ml_platform.data import classes, load, split
-from ml_platform.data.sources import source_identity
+from ml_platform.data.sources import check_columns, source_columns, source_identity
 from ml_platform.features import fit, write
+from ml_platform.features.treatments import check_names
 from ml_platform.specs.problems import AskedProblem, Problem
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+def check_retrain(source: str, label: str, score: str | None, features: FeatureSpec) -> None:
+    """Refuse, before anything starts, columns that are asked for and are not there."""
+    check_columns(source, label, score)
+    if features.drop or features.columns:
+        check_names(source_columns(source), label, features)
 
 
 @task(preflight=load.check_source, probe=source_identity)

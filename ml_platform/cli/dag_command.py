@@ -186,7 +186,8 @@ def _usage_message(error: cyclopts.CycloptsError) -> str:
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
         return f"UsageError: {error}"
-    group = cause.title.removesuffix("Spec").lower()
+    argument = getattr(error, "argument", None)
+    group = argument.name.removeprefix("--") if argument is not None else cause.title
     faults = [
         f"  --{'.'.join([group, *map(str, fault['loc'])])}: {fault['msg']}; got {fault['input']!r}"
         for fault in cause.errors()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ml_platform.errors import SpecError, nearest
-from ml_platform.specs.contracts import Column, Contract
+from ml_platform.resources.progress import report
+from ml_platform.specs.contracts import Column, ColumnKind, Contract
 from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, Treatment
 
-TREATMENTS: Mapping[str, tuple[Treatment, ...]] = {
+FITTING: Mapping[str, tuple[Treatment, ...]] = {
     "integer": ("number", "category"),
     "float": ("number", "category"),
     "decimal": ("number", "category"),
@@ -18,7 +19,10 @@ TREATMENTS: Mapping[str, tuple[Treatment, ...]] = {
     "timestamp": ("time",),
     "string": ("category",),
 }
-"""Treatments that fit a type; the first is what it gets when nobody asks for another."""
+"""Treatments that fit how a column is stored; the first is what it gets when nothing else is said."""
+
+USUAL: Mapping[ColumnKind, Treatment | None] = {"category": "category", "identifier": None}
+"""Treatments of what a column is declared or found to be. An identifier says nothing about other rows."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +62,28 @@ def treated_columns(contract: Contract, spec: FeatureSpec) -> tuple[Treated, ...
     """
     check_names(contract.names, contract.label, spec)
     left_out = {*spec.drop, contract.label}
-    columns = [c for c in contract.columns if c.name not in left_out and c.type in TREATMENTS]
-    return tuple(_treated(column, spec) for column in columns)
+    columns = [c for c in contract.columns if c.name not in left_out and c.type in FITTING]
+    found = [_treated(column, treat, spec) for column in columns if (treat := _treatment(column, spec))]
+    _report_identifiers([column.name for column in columns if _treatment(column, spec) is None])
+    return tuple(found)
 
 
-def _treated(column: Column, spec: FeatureSpec) -> Treated:
-    own = spec.columns.get(column.name, ColumnFeatures())
-    fitting = TREATMENTS[column.type]
-    treat = own.treat or fitting[0]
-    if treat not in fitting:
+def _treatment(column: Column, spec: FeatureSpec) -> Treatment | None:
+    fitting = FITTING[column.type]
+    asked = spec.columns.get(column.name, ColumnFeatures()).treat
+    if asked is not None and asked not in fitting:
         raise SpecError(
-            f"column {column.name!r} cannot be treated as {treat}",
-            wanted=f"{' or '.join(fitting)}, as its type is {column.type}",
-            got=f"features.columns.{column.name}.treat = {treat}",
+            f"column {column.name!r} cannot be treated as {asked}",
+            wanted=f"{' or '.join(fitting)}, as it is stored as {column.type}",
+            got=f"features.columns.{column.name}.treat = {asked}",
             hint="take one of these, or give the column another type in the source",
         )
+    usual = USUAL.get(column.kind, fitting[0]) if column.kind is not None else fitting[0]
+    return asked or usual
+
+
+def _treated(column: Column, treat: Treatment, spec: FeatureSpec) -> Treated:
+    own = spec.columns.get(column.name, ColumnFeatures())
     whole = column.type == "boolean"  # 0 and 1 say what they say without a scale
     return Treated(
         name=column.name,
@@ -83,3 +94,12 @@ def _treated(column: Column, spec: FeatureSpec) -> Treated:
         missing_flag=spec.missing_flag,
         vocabulary=own.vocabulary or spec.vocabulary,
     )
+
+
+def _report_identifiers(names: Sequence[str]) -> None:
+    if names:
+        shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        report(
+            f"left out {len(names)} columns that identify rows: {shown}; "
+            f"features.columns.NAME.treat says what to make of one"
+        )

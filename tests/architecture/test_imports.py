@@ -28,6 +28,7 @@ HEAVY = {
 PUBLIC = """
 BoostedTrees BudgetSpec CategoryFeature Column Contract Dag DataError Dataset DesyncError EngineSpec
 Evaluation FeatureSpec FeatureState Fitted GateSpec Graph GraphError Horovod HorovodJob HorovodPlacement
+ColumnFeatures
 HorovodRunner HorovodSpec InfrastructureError KerasSpec LogCallback Metric Model NumericFeature Parts
 Placement Plan PlatformError Predictions PromotionError Rank RankError RankResults RankingSpec
 RegressionSpec ResourceStartError Spark SparkPlacement SparkSpec SpecError SplitSpec StoreError Table

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ml_platform.errors import SpecError
-from ml_platform.features.treatments import TREATMENTS, check_names, treated_columns
+from ml_platform.features.treatments import FITTING, check_names, treated_columns
+from ml_platform.resources.progress import Progress, listening
 from ml_platform.specs.contracts import RAW_TYPES, Column, Contract
 from ml_platform.specs.tables import ColumnFeatures, FeatureSpec
 
@@ -27,7 +28,7 @@ def treats(spec: FeatureSpec) -> dict[str, str]:
 
 
 def test_every_raw_type_has_a_treatment() -> None:
-    assert set(TREATMENTS) == RAW_TYPES
+    assert set(FITTING) == RAW_TYPES
 
 
 def test_types_decide_and_the_spec_decides_otherwise() -> None:
@@ -40,6 +41,20 @@ def test_types_decide_and_the_spec_decides_otherwise() -> None:
     spec = FeatureSpec(drop=("city",), columns={"age": ColumnFeatures(treat="category", vocabulary=7)})
     assert treats(spec) == {"age": "category", "since": "time", "member": "number"}
     assert treated_columns(CONTRACT, spec)[0].vocabulary == 7
+
+
+def test_identifiers_are_left_out_and_said_unless_somebody_says_what_they_are() -> None:
+    columns = (
+        Column(name="row", type="integer", kind="identifier"),
+        Column(name="city", type="string", kind="category"),
+    )
+    contract = Contract(columns=columns)
+    heard: list[Progress] = []
+    with listening(heard.append):
+        assert [each.name for each in treated_columns(contract, FeatureSpec())] == ["city"]
+    assert "identify rows: row" in heard[-1].message
+    asked = FeatureSpec(columns={"row": ColumnFeatures(treat="number")})
+    assert [each.treat for each in treated_columns(contract, asked)] == ["number", "category"]
 
 
 def test_booleans_are_not_scaled_unless_asked() -> None:
@@ -60,7 +75,7 @@ def test_a_treatment_that_does_not_fit_is_refused_with_those_that_do() -> None:
         treats(FeatureSpec(columns={"city": ColumnFeatures(treat="number")}))
     text = str(caught.value)
     assert "column 'city' cannot be treated as number" in text
-    assert "wanted: category, as its type is string" in text
+    assert "wanted: category, as it is stored as string" in text
     assert "got: features.columns.city.treat = number" in text
     assert "try:" in text
 

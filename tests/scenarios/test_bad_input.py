@@ -91,6 +91,13 @@ def test_an_unknown_option(refused: Callable[..., None]) -> None:
     refused(2, "--label", "--lable", "x")
 
 
+def test_features_of_a_column_that_is_not_there(refused: Callable[..., None], table: Path) -> None:
+    """Before Spark starts."""
+    treat = "--features.columns.visit.treat"
+    refused(2, "did you mean 'visits'?", "--source", str(table), "--label", "churned", treat, "category")
+    refused(2, f"{treat}: Input should be", "--source", str(table), "--label", "churned", treat, "magic")
+
+
 class _AlwaysFails(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_error(500)
