@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def check_retrain(source: str, label: str, score: str | None, features: FeatureSpec) -> None:
+def check_retrain(
+    source: str, label: str, schema_file: str | None, score: str | None, features: FeatureSpec
+) -> None:
     """Refuse, before anything starts, columns that are asked for and are not there."""
-    check_columns(source, label, score)
+    check_columns(source, label, schema_file, score)
     if features.drop or features.columns:
         check_names(source_columns(source), label, features)
 
