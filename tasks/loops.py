@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.training import KerasSpec
@@ -16,8 +18,13 @@ def fit_keras(
     spec: KerasSpec,
     outputs: int,
     problem: ProblemKind = "multiclass",
+    class_weight: Mapping[int, float] | None = None,
 ) -> Fitted:
-    """A dense network with that many outputs, stopped early on the validation part."""
+    """A dense network with that many outputs, stopped early on the validation part.
+
+    Args:
+        class_weight: What a row of each class counts in training. None: all count alike.
+    """
     import keras
 
     width = train.contract["features"].width or 1
@@ -32,6 +39,7 @@ def fit_keras(
         seed=spec.seed,
         shuffle=spec.shuffle,
         patience=spec.patience,
+        class_weight=class_weight,
         checkpoint_every_epochs=1,
     )
     return rank.fitted(model, history)

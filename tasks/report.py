@@ -23,7 +23,7 @@ from ml_platform.store.location import runs_folder
 from ml_platform.tracking.server import how_to_open as how_to_open_mlflow
 
 SHOWN: dict[ProblemKind, tuple[str, ...]] = {
-    "binary": ("log_loss", "accuracy"),
+    "binary": ("log_loss", "roc_auc"),
     "multiclass": ("log_loss", "accuracy"),
     "regression": ("rmse", "r2"),
 }

@@ -55,8 +55,16 @@ def train_keras(
     )
     _log_inputs(run, parts)
     started = time.monotonic()
+    weights = dict(enumerate(state.balanced_weights)) if spec.class_weight == "balanced" else None
     fitted = job.run(
-        fit_keras, train, validation, spec, state.outputs, state.problem, on_metrics=_metrics_to(run)
+        fit_keras,
+        train,
+        validation,
+        spec,
+        state.outputs,
+        state.problem,
+        weights or None,
+        on_metrics=_metrics_to(run),
     ).rank0
     log_job(run, job, fitted, train, spec, wall_s=time.monotonic() - started)
     run.set_tags({f"proof.{key}": value for key, value in fitted.proof.items()})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_platform.errors import DataError
-from ml_platform.features.labels import has_fractions, label_names, label_values, name_counts
+from ml_platform.features.labels import has_fractions, label_names, label_values, name_counts, natural_order
 from ml_platform.specs.problems import AskedProblem, Problem, ProblemKind
 from ml_platform.specs.references import Dataset
 from ml_platform.store.manifest import dataset_files
@@ -51,6 +51,8 @@ def find_problem(dataset: Dataset, label: str, source: str, asked: AskedProblem 
         _check_classes(seen, dataset, label, source, kind)
     if kind == "multiclass" and len(seen.counts) == 2:
         kind = "binary"
+    if kind == "binary":
+        why += f", {natural_order(seen.counts)[1]!r} is the positive one"
     if asked != "auto":
         return Problem(kind=kind, reason=f"{label!r}, {why}.")
     others = "regression" if kind != "regression" else "multiclass"

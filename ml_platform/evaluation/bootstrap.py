@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 MAX_ROWS = 200_000
 """More rows are not resampled: a sample of them is, which makes the interval wider, never narrower."""
 
+MOST_DRAWN = 40_000_000
+FEWEST_RESAMPLES = 200
+"""Statistics that cost more than a mean are resampled at most so many values altogether."""
+
 CHUNK_VALUES = 4_000_000
 """Values drawn at once: bounds memory at some 64 MiB."""
 
@@ -88,31 +92,53 @@ def _moments(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     return samples.mean(axis=1), np.einsum("ij,ij->i", samples, samples) / samples.shape[1]
 
 
-def means_interval(
-    columns: NDArray[np.float64],
+def weights_interval(
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    rows: int,
     *,
+    groups: NDArray[np.int64] | None = None,
     resamples: int,
     confidence: float,
     seed: int,
 ) -> tuple[float, float]:
-    """Ends of the percentile interval of a statistic of means, such as the root of one.
+    """Ends of the percentile interval of any statistic of weighted rows.
+
+    A resample gives each row the number of times that it was drawn. Of more than 200,000 rows so many are
+    drawn, which makes the interval wider, never narrower; memory and time allow fewer resamples of many rows,
+    but never fewer than 200.
 
     Args:
-        columns: Shape (rows, columns), at least one row. Rows are resampled whole.
-        statistic: Maps means of shape (…, columns) to (…).
+        statistic: Maps weights of shape (resamples, rows) to (resamples,). NaN where a resample has no value.
+        groups: Shape (rows,), numbers of groups from 0. Groups are drawn whole: rows of one are alike.
     """
     rng = np.random.default_rng(seed)
-    drawn = _drawn(columns, rng)
-    rows = len(drawn)
-    per_chunk = max(1, CHUNK_VALUES // rows)
+    units = rows if groups is None else int(groups.max()) + 1
+    resamples = min(resamples, max(FEWEST_RESAMPLES, MOST_DRAWN // rows))
+    per_chunk = max(1, CHUNK_VALUES // max(rows, units))
     values = np.empty(resamples)
     for start in range(0, resamples, per_chunk):
         count = min(per_chunk, resamples - start)
-        places = rng.integers(0, rows, (count, rows), dtype=np.int64) + rows * np.arange(count)[:, None]
-        often = np.bincount(places.ravel(), minlength=count * rows).reshape(count, rows)
-        values[start : start + count] = statistic(often @ drawn / rows)
-    return _ends(values, confidence)
+        places = rng.integers(0, units, (count, min(units, MAX_ROWS))) + units * np.arange(count)[:, None]
+        often = np.bincount(places.ravel(), minlength=count * units).reshape(count, units).astype(np.float64)
+        values[start : start + count] = statistic(often if groups is None else often[:, groups])
+    return _ends(values[np.isfinite(values)], confidence)
+
+
+def by_group(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What each group adds to the mean of `values`, so that groups can be resampled in place of rows.
+
+    The mean of what is returned is the mean of `values`; its spread is that of the mean over groups (the
+    linear term of the ratio of a group's sum and size).
+
+    Args:
+        values: Shape (rows,).
+        groups: Shape (rows,), numbers of groups from 0, each with a row.
+    Returns:
+        Shape (groups,).
+    """
+    mean = values.mean()
+    sums = np.bincount(groups, values - mean)
+    return np.asarray(mean + sums * len(sums) / len(values))
 
 
 def confusion_interval(

@@ -109,6 +109,9 @@ def decide(
             "cannot tell", f"The holdout has {challenger.rows} rows; {spec.minimum_rows} are needed to tell."
         )
     rows = read_rows(challenger)
+    rare = _rarest(rows, challenger.model.classes, spec.minimum_rows)
+    if rare:
+        return report.verdict("cannot tell", rare)
     if champion is None:
         opposed: NDArray[np.float64] | None = trivial_losses(rows, state, metric)
     else:
@@ -225,6 +228,21 @@ def _incomparable(
 
 def _shape(contract: Contract) -> frozenset[tuple[str, str]]:
     return frozenset((column.name, column.type) for column in contract.columns)
+
+
+def _rarest(rows: pa.Table, classes: tuple[str, ...], least: int) -> str | None:
+    """Which class has too few rows to tell, as a sentence; None when none has."""
+    if not classes:
+        return None
+    labels = rows.column("label").to_numpy()
+    counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+    few = np.flatnonzero(counts < least)
+    if not len(few):
+        return None
+    rarest = few[np.argmin(counts[few])]
+    others = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
+    count = f"{counts[rarest]} row{'' if counts[rarest] == 1 else 's'}"
+    return f"Class {classes[rarest]!r} has {count} in the holdout{others}; {least} are needed to tell."
 
 
 def _paired_losses(rows: pa.Table, opposed: pa.Table, metric: str) -> NDArray[np.float64] | None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from ml_platform.errors import DataError, StoreError
-from ml_platform.evaluation.metrics import metrics_of, row_errors, row_losses
+from ml_platform.evaluation.metrics import (
+    LOSS_COLUMNS,
+    metrics_of,
+    positive_scores,
+    primary_metric,
+    row_errors,
+    row_losses,
+)
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.score import check_input, frame_types, numbered, predict_rows
 from ml_platform.inference.worker_models import ShippedModel, ship
-from ml_platform.specs.problems import NumericTarget
+from ml_platform.specs.problems import NumericTarget, ProblemKind
 from ml_platform.specs.references import Dataset, Evaluation, Model
 from ml_platform.specs.tables import FeatureState
 from ml_platform.store import crash
@@ -35,8 +42,18 @@ ROW_KEY = "__row_key"
 CLASS_ROWS = "row_key bigint, label int, predicted int, log_loss double, brier double, confidence double"
 """Label and prediction are class indices: -1 for a class that the model does not know, or no prediction."""
 
+BINARY_ROWS = f"{CLASS_ROWS}, score double"
+"""Of two classes also the probability of the second one."""
+
 NUMBER_ROWS = "row_key bigint, label double, predicted double, absolute_error double, squared_error double"
 """All in the label's own unit. A row without a prediction has a null there, and the greatest error."""
+
+
+SCHEMAS: Mapping[ProblemKind, str] = {
+    "binary": BINARY_ROWS,
+    "multiclass": CLASS_ROWS,
+    "regression": NUMBER_ROWS,
+}
 
 
 def measure(
@@ -80,7 +97,7 @@ def gathered(frame: DataFrame, rows: int) -> DataFrame:
 
 
 def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
-    """Losses of each row of a labelled frame (`CLASS_ROWS` or `NUMBER_ROWS`), sorted by row key.
+    """Losses of each row of a labelled frame (one of `SCHEMAS`), sorted by row key.
 
     Raises:
         DataError: Columns are missing or retyped.
@@ -93,7 +110,8 @@ def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
         )
     needed = tuple(dict.fromkeys([ROW_KEY, state.label, *contract.names]))
     scorer = LossScorer(ship(frame.sparkSession, model_folder), needed)
-    schema, loss = (CLASS_ROWS, "log_loss") if state.target is None else (NUMBER_ROWS, "squared_error")
+    schema = SCHEMAS[state.problem]
+    loss = LOSS_COLUMNS[primary_metric(state.problem)]
     with spark_failures("a model could not be measured"):
         lines = numbered(_keyed(frame), needed).mapInArrow(scorer, schema).toArrow()
     return lines.sort_by([(name, "ascending") for name in ("row_key", "label", loss)])
@@ -159,12 +177,15 @@ def _class_lines(
 
     labels = encode_labels(label, state).astype(np.int32, copy=False)
     losses = row_losses(probabilities, labels, failed)
+    binary = state.problem == "binary"
+    scores = {"score": pa.array(positive_scores(probabilities, labels, failed))} if binary else {}
     return {
         "label": pa.array(labels),
         "predicted": pa.array(np.where(failed, -1, probabilities.argmax(axis=1)), pa.int32()),
         "log_loss": pa.array(losses["log_loss"]),
         "brier": pa.array(losses["brier"]),
         "confidence": pa.array(probabilities.max(axis=1).astype(np.float64)),
+        **scores,
     }
 
 

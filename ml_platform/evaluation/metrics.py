@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_platform.errors import DataError
-from ml_platform.evaluation.bootstrap import confusion_interval, mean_interval, means_interval
+from ml_platform.evaluation.bootstrap import confusion_interval, mean_interval, weights_interval
+from ml_platform.evaluation.ranking import Ranking
 from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Metric
 
@@ -21,6 +22,8 @@ CLIP = 1e-15
 
 LOWER_IS_BETTER = {
     "log_loss": True,
+    "roc_auc": False,
+    "average_precision": False,
     "brier": True,
     "accuracy": False,
     "balanced_accuracy": False,
@@ -55,14 +58,26 @@ def row_losses(
         labels: Shape (rows,), index of the class, -1 where the model does not know it.
         failed: Shape (rows,), true where there is no prediction; such rows cost the most there is.
     Returns:
-        `log_loss` (nats) and `brier` (sum of squares over classes, 0 to 2), shape (rows,) each.
+        `log_loss` (nats) and `brier`, shape (rows,) each: the sum of squares over classes, 0 to 2; of two
+        classes the square of the second one alone, 0 to 1.
     """
     values = probabilities.astype(np.float64)
     known = labels >= 0
     rows = np.arange(len(labels))
     right = np.where(known & ~failed, values[rows, np.maximum(labels, 0)], 0.0)
-    squares = (values**2).sum(axis=1) - 2 * right + 1
-    return {"log_loss": -np.log(np.clip(right, CLIP, 1.0)), "brier": np.where(failed, 2.0, squares)}
+    squares = np.where(failed, 2.0, (values**2).sum(axis=1) - 2 * right + 1)
+    brier = squares / 2 if values.shape[1] == 2 else squares
+    return {"log_loss": -np.log(np.clip(right, CLIP, 1.0)), "brier": brier}
+
+
+def positive_scores(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int32], failed: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """What rows are ranked by: the probability of the second of two classes. Shape (rows,).
+
+    A row without a prediction stands at the wrong end.
+    """
+    return np.where(failed, np.where(labels == 1, 0.0, 1.0), probabilities[:, 1].astype(np.float64))
 
 
 def row_errors(
@@ -89,7 +104,8 @@ def metrics_of(rows: pa.Table, classes: int, *, seed: int = 7) -> dict[str, Metr
     """Every metric of the rows of an evaluation, with 95 % bootstrap intervals.
 
     Args:
-        rows: Columns label, predicted, log_loss, brier; of numbers label, absolute_error, squared_error.
+        rows: Columns label, predicted, log_loss, brier, and of two classes score; of numbers label,
+            absolute_error, squared_error.
         classes: Classes that the model knows; 0: it predicts a number.
     Raises:
         DataError: There are no rows.
@@ -139,8 +155,9 @@ def explained(means: NDArray[np.float64]) -> NDArray[np.float64]:
 def _of_means(
     columns: NDArray[np.float64], of: Callable[[NDArray[np.float64]], NDArray[np.float64]], seed: int
 ) -> Metric:
-    low, high = means_interval(columns, of, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
-    return Metric(value=float(of(columns.mean(axis=0))), low=low, high=high)
+    return _weighted_metric(
+        lambda weights: of(weights @ columns / weights.sum(-1)[..., None]), len(columns), seed
+    )
 
 
 def _metrics_of_classes(rows: pa.Table, classes: int, seed: int) -> dict[str, Metric]:
@@ -152,7 +169,28 @@ def _metrics_of_classes(rows: pa.Table, classes: int, seed: int) -> dict[str, Me
         "macro_f1": macro_f1,
     }
     found.update({name: _confusion_metric(confusion, of, seed) for name, of in statistics.items()})
+    if "score" in rows.column_names:
+        found.update(_ranking_metrics(rows, seed))
     return {name: found[name] for name in LOWER_IS_BETTER if name in found}
+
+
+def _ranking_metrics(rows: pa.Table, seed: int) -> dict[str, Metric]:
+    """Nothing where one class has no row: there is nothing to rank."""
+    labels = rows.column("label").to_numpy()
+    known = labels >= 0
+    positive = labels[known] == 1
+    if positive.all() or not positive.any():
+        return {}
+    ranking = Ranking(rows.column("score").to_numpy()[known], positive)
+    statistics = {"roc_auc": ranking.roc_auc, "average_precision": ranking.average_precision}
+    return {name: _weighted_metric(of, len(positive), seed) for name, of in statistics.items()}
+
+
+def _weighted_metric(
+    of: Callable[[NDArray[np.float64]], NDArray[np.float64]], rows: int, seed: int
+) -> Metric:
+    low, high = weights_interval(of, rows, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
+    return Metric(value=float(of(np.ones(rows))), low=low, high=high)
 
 
 def confusion_of(rows: pa.Table, classes: int) -> NDArray[np.int64]:

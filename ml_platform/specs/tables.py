@@ -179,6 +179,12 @@ class FeatureState(Spec):
         return (*self.numeric, *self.times, *self.categories)
 
     @property
+    def balanced_weights(self) -> tuple[float, ...]:
+        """Per class, what a row of it counts so that all classes count alike and rows count 1 on average."""
+        rows = sum(self.class_counts)
+        return tuple(rows / (len(self.classes) * count) for count in self.class_counts)
+
+    @property
     def width(self) -> int:
         """Features per row."""
         return sum(feature.width for feature in self.features)

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from ml_platform.specs.base import Spec
 
+ClassWeight = Literal["none", "balanced"]
+CLASS_WEIGHT = "balanced: every class counts alike, however few rows it has; probabilities lean to rare ones."
+
 
 class KerasSpec(Spec):
     """A dense Keras network, trained by Horovod ranks."""
@@ -21,6 +24,7 @@ class KerasSpec(Spec):
     rate: float = Field(2e-3, gt=0, description="Learning rate of Adam.")
     patience: int = Field(6, ge=1, description="Epochs without a better validation loss before it stops.")
     shuffle: bool = Field(True, description="Deal the rows anew each epoch, by the seed.")
+    class_weight: ClassWeight = Field("none", description=CLASS_WEIGHT)
     seed: int = Field(7, ge=0, description="Seed of weights, dropout and shuffling.")
     ranks: int | None = Field(
         None,
@@ -37,6 +41,7 @@ class XGBoostSpec(Spec):
     rate: float = Field(0.15, gt=0, le=1, description="Share of each tree that is added.")
     subsample: float = Field(0.9, gt=0, le=1, description="Share of rows that each tree sees.")
     patience: int = Field(20, ge=1, description="Rounds without a better validation loss before it stops.")
+    class_weight: ClassWeight = Field("none", description=CLASS_WEIGHT)
     seed: int = Field(7, ge=0, description="Seed of the row samples.")
     workers: int = Field(1, ge=1, description="Spark tasks that train together.")
     device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: each worker trains on a GPU of its own.")
@@ -51,5 +56,7 @@ class GateSpec(Spec):
     margin: float = Field(0.0, ge=0, description="By how much the challenger must be better at least.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the paired interval.")
     resamples: int = Field(2_000, ge=200, le=100_000, description="Bootstrap resamples.")
-    minimum_rows: int = Field(30, ge=2, description="Fewer rows in the holdout: cannot tell.")
+    minimum_rows: int = Field(
+        30, ge=2, description="Fewer rows in the holdout, or of one class in it: cannot tell."
+    )
     seed: int = Field(7, ge=0, description="Seed of the resamples.")

@@ -46,6 +46,9 @@ def train_trees(
     with spark_failures("training trees failed on Spark"):
         rows = _labelled_rows(spark, train, validation, state, spec)
         columns = {"validation_indicator_col": "is_validation"}
+        if spec.class_weight == "balanced" and state.classes:
+            rows = _weighted(rows, state.balanced_weights)
+            columns["weight_col"] = "weight"
         kind: TreeKind = "classifier" if state.target is None else "regressor"
         return boost(spark, rows, kind, spec, columns=columns, on_metrics=on_metrics)
 
@@ -75,6 +78,14 @@ def _labelled_rows(
     # A shuffle even for one worker: a barrier stage may have neither a union nor a coalesce in it.
     dealt = parts[0].union(parts[1]).repartitionById(spec.workers, F.col("worker"))
     return dealt.sortWithinPartitions("is_validation", "partition", "position")
+
+
+def _weighted(rows: DataFrame, weights: tuple[float, ...]) -> DataFrame:
+    """Rows to train on with the weight of their class; rows to validate on count alike."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    of_class = F.element_at(F.array(*map(F.lit, weights)), F.col("label").cast("int") + 1)
+    return rows.withColumn("weight", F.when(F.col("is_validation"), F.lit(1.0)).otherwise(of_class))
 
 
 def _check_classes(train: DataFrame, state: FeatureState) -> None:

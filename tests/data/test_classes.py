@@ -42,11 +42,11 @@ def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Labels:
 @pytest.mark.parametrize(
     ("values", "kind", "because"),
     [
-        (["no", "yes"] * 30, "binary", "'y' has 2 different values."),
-        ([True, False] * 30, "binary", "'y' has 2 different values."),
+        (["no", "yes"] * 30, "binary", "'y' has 2 different values, 'yes' is the positive one."),
+        ([True, False] * 30, "binary", "'y' has 2 different values, 'true' is the positive one."),
         ([f"c{at % 300}" for at in range(900)], "multiclass", "'y' has 300 different values."),
         ([1, 2, 3] * 20, "multiclass", "'y' has 3 different values; `--problem regression` says otherwise."),
-        ([0.0, 1.0] * 20, "binary", "'y' has 2 different values."),
+        ([0.0, 1.0] * 20, "binary", "'y' has 2 different values, '1' is the positive one."),
         (
             [at / 2 for at in range(60)],
             "regression",
@@ -74,7 +74,7 @@ def test_what_is_asked_for_is_taken_at_its_word(labels: Labels) -> None:
     assert labels.find([1, 2, 3] * 20, "regression").kind == "regression"
     assert labels.find([float(at) for at in range(60)], "multiclass").kind == "multiclass"
     assert labels.find(["a", "b"] * 20, "multiclass").kind == "binary"
-    assert labels.find(["a", "b"] * 20, "binary").reason == "'y', as asked."
+    assert labels.find(["a", "b"] * 20, "binary").reason == "'y', as asked, 'b' is the positive one."
 
 
 @pytest.mark.parametrize(

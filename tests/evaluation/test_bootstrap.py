@@ -9,7 +9,13 @@ import pytest
 from scipy import stats
 
 from ml_platform.evaluation import bootstrap
-from ml_platform.evaluation.bootstrap import cautious_mean_interval, confusion_interval, mean_interval
+from ml_platform.evaluation.bootstrap import (
+    by_group,
+    cautious_mean_interval,
+    confusion_interval,
+    mean_interval,
+    weights_interval,
+)
 from ml_platform.evaluation.metrics import accuracy
 
 
@@ -103,3 +109,28 @@ def test_a_large_confusion_matrix_is_resampled_in_chunks() -> None:
     confusion = np.random.default_rng(6).integers(0, 3, (301, 301))
     low, high = confusion_interval(confusion, accuracy, resamples=100, confidence=0.95, seed=0)
     assert 0 <= low <= high <= 0.02
+
+
+def test_groups_widen_an_interval_as_much_as_their_rows_are_alike() -> None:
+    """Forty groups of ten equal rows are forty rows, not four hundred: by either way of resampling them."""
+    rng = np.random.default_rng(7)
+    groups = np.repeat(np.arange(40), 10)
+    values = np.repeat(rng.normal(0, 1, 40), 10)
+    expected = 2 * 1.96 * values.std() / np.sqrt(40)
+    low, high = mean_interval(by_group(values, groups), resamples=2_000, confidence=0.95, seed=0)
+    assert high - low == pytest.approx(expected, rel=0.1)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.1)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        return weights @ values / weights.sum(-1)
+
+    options = {"resamples": 2_000, "confidence": 0.95, "seed": 0}
+    low, high = weights_interval(mean, 400, groups=groups, **options)
+    assert high - low == pytest.approx(expected, rel=0.1)
+    low, high = weights_interval(mean, 400, **options)
+    assert high - low == pytest.approx(expected / np.sqrt(10), rel=0.1)
+
+
+def test_groups_of_different_sizes_keep_the_mean_of_the_rows() -> None:
+    values, groups = np.array([1.0, 1.0, 1.0, 5.0]), np.array([0, 0, 0, 1])
+    assert by_group(values, groups).mean() == pytest.approx(2.0)

@@ -130,6 +130,20 @@ def test_too_few_rows_cannot_tell(rows: Rows) -> None:
     assert verdict.reason == "The holdout has 29 rows; 30 are needed to tell."
 
 
+def test_too_few_rows_of_a_class_cannot_tell_and_name_it(rows: Rows, losses: np.ndarray) -> None:
+    """400 rows, but 12 of them of one class: whether that class got worse nobody knows."""
+    rows.labels = (np.arange(ROWS) < 12).astype(np.int32)
+    verdict = decide(rows.evaluation(losses, "new"), None, STATE, SPEC)
+    assert (verdict.decision, verdict.gain) == ("cannot tell", None)
+    assert verdict.reason == "Class 'yes' has 12 rows in the holdout; 30 are needed to tell."
+    rows.labels[:] = 0
+    alone = decide(rows.evaluation(losses, "new"), None, STATE, SPEC)
+    assert alone.reason == "Class 'yes' has 0 rows in the holdout; 30 are needed to tell."
+    few = GateSpec(resamples=500, minimum_rows=2)
+    rows.labels[:2] = 1
+    assert decide(rows.evaluation(losses, "new"), None, STATE, few).decision != "cannot tell"
+
+
 @pytest.mark.parametrize(
     ("changes", "because"),
     [

@@ -8,7 +8,9 @@ import pytest
 from sklearn import metrics as sk
 
 from ml_platform.errors import DataError
-from ml_platform.evaluation.metrics import confusion_of, metrics_of, row_losses
+from ml_platform.evaluation.metrics import confusion_of, metrics_of, positive_scores, row_losses
+from ml_platform.evaluation.pictures import draw_all
+from ml_platform.evaluation.ranking import Ranking
 
 
 def _rows(labels: np.ndarray, probabilities: np.ndarray, failed: np.ndarray | None = None) -> pa.Table:
@@ -48,6 +50,59 @@ def test_every_interval_holds_its_value_and_repeats(sample: tuple[np.ndarray, np
     assert got == metrics_of(rows, 4)
 
 
+def _binary(labels: np.ndarray, scores: np.ndarray, failed: np.ndarray | None = None) -> pa.Table:
+    probabilities = np.stack([1 - scores, scores], 1).astype(np.float32)
+    none = np.zeros(len(labels), bool) if failed is None else failed
+    score = positive_scores(probabilities, labels, none)
+    return _rows(labels, probabilities, failed).append_column("score", [score])
+
+
+def test_ranking_agrees_with_scikit_learn_ties_included() -> None:
+    rng = np.random.default_rng(3)
+    labels = (rng.random(400) < 0.2).astype(np.int32)
+    scores = np.round(np.clip(rng.normal(0.3 + 0.3 * labels, 0.2), 0, 1), 1)
+    got = metrics_of(_binary(labels, scores), 2)
+    assert got["roc_auc"].value == pytest.approx(sk.roc_auc_score(labels, scores))
+    assert got["average_precision"].value == pytest.approx(sk.average_precision_score(labels, scores))
+    assert got["brier"].value == pytest.approx(sk.brier_score_loss(labels, scores), abs=1e-6)
+    for name in ("roc_auc", "average_precision"):
+        assert got[name].low < got[name].value < got[name].high
+    curves = Ranking(scores, labels == 1).curves()
+    false, true, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
+    np.testing.assert_allclose(curves["false_positive_rate"], false)
+    np.testing.assert_allclose(curves["recall"], true)
+
+
+def test_one_class_has_no_ranking_and_the_rest_is_there() -> None:
+    got = metrics_of(_binary(np.zeros(50, np.int32), np.linspace(0, 0.9, 50)), 2)
+    assert {"roc_auc", "average_precision"}.isdisjoint(got)
+    assert {"log_loss", "brier", "accuracy"} <= set(got)
+
+
+def test_a_row_without_a_prediction_stands_at_the_wrong_end() -> None:
+    labels = np.array([0, 1, 0, 1], np.int32)
+    scores = np.array([0.1, 0.9, 0.2, 0.8])
+    assert metrics_of(_binary(labels, scores), 2)["roc_auc"].value == 1
+    failed = np.array([False, True, False, False])
+    assert metrics_of(_binary(labels, scores, failed), 2)["roc_auc"].value == 0.5
+
+
+def test_three_hundred_classes_are_measured() -> None:
+    """Every class keeps its place, and the intervals of a matrix of 90,000 cells stay in bounded memory."""
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 300, 3_000).astype(np.int32)
+    probabilities = rng.random((3_000, 300)).astype(np.float32)
+    probabilities[np.arange(3_000), labels] += 0.5
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    rows = _rows(labels, probabilities)
+    got = metrics_of(rows, 300)
+    predicted = probabilities.argmax(axis=1)
+    assert got["macro_f1"].value == pytest.approx(sk.f1_score(labels, predicted, average="macro"), abs=1e-9)
+    assert got["balanced_accuracy"].low < got["balanced_accuracy"].value < got["balanced_accuracy"].high
+    names = [f"class {number}" for number in range(300)]
+    assert set(draw_all(rows.append_column("confidence", [probabilities.max(axis=1)]), names, "t"))
+
+
 def test_a_class_that_the_model_does_not_know_costs_the_clipped_loss() -> None:
     """It is counted: dropped, a model would look better on data that it cannot handle."""
     rows = _rows(np.array([0, -1], np.int32), np.array([[1, 0], [1, 0]], np.float32))
@@ -64,14 +119,14 @@ def test_a_row_without_a_prediction_is_wrong_and_costs_the_most() -> None:
     got = metrics_of(rows, 2)
     assert got["accuracy"].value == 0
     assert got["macro_f1"].value == 0
-    assert got["brier"].value == 2
+    assert got["brier"].value == 1
     assert got["log_loss"].value == pytest.approx(34.5388, abs=1e-3)
 
 
 def test_certain_and_wrong_is_finite() -> None:
     rows = _rows(np.array([1], np.int32), np.array([[1, 0]], np.float32))
     assert rows.column("log_loss").to_pylist() == pytest.approx([34.5388], abs=1e-3)
-    assert rows.column("brier").to_pylist() == [2.0]
+    assert rows.column("brier").to_pylist() == [1.0]
 
 
 def test_no_rows_cannot_be_measured() -> None:

@@ -15,7 +15,7 @@ from tests.scenarios.conftest import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
 
-SMALL = ("--source", "sklearn:wine", "--xgboost.trees", "5", "--keras.epochs", "2")
+SMALL = ("--source", "sklearn:wine", "--xgboost.trees", "5", "--keras.epochs", "2", "--gate.minimum-rows=5")
 
 
 @pytest.fixture(scope="module")

@@ -191,6 +191,28 @@ def test_a_consumer_that_fails_fails_the_caller(spark: SparkSession, parts: tupl
 
 
 @pytest.mark.spark
+def test_balanced_classes_count_alike(spark: SparkSession) -> None:
+    """One row in twenty is of the second class: weighted, trees see it more often. Validation is not."""
+    rng = np.random.default_rng(0)
+    labels = rng.random(800) < 0.05
+    table = pa.table({"x": rng.normal(labels * 1.0, 1.0), "label": np.where(labels, "yes", "no").tolist()})
+    state = state_of(table)
+    assert state.balanced_weights == pytest.approx((800 / 2 / (~labels).sum(), 800 / 2 / labels.sum()))
+    parts = _packed(spark, table[:500], state), _packed(spark, table[500:], state)
+    features, _ = features_of(table[500:], state)
+    means = {}
+    for weight in ("none", "balanced"):
+        spec = XGBoostSpec(trees=8, depth=2, class_weight=weight)
+        result = train_trees(spark, *parts, state, spec)
+        means[weight] = _predict(result.model, features).mean()
+        last = np.asarray(result.history["validation-logloss"][result.best_round])
+        predicted = np.clip(_predict(result.model, features), 1e-7, 1 - 1e-7)
+        loss = -np.where(labels[500:], np.log(predicted), np.log(1 - predicted)).mean()
+        assert last == pytest.approx(loss, rel=1e-3)
+    assert means["none"] < 0.15 < 0.3 < means["balanced"]
+
+
+@pytest.mark.spark
 @pytest.mark.parametrize("workers", [1, 2])
 def test_numbers_are_learnt(spark: SparkSession, workers: int) -> None:
     """By one worker and by two: standardised labels, squared error, below what the mean would give."""
