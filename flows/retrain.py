@@ -7,7 +7,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ml_platform import FeatureSpec, GateSpec, Horovod, KerasSpec, Spark, SplitSpec, XGBoostSpec, dag
+from ml_platform import (
+    FeatureSpec,
+    GateSpec,
+    Horovod,
+    KerasSpec,
+    ReadingSpec,
+    Spark,
+    SplitSpec,
+    XGBoostSpec,
+    dag,
+)
 from ml_platform.data.schema_file import read_schema
 from ml_platform.specs.problems import AskedProblem
 from tasks.data import apply_features, check_retrain, find_problem, fit_features, load_table, split_table
@@ -21,6 +31,7 @@ from tasks.train import train_keras, train_xgboost
 def retrain(
     source: str = "sklearn:digits",
     label: str = "label",
+    reading: ReadingSpec = ReadingSpec(),
     schema_file: Annotated[str | None, Parameter(name="--schema")] = None,
     problem: AskedProblem = "auto",
     model: str | None = None,
@@ -35,9 +46,10 @@ def retrain(
     """Train Keras on Horovod ranks and XGBoost on Spark, promote the better one, score a table.
 
     Args:
-        source: Table to learn from: a CSV, JSON lines, Parquet or ORC file, a folder of the latter two, or
+        source: Table to learn from: a CSV, JSON lines, Parquet or ORC file, a folder of such files, or
             sklearn:NAME.
         label: Column to predict.
+        reading: How the source is written, where its files do not say so themselves.
         schema_file: File that says what columns are; `python -m ml_platform contract infer` writes one.
         problem: auto, binary, multiclass or regression. auto: a label of numbers with fractions, or of very
             many different numbers, is regression.
@@ -51,7 +63,7 @@ def retrain(
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
     """
     name = model or PurePath(source.removeprefix("sklearn:")).name.split(".")[0]
-    table = load_table(source, label, read_schema(schema_file))
+    table = load_table(source, label, read_schema(schema_file), reading)
     found = find_problem(table, problem)
     parts = split_table(table.data, split, found)
     state = fit_features(parts.train, features, found)

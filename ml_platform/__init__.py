@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         TrackingSpec as TrackingSpec,
     )
     from ml_platform.specs.schemas import TableSchema as TableSchema
+    from ml_platform.specs.sources import ReadingSpec as ReadingSpec
     from ml_platform.specs.tables import (
         CategoryFeature as CategoryFeature,
         ColumnFeatures as ColumnFeatures,
@@ -107,6 +108,7 @@ PUBLIC = {
     "ml_platform.specs.references": "Dataset Evaluation Metric Model Parts Predictions Table Verdict Version",
     "ml_platform.specs.contracts": "Column Contract",
     "ml_platform.specs.schemas": "TableSchema",
+    "ml_platform.specs.sources": "ReadingSpec",
     "ml_platform.specs.tables": "CategoryFeature ColumnFeatures FeatureSpec FeatureState "
     "NumericFeature SplitSpec",
     "ml_platform.specs.trees": "BoostedTrees RankingSpec RegressionSpec TreeColumns",

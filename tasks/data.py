@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml_platform import Dataset, FeatureSpec, FeatureState, Parts, Spark, SplitSpec, Table, TableSchema, task
+from ml_platform import (
+    Dataset,
+    FeatureSpec,
+    FeatureState,
+    Parts,
+    ReadingSpec,
+    Spark,
+    SplitSpec,
+    Table,
+    TableSchema,
+    task,
+)
 from ml_platform.data import classes, load, split
 from ml_platform.data.sources import check_columns, source_columns, source_identity
 from ml_platform.features import fit, write
@@ -16,20 +27,29 @@ if TYPE_CHECKING:
 
 
 def check_retrain(
-    source: str, label: str, schema_file: str | None, score: str | None, features: FeatureSpec
+    source: str,
+    label: str,
+    reading: ReadingSpec,
+    schema_file: str | None,
+    score: str | None,
+    features: FeatureSpec,
 ) -> None:
     """Refuse, before anything starts, columns that are asked for and are not there."""
-    check_columns(source, label, schema_file, score)
+    check_columns(source, label, reading, schema_file, score)
     if features.drop or features.columns:
-        check_names(source_columns(source), label, features)
+        check_names(source_columns(source, reading), label, features)
 
 
 @task(preflight=load.check_source, probe=source_identity)
 def load_table(
-    source: str, label: str, schema: TableSchema | None = None, spark: SparkSession = Spark()
+    source: str,
+    label: str,
+    schema: TableSchema | None = None,
+    reading: ReadingSpec = ReadingSpec(),
+    spark: SparkSession = Spark(),
 ) -> Table:
     """Read a labelled table into the store; rows that are bad or without a label go to quarantine."""
-    return load.load_table(spark, source, label, schema)
+    return load.load_table(spark, source, label, schema, reading)
 
 
 @task

@@ -137,7 +137,7 @@ def report_retrain(
         champion=_champion(winner, measured) if winner else None,
         predictions=scored,
         quarantined=table.quarantined,
-        notes=(*finding_notes(table.findings), *_notes(evaluations)),
+        notes=(*table.notes, *finding_notes(table.findings), *_notes(evaluations)),
         links={**_quarantine(table), **_links(run)},
     )
     run.log_text(report.markdown(), "report.md")

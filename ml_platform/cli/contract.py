@@ -10,6 +10,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from ml_platform.errors import StoreError
+from ml_platform.specs.sources import ReadingSpec
 
 contract = cyclopts.App(name="contract", help="Say what the columns of a table are.")
 
@@ -20,6 +21,7 @@ def infer(
     /,
     *,
     label: str | None = None,
+    reading: ReadingSpec = ReadingSpec(),
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
 ) -> int:
     """Write what the columns of a table are found to be, as a file for `--schema`.
@@ -30,6 +32,8 @@ def infer(
         The table, as `--source` of a flow names it.
     label
         The column to predict, if one is: it is never taken for an identifier or a text.
+    reading
+        How the source is written, where its files do not say so themselves.
     output
         File to write. Without it the schema is printed.
     """
@@ -39,7 +43,7 @@ def infer(
     from ml_platform.resources.spark import open_session
 
     with open_session(load_placement().spark) as spark:
-        text = schema_text(source, infer_profile(spark, source, label))
+        text = schema_text(source, infer_profile(spark, source, label, reading))
     if output is None:
         print(text, end="")
         return 0

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_platform.data.text_files import open_bytes
+from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
+from ml_platform.data.text_files import UTF8, UTF16, Text, read_head, scan
 from ml_platform.errors import DataError
-from ml_platform.store.contents import content_digests
+from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.folders import spark_path
 from ml_platform.store.spark_failures import spark_failures
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 DELIMITERS = (",", ";", "\t", "|")
-HEAD_BYTES = 1 << 20
-CHUNK_BYTES = 1 << 22
+SUFFIXES = (".csv", ".tsv")
+OF_JAVA = {"utf-16-le": "utf-16le", "utf-16-be": "utf-16be"}
+"""Names of encodings where Java has others than Python."""
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 """Texts that stand for no value where a column's other values are not text."""
 
@@ -69,23 +70,62 @@ class Layout:
 
 
 class CsvSource:
-    """One file, UTF-8."""
+    """A file, or every .csv and .tsv file below a folder, with the same header."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, reading: ReadingSpec) -> None:
         self._path = Path(source)
+        self._reading = reading
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        return data_files(self._path, SUFFIXES)
 
     def columns(self) -> tuple[str, ...]:
-        return self._layout.names
+        return (*self._layout.names, *self._partitions)
 
     def check(self) -> None:
-        records = self._records()
-        next(records, None)
-        if next(records, None) is None:
+        """Every header is looked at, and that there are rows."""
+        rows = 0
+        for file in self._files:
+            records = self._records(file, self._layout.delimiter)
+            header = None if self._reading.header else _stripped(next(records, []))
+            if header is not None and header != self._layout.names:
+                raise DataError(
+                    f"{file} has other columns than {self._files[0].name}",
+                    wanted=", ".join(self._layout.names),
+                    got=", ".join(header),
+                )
+            rows += next(records, None) is not None
+        if rows == 0:
             raise DataError(f"{self._path} is empty", wanted="rows below the header", got="a header alone")
 
     def identity(self) -> dict[str, str]:
-        (digest,) = content_digests([self._path]).values()
-        return {self._path.name: digest}
+        return named_digests(self._path, self._files)
+
+    def notes(self) -> tuple[str, ...]:
+        found = self._text.encoding
+        if found == UTF8 or self._reading.encoding is not None:
+            return ()
+        return (f"{self._path.name} is not UTF-8; it was read as {found}",)
+
+    @cached_property
+    def _partitions(self) -> tuple[str, ...]:
+        keys = partition_names(self._path, self._files[0])
+        return tuple(key for key in keys if key not in self._layout.names)
+
+    @cached_property
+    def _text(self) -> Text:
+        """What all files are. Files that are ASCII are of every encoding."""
+        texts = {file: scan(file, self._reading.encoding) for file in self._files}
+        encodings = {text.encoding: file for file, text in texts.items() if not text.is_ascii}
+        if len(encodings) > 1:
+            got = ", ".join(f"{file.name} is {encoding}" for encoding, file in sorted(encodings.items()))
+            raise DataError(f"{self._path} holds files of several encodings", wanted="one", got=got)
+        return Text(
+            encoding=next(iter(encodings), UTF8),
+            has_quotes=any(text.has_quotes for text in texts.values()),
+            is_ascii=not encodings,
+        )
 
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
@@ -93,11 +133,11 @@ class CsvSource:
         import pyspark.sql.functions as sf
 
         self.check()
-        quoted = _scan(self._path)
+        text = self._text
         with spark_failures(f"{self._path} cannot be read as CSV"):
-            texts = self._texts(spark, reason, has_quotes=quoted)
+            texts = self._texts(spark, reason, text)
             types, exceptions = _infer(self._path, texts, reason, as_text)
-        columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self._layout.names]
+        columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self.columns()]
         if reason is None:
             return texts.selectExpr(*columns)
         why = self._why_bad(reason, {name: types[name] for name in exceptions})
@@ -118,95 +158,73 @@ class CsvSource:
             wrong.append(sf.when(sf.expr(f"NOT {_is_missing(name)} AND NOT ({_fits(name, kind)})"), what))
         return sf.coalesce(*wrong).alias(reason)
 
-    def _texts(self, spark: SparkSession, reason: str | None, *, has_quotes: bool) -> DataFrame:
+    def _texts(self, spark: SparkSession, reason: str | None, text: Text) -> DataFrame:
         """Every column as text. A record of another number of fields is an error, or stands in `reason`."""
         from pyspark.sql.types import StringType, StructField, StructType
 
-        names = self._layout.names if reason is None else (*self._layout.names, reason)
+        names = self.columns() if reason is None else (*self.columns(), reason)
         schema = StructType([StructField(name, StringType()) for name in names])
         bad = {"mode": "FAILFAST"}
         if reason is not None:
             # Pruned, a record is not looked at to its end.
             bad = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": reason, "columnPruning": "false"}
+        if text.encoding not in (UTF8, UTF16):
+            spark = _reads_any_encoding(spark)
         reader = spark.read.schema(schema).options(
             sep=self._layout.delimiter,
-            header=True,
+            encoding=OF_JAVA.get(text.encoding, text.encoding),
+            header=not self._reading.header,
             **bad,
             escape='"',
             # Only quotes can hold a line break; without them the file may be read in pieces.
-            multiLine=has_quotes,
+            multiLine=text.has_quotes or text.encoding.startswith("utf-16"),
             ignoreLeadingWhiteSpace=True,
             ignoreTrailingWhiteSpace=True,
         )
-        return reader.csv(spark_path(self._path.as_uri()))
+        reader = reader.option("basePath", base_folder(self._path))
+        return reader.csv([spark_path(file.as_uri()) for file in self._files])
 
     @cached_property
     def _layout(self) -> Layout:
-        delimiter = max(DELIMITERS, key=lambda each: len(next(self._records(each), ())))
-        header = next(self._records(delimiter), [])
-        names = tuple(name.strip() for name in header)
-        if not any(names):
-            raise DataError(f"{self._path} is empty", wanted="a header", got="no text in its first line")
+        first, given = self._files[0], self._reading.delimiter
+        fields = {each: next(self._records(first, each), ()) for each in ((given,) if given else DELIMITERS)}
+        delimiter = max(fields, key=lambda each: len(fields[each]))
+        names = self._reading.header or _stripped(fields[delimiter])
+        if not any(fields[delimiter]):
+            raise DataError(f"{first} is empty", wanted="a header", got="no text in its first line")
+        if len(names) != len(fields[delimiter]):
+            raise DataError(
+                f"{first} has other columns than the header that was given",
+                wanted=f"{len(names)} fields: {', '.join(names)}",
+                got=f"{len(fields[delimiter])} in its first line: {', '.join(fields[delimiter])}"[:300],
+                hint="name every column in --reading.header",
+            )
         if "" in names:
             raise DataError(
-                f"{self._path} has a column without a name",
+                f"{first} has a column without a name",
                 got=f"column {names.index('') + 1} of {len(names)}",
-                hint="give every column a name in the first line",
+                hint="give every column a name in the first line, or all of them in --reading.header",
             )
         return Layout(names, delimiter)
 
-    def _records(self, delimiter: str | None = None) -> Iterator[list[str]]:
+    def _records(self, path: Path, delimiter: str) -> Iterator[list[str]]:
         """The first records, as far as a look at the head of the file goes."""
-        lines = io.StringIO(_head(self._path), newline="")
-        reader = csv.reader(lines, delimiter=delimiter or self._layout.delimiter)
+        lines = io.StringIO(read_head(path, self._reading.encoding), newline="")
         try:
-            yield from (record for record in reader if record)
+            yield from (record for record in csv.reader(lines, delimiter=delimiter) if record)
         except csv.Error as error:
-            raise DataError(f"{self._path} cannot be read as CSV", got=error) from error
+            raise DataError(f"{path} cannot be read as CSV", got=error) from error
 
 
-def _head(path: Path) -> str:
-    with open_bytes(path) as file:
-        content = file.read(HEAD_BYTES)
-    if b"\0" in content:
-        raise _not_text(path, content.index(0))
-    try:
-        return codecs.getincrementaldecoder("utf-8-sig")().decode(content)
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error.start, error) from error
+def _stripped(header: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for name in header)
 
 
-def _scan(path: Path) -> bool:
-    """Whether the text holds quotes. NUL is refused, and what is no UTF-8: Spark would replace it."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    quotes, position = False, 0
-    with open_bytes(path) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, position + error.start, error) from error
-            if b"\0" in chunk:
-                raise _not_text(path, position + chunk.index(0))
-            quotes = quotes or b'"' in chunk
-            position += len(chunk)
-    return quotes
-
-
-def _not_text(path: Path, position: int) -> DataError:
-    return DataError(
-        f"{path} is not text",
-        got=f"a NUL byte at {position}",
-        hint="was it cut off while it was written, or is it UTF-16? then: iconv -f UTF-16 -t UTF-8",
-    )
-
-
-def _not_utf8(path: Path, position: int, error: UnicodeDecodeError) -> DataError:
-    return DataError(
-        f"{path} is not UTF-8 text",
-        got=f"byte 0x{error.object[error.start]:02x} near position {position}",
-        hint=f"convert it: iconv -f LATIN1 -t UTF-8 {path.name}",
-    )
+def _reads_any_encoding(spark: SparkSession) -> SparkSession:
+    """Spark 4 refuses all encodings but Unicode's and Latin-1 unless it is told not to."""
+    session = spark.newSession()
+    session.conf.set("spark.sql.legacy.javaCharsets", "true")
+    return session
 
 
 def _infer(
@@ -225,7 +243,7 @@ def _infer(
     import pyspark.sql.functions as sf
 
     names = [name for name in texts.columns if name != reason and name not in as_text]
-    record = "CAST(NULL AS string)" if reason is None else _quoted(reason)
+    record = "CAST(NULL AS string)" if reason is None else quoted(reason)
     kinds = texts.selectExpr(
         *[
             f"CASE WHEN {record} IS NULL THEN {_kind_bit(name)} END AS `{at}`"
@@ -282,13 +300,13 @@ def _kind_bit(name: str) -> str:
 
 
 def _is_missing(name: str) -> str:
-    value = _quoted(name)
+    value = quoted(name)
     return f"({value} IS NULL OR {value} IN ({', '.join(map(repr, MISSING))}))"
 
 
 def _is_of(name: str, kind: str) -> str:
     """Whether a text is a value of this type."""
-    value = _quoted(name)
+    value = quoted(name)
     fits = f"{value} RLIKE r'{PATTERNS[kind]}'"
     return f"({fits} AND TRY_CAST({value} AS {kind}) IS NOT NULL)" if kind in LIMITED else fits
 
@@ -298,7 +316,7 @@ def _fits(name: str, kind: str) -> str:
     return f"({_kind_bit(name)}) & {ALLOWED_BITS[kind]} > 0"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
@@ -312,7 +330,7 @@ def _narrowest(bits: int | None) -> str:
 
 
 def _typed(name: str, kind: str, *, is_mixed: bool = False) -> str:
-    value = _quoted(name)
+    value = quoted(name)
     if kind == "string":
         return value
     usable = f"NOT {_is_missing(name)}" + (f" AND {_fits(name, kind)}" if is_mixed else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml_platform.data.csv_source import DATE, EXPONENT, FRACTION, MISSING, TIMESTAMP, WORDS
+from ml_platform.data.csv_source import DATE, EXPONENT, FRACTION, MISSING, TIMESTAMP, WORDS, quoted
 from ml_platform.errors import DataError
 from ml_platform.specs.contracts import ColumnKind
 from ml_platform.specs.schemas import TableSchema
@@ -69,22 +69,22 @@ def declared(frame: DataFrame, reason: str, schema: TableSchema | None, source: 
     if schema is None:
         return frame
     kinds, dropped = schema.kinds, schema.dropped
-    columns, faults = [], [_quoted(reason)]
+    columns, faults = [], [quoted(reason)]
     for field in frame.schema.fields:
         name, have = field.name, COLUMN_TYPES.get(field.dataType.typeName(), field.dataType.simpleString())
         kind = kinds.get(name)
         if name == reason or name in dropped:
             continue
         if kind is None or kind == "identifier" or have == _type(kind):
-            columns.append(_quoted(name))
+            columns.append(quoted(name))
             continue
         fits, value = _converted(name, have, kind, source)
-        columns.append(f"CASE WHEN {fits} THEN {value} END AS {_quoted(name)}")
+        columns.append(f"CASE WHEN {fits} THEN {value} END AS {quoted(name)}")
         what = _literal(f"column {name!r} is no {WORDS.get(STORED[kind], kind)}: ")
-        quoted = f"substring(CAST({_quoted(name)} AS string), 1, {SHOWN})"
+        shown = f"substring(CAST({quoted(name)} AS string), 1, {SHOWN})"
         is_wrong = f"NOT {_is_missing(name, have)} AND NOT coalesce({fits}, false)"
-        faults.append(f"CASE WHEN {is_wrong} THEN concat({what}, {quoted}) END")
-    return frame.selectExpr(*columns, f"coalesce({', '.join(faults)}) AS {_quoted(reason)}")
+        faults.append(f"CASE WHEN {is_wrong} THEN concat({what}, {shown}) END")
+    return frame.selectExpr(*columns, f"coalesce({', '.join(faults)}) AS {quoted(reason)}")
 
 
 def _type(kind: ColumnKind) -> str:
@@ -93,7 +93,7 @@ def _type(kind: ColumnKind) -> str:
 
 def _converted(name: str, have: str, kind: ColumnKind, source: str) -> tuple[str, str]:
     """Whether a value is of this type, and the value; as SQL text."""
-    value, stored = _quoted(name), STORED[kind]
+    value, stored = quoted(name), STORED[kind]
     if stored == "string" and have in {"integer", "float", "decimal", "boolean", "date", "timestamp"}:
         return "true", f"CAST({value} AS string)"
     cast = f"TRY_CAST({value} AS {stored})"
@@ -110,7 +110,7 @@ def _converted(name: str, have: str, kind: ColumnKind, source: str) -> tuple[str
 
 
 def _is_missing(name: str, have: str) -> str:
-    value = _quoted(name)
+    value = quoted(name)
     absent = {"string": f"{value} IN ({', '.join(map(repr, MISSING))})", "float": f"isnan({value})"}
     return f"({value} IS NULL OR {absent.get(have, 'false')})"
 
@@ -118,7 +118,3 @@ def _is_missing(name: str, have: str) -> str:
 def _literal(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _quoted(name: str) -> str:
-    return f"`{name.replace('`', '``')}`"

@@ -10,6 +10,7 @@ from ml_platform.data.profile import TableSurveyor
 from ml_platform.data.sources import check_source, read_source
 from ml_platform.errors import DataError
 from ml_platform.specs.profiles import Profile
+from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def infer_profile(spark: SparkSession, source: str, label: str | None = None) -> Profile:
+def infer_profile(
+    spark: SparkSession, source: str, label: str | None = None, reading: ReadingSpec = ReadingSpec()
+) -> Profile:
     """The profile that the table would have when it is loaded. Bad rows do not count.
 
     Raises:
@@ -26,8 +29,8 @@ def infer_profile(spark: SparkSession, source: str, label: str | None = None) ->
     """
     from ml_platform.store.fingerprint import named, numbered
 
-    check_source(source, label)
-    read, reason = read_source(spark, source, label)
+    check_source(source, label, None, reading)
+    read, reason = read_source(spark, source, label, None, reading)
     frame = usable(read, reason, source, label)
     surveyor = survey(frame, reason, label, None)
     good = frame.where(named(reason).isNull()).drop(reason)

@@ -7,20 +7,25 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Set
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.data.csv_source import PATTERNS
+from ml_platform.data.csv_source import PATTERNS, quoted
+from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError
-from ml_platform.store.contents import content_digests
+from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.folders import spark_path
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
+SUFFIXES = (".jsonl", ".ndjson", ".json")
+VALUE, REASON = "value", "_reason"
 LONGEST = 1 << 63
 SHOWN = 120
 PATTERNS_OF_TEXT = {kind: re.compile(PATTERNS[kind]) for kind in ("date", "timestamp")}
@@ -36,79 +41,167 @@ TYPES = {
 
 
 class JsonSource:
-    """One file of objects, UTF-8, perhaps compressed. A key that a line lacks is null there."""
+    """A file of objects, UTF-8, or every .jsonl, .ndjson and .json file below a folder, perhaps compressed.
 
-    def __init__(self, source: str) -> None:
+    A key that a line lacks is null there. A line that is no object is a bad row.
+    """
+
+    def __init__(self, source: str, reading: ReadingSpec) -> None:
         self._path = Path(source)
 
+    @cached_property
+    def _files(self) -> list[Path]:
+        return data_files(self._path, SUFFIXES)
+
     def columns(self) -> tuple[str, ...]:
-        return tuple(self._seen)
+        return (*self._seen, *self._partitions)
 
     def check(self) -> None:
         """Every line has been read for the columns already."""
         self.columns()
 
     def identity(self) -> dict[str, str]:
-        (digest,) = content_digests([self._path]).values()
-        return {self._path.name: digest}
+        return named_digests(self._path, self._files)
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
 
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
     ) -> DataFrame:
         from pyspark.sql.types import StringType, StructField, StructType
 
-        self.check()
-        texts = StructType([StructField(name, StringType()) for name in self._seen])
-        with spark_failures(f"{self._path} cannot be read as JSON lines"):
-            reader = spark.read.schema(texts).options(mode="FAILFAST", encoding="UTF-8")
-            frame = reader.json(spark_path(self._path.as_uri()))
-        return frame.select(
-            [_typed(name, {"text"} if name in as_text else kinds) for name, kinds in self._seen.items()]
+        from ml_platform.store.fingerprint import named, numbered
+
+        bad = next((keys.bad for keys in self._keys if keys.bad is not None), None)
+        if reason is None and bad is not None:
+            raise bad
+        strings = [StructField(f"c{at}", StringType()) for at in range(len(self.columns()) + 1)]
+        names = [*self._seen, reason or REASON, *self._partitions]
+        lines = spark.read.schema(
+            StructType([StructField(n, StringType()) for n in (VALUE, *self._partitions)])
         )
+        with spark_failures(f"{self._path} cannot be read as JSON lines"):
+            read = lines.option("basePath", base_folder(self._path)).text(
+                [spark_path(file.as_uri()) for file in self._files], lineSep="\n"
+            )
+            bytes_of_lines = read.selectExpr(f"CAST({VALUE} AS binary)", *map(quoted, self._partitions))
+            parse = partial(_parse, names=tuple(self._seen))
+            frame = numbered(bytes_of_lines).mapInArrow(parse, StructType(strings)).toDF(*names)
+        kinds = {**self._seen, **{key: {"text"} for key in self._partitions}}
+        typed = [_typed(n, {"text"} if n in as_text else seen) for n, seen in kinds.items()]
+        return frame.select(*typed, *([named(reason)] if reason is not None else []))
+
+    @cached_property
+    def _partitions(self) -> tuple[str, ...]:
+        keys = partition_names(self._path, self._files[0])
+        return tuple(key for key in keys if key not in self._seen)
 
     @cached_property
     def _seen(self) -> Mapping[str, Set[str]]:
-        try:
-            now = self._path.stat()
-        except OSError as error:
-            raise DataError(f"{self._path} cannot be read", got=error) from error
-        return _keys(self._path, (now.st_ino, now.st_size, now.st_mtime_ns))
+        """Every key, in the order of its first line, with the kinds of its values."""
+        seen: dict[str, set[str]] = {}
+        for keys in self._keys:
+            for name, kinds in keys.kinds.items():
+                seen.setdefault(name, set()).update(kinds)
+        if seen:
+            return seen
+        for keys in self._keys:
+            if keys.bad is not None:
+                raise keys.bad
+        raise DataError(f"{self._path} is empty", wanted="a JSON object per line", got="none")
+
+    @property
+    def _keys(self) -> list[Keys]:
+        return [_keys(file, _version(file)) for file in self._files]
 
 
-@functools.lru_cache(maxsize=8)
-def _keys(path: Path, version: tuple[int, ...]) -> Mapping[str, Set[str]]:
-    """Every key, in the order of its first line, with the kinds of its values.
+@dataclass(frozen=True)
+class Keys:
+    """What is in one file."""
+
+    kinds: Mapping[str, Set[str]]
+    bad: DataError | None
+    """Of the first line that is no object."""
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    try:
+        now = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read", got=error) from error
+    return now.st_ino, now.st_size, now.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=64)
+def _keys(path: Path, version: tuple[int, ...]) -> Keys:
+    """Read one file.
 
     Args:
         version: Another one is another file. Checks, loading and scoring ask alike: one reading serves all.
     """
     seen: dict[str, set[str]] = {}
-    for record in _records(path):
-        for name, value in record.items():
-            kinds = seen.setdefault(name, set())
-            if value is not None:
-                kinds.add(_kind(value))
-    if not seen:
-        raise DataError(f"{path} is empty", wanted="a JSON object per line", got="none")
-    return seen
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+    bad: DataError | None = None
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if text.strip():
-                yield _record(path, text, number)
+            try:
+                record = parsed(line)
+            except ValueError as error:
+                bad = bad or _refused(path, line, number, str(error))
+                continue
+            for name, value in (record or {}).items():
+                kinds = seen.setdefault(name, set())
+                if value is not None:
+                    kinds.add(_kind(value))
+    return Keys(seen, bad)
 
 
-def _record(path: Path, line: bytes, number: int) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode(), object_pairs_hook=_unique)
-    except ValueError as error:  # also what is not UTF-8, and what names a key twice
-        raise _refused(path, line, number, str(error)) from error
+def parsed(line: bytes, **how: Any) -> dict[str, Any] | None:
+    """The object on a line; none on a line without text.
+
+    Raises:
+        ValueError: It is no object, names a key twice, or is not UTF-8.
+    """
+    text = line.removeprefix(b"\xef\xbb\xbf").strip()
+    if not text:
+        return None
+    record = json.loads(text.decode(), object_pairs_hook=_unique, **how)
     if not isinstance(record, dict):
-        raise _refused(path, line, number, f"a JSON {type(record).__name__}")
+        raise ValueError(f"a JSON {type(record).__name__}")
     return record
+
+
+def _parse(batches: Iterator[pa.RecordBatch], *, names: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Lines and values of partitions in; columns as text, a reason, and values of partitions out."""
+    import pyarrow as pa
+
+    for batch in batches:
+        lines = batch.column(0).to_pylist()
+        records, reasons, kept = [], [], []
+        for at, line in enumerate(lines):
+            record, reason = _record(line)
+            if record is not None or reason is not None:
+                kept.append(at)
+                records.append(record or {})
+                reasons.append(reason)
+        columns = [pa.array([_text(record.get(name)) for record in records], pa.string()) for name in names]
+        partitions = [column.take(pa.array(kept, pa.int64())) for column in batch.columns[1:]]
+        arrays = [*columns, pa.array(reasons, pa.string()), *partitions]
+        yield pa.RecordBatch.from_arrays(arrays, [f"c{at}" for at in range(len(arrays))])
+
+
+def _record(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
+    """The object on a line, numbers as they are written; or what is wrong. Neither for a blank line."""
+    try:
+        return parsed(line, parse_int=str, parse_float=str, parse_constant=str), None
+    except ValueError:
+        return None, f"a line that is no JSON object: {line[:SHOWN].decode(errors='replace').strip()}"
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _refused(path: Path, line: bytes, number: int, got: str) -> DataError:

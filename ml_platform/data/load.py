@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from ml_platform.data.findings import find, notes
 from ml_platform.data.profile import TableSurveyor
-from ml_platform.data.sources import check_source, read_source, source_identity
+from ml_platform.data.sources import check_source, open_source, read_source, source_identity
 from ml_platform.errors import DataError
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import RAW_TYPES
 from ml_platform.specs.references import Dataset, Table
 from ml_platform.specs.schemas import TableSchema
+from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.datasets import COLUMN_TYPES, remove_dataset, spark_frame, write_dataset
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ EXAMPLES = 2
 REASONS = 10
 
 
-def load_table(spark: SparkSession, source: str, label: str, schema: TableSchema | None = None) -> Table:
+def load_table(
+    spark: SparkSession,
+    source: str,
+    label: str,
+    schema: TableSchema | None = None,
+    reading: ReadingSpec = ReadingSpec(),
+) -> Table:
     """Read a source into the store.
 
     Columns have the types that `schema` declares, else those that are found. Bad rows (another number of
@@ -39,9 +46,9 @@ def load_table(spark: SparkSession, source: str, label: str, schema: TableSchema
             its rows are bad, or a column cannot be of its declared type.
         SpecError: There is no column `label`, or `source` or `schema` names what does not exist.
     """
-    check_source(source, label, schema)
-    before = source_identity(source)
-    read, reason = read_source(spark, source, label, schema)
+    check_source(source, label, schema, reading)
+    before = source_identity(source, reading)
+    read, reason = read_source(spark, source, label, schema, reading)
     frame = _judged(usable(read, reason, source, label), reason, label)
     with _removed_on_failure() as written:
         surveyor = survey(frame, reason, label, schema)
@@ -53,7 +60,7 @@ def load_table(spark: SparkSession, source: str, label: str, schema: TableSchema
             write_dataset(frame.where(_named(reason).isNotNull()), name="quarantine") if bad else None
         )
         written += [quarantine] if quarantine is not None else []
-        _check_unchanged(source, before)
+        _check_unchanged(source, reading, before)
         _check_quarantine(spark, quarantine, reason, source, total)
     findings = find(surveyor.profile, surveyor.sample, label)
     for note in notes(findings):
@@ -65,6 +72,7 @@ def load_table(spark: SparkSession, source: str, label: str, schema: TableSchema
         source=source,
         profile=surveyor.profile,
         findings=findings,
+        notes=open_source(source, reading).notes(),
     )
 
 
@@ -120,9 +128,9 @@ def _write_good(
     return data, counts["bad"], counts["rows"]
 
 
-def _check_unchanged(source: str, before: dict[str, str]) -> None:
+def _check_unchanged(source: str, reading: ReadingSpec, before: dict[str, str]) -> None:
     """Types, good rows and bad ones come from passes of their own: they must have seen the same rows."""
-    after = source_identity(source)
+    after = source_identity(source, reading)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if changed:
         raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import TYPE_CHECKING
 
+from ml_platform.data.files import base_folder
 from ml_platform.data.parquet_source import ParquetSource
 from ml_platform.errors import DataError
 from ml_platform.store.folders import spark_path
@@ -37,4 +38,4 @@ class OrcSource(ParquetSource):
     ) -> DataFrame:
         self.check()
         paths = [spark_path(path.as_uri()) for path in self._files]
-        return spark.read.option("basePath", f"file://{self._folder}").orc(paths)
+        return spark.read.option("basePath", base_folder(self._root)).orc(paths)

@@ -6,10 +6,10 @@ from collections.abc import Set
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
+from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.errors import DataError
-from ml_platform.store.contents import content_digests
+from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.folders import spark_path
 
 if TYPE_CHECKING:
@@ -22,32 +22,16 @@ class ParquetSource:
 
     suffixes: tuple[str, ...] = (".parquet", ".pq")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, reading: ReadingSpec) -> None:
         self._root = Path(source)
 
     @cached_property
     def _files(self) -> list[Path]:
-        if self._root.is_file():
-            return [self._root]
-        found = sorted(path for path in self._root.rglob("*") if self._is_data(path))
-        if not found:
-            raise DataError(
-                f"folder {self._root} holds no data", wanted=f"files that end with {self.suffixes[0]}"
-            )
-        return found
-
-    def _is_data(self, path: Path) -> bool:
-        inside = path.relative_to(self._root).parts
-        hidden = any(part.startswith((".", "_")) for part in inside)
-        return path.suffix.lower() in self.suffixes and path.is_file() and not hidden
+        return data_files(self._root, self.suffixes)
 
     @cached_property
     def _schema(self) -> pa.Schema:
         return self._footer(self._files[0])[0]
-
-    @property
-    def _folder(self) -> Path:
-        return self._root if self._root.is_dir() else self._root.parent
 
     def _footer(self, path: Path) -> tuple[pa.Schema, int]:
         """Schema and rows of one file."""
@@ -62,9 +46,11 @@ class ParquetSource:
         return footer.schema.to_arrow_schema(), footer.num_rows
 
     def columns(self) -> tuple[str, ...]:
-        folders = self._files[0].relative_to(self._root).parts[:-1] if self._root.is_dir() else ()
-        keys = [unquote(part.partition("=")[0]) for part in folders if "=" in part]
+        keys = partition_names(self._root, self._files[0])
         return (*self._schema.names, *(key for key in keys if key not in self._schema.names))
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
 
     def check(self) -> None:
         rows = 0
@@ -82,8 +68,7 @@ class ParquetSource:
             raise DataError(f"{self._root} is empty", wanted="rows", got=got)
 
     def identity(self) -> dict[str, str]:
-        found = content_digests(self._files)
-        return {str(Path(path).relative_to(self._folder)): digest for path, digest in found.items()}
+        return named_digests(self._root, self._files)
 
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
@@ -92,7 +77,7 @@ class ParquetSource:
         nanos = [field for field in self._schema if str(field.type).startswith("timestamp[ns")]
         session = _reads_nanos(spark) if nanos else spark
         paths = [spark_path(path.as_uri()) for path in self._files]
-        frame = session.read.option("basePath", f"file://{self._folder}").parquet(*paths)
+        frame = session.read.option("basePath", base_folder(self._root)).parquet(*paths)
         return frame.withColumns({field.name: _micros(field) for field in nanos}) if nanos else frame
 
 

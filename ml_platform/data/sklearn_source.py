@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ml_platform.errors import SpecError, nearest
+from ml_platform.specs.sources import ReadingSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,13 +22,16 @@ LABEL = "label"
 class SklearnSource:
     """A bundled table: its features under simple names, and `label`, or `target` where that is a number."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, reading: ReadingSpec = ReadingSpec()) -> None:
         if source not in BUNDLED:
             raise SpecError(f"scikit-learn bundles no table {source!r}", hint=nearest(source, BUNDLED))
         self._name = source
 
     def columns(self) -> tuple[str, ...]:
         return tuple(self._table.column_names)
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
 
     def check(self) -> None:
         """Bundled tables are whole."""

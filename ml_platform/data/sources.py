@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ml_platform.data.declared import as_text, declared
+from ml_platform.data.files import suffixes_below
 from ml_platform.data.schema_file import check_schema, read_schema
 from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError, SpecError, nearest
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.schemas import TableSchema
+from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ KINDS: Mapping[str, str] = {
 }
 """Kinds by the end of a file's name."""
 
+OF_TEXT = {"delimiter": ("csv",), "encoding": ("csv",), "header": ("csv",)}
+"""What `ReadingSpec` says of some kinds alone."""
 TEXT = {"csv", "json"}
 """Kinds whose files may be compressed: .csv.gz."""
 
@@ -56,10 +60,13 @@ MAGIC: Mapping[bytes, str] = {b"PAR1": "parquet", b"ORC": "orc"}
 class Source(Protocol):
     """A table somewhere, not read yet."""
 
-    def __init__(self, source: str) -> None: ...
+    def __init__(self, source: str, reading: ReadingSpec) -> None: ...
 
     def columns(self) -> tuple[str, ...]:
         """Names of the columns, from the header alone."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how it is read. May read all of it."""
 
     def check(self) -> None:
         """Refuse what is empty or corrupt, as far as a look from outside can tell."""
@@ -79,26 +86,36 @@ class Source(Protocol):
         """
 
 
-def open_source(source: str) -> Source:
+def open_source(source: str, reading: ReadingSpec = ReadingSpec()) -> Source:
     """What can read `source`.
 
     Raises:
         DataError: There is no such file, or it is of no known kind.
-        SpecError: `source` names a kind that does not exist.
+        SpecError: `source` names a kind that does not exist, or `reading` says what its kind does not have.
     """
-    if source.startswith("sklearn:"):
-        return _reader("sklearn", source.removeprefix("sklearn:"))
-    path = _path(source)
-    return _reader(_kind(path), str(path))
+    bundled = source.startswith("sklearn:")
+    path = None if bundled else _path(source)
+    kind = "sklearn" if path is None else reading.kind or _kind(path)
+    for name, kinds in OF_TEXT.items():
+        if getattr(reading, name) and kind not in kinds:
+            raise SpecError(
+                f"{source} has no {name} to be given", wanted=f"a file of kind {', '.join(kinds)}", got=kind
+            )
+    reader: type[Source] = load_named(READERS[kind])
+    return reader(source.removeprefix("sklearn:") if path is None else str(path), reading)
 
 
-def source_columns(source: str) -> tuple[str, ...]:
+def source_columns(source: str, reading: ReadingSpec = ReadingSpec()) -> tuple[str, ...]:
     """Column names of a source, without Spark. Raises as `open_source` does."""
-    return open_source(source).columns()
+    return open_source(source, reading).columns()
 
 
 def read_source(
-    spark: SparkSession, source: str, label: str | None, schema: TableSchema | None = None
+    spark: SparkSession,
+    source: str,
+    label: str | None,
+    schema: TableSchema | None = None,
+    reading: ReadingSpec = ReadingSpec(),
 ) -> tuple[DataFrame, str]:
     """The table at `source`, and the name of its last column, which says why a row is bad or is null.
 
@@ -106,7 +123,7 @@ def read_source(
         DataError: It is missing, empty or corrupt, or a column cannot be of its declared type.
         SpecError: It has no column `label`, or `source` or `schema` names what does not exist.
     """
-    opened = open_source(source)
+    opened = open_source(source, reading)
     check_names(opened, source, label)
     check_schema(schema, source, opened.columns(), label)
     reason = REASON
@@ -124,29 +141,36 @@ def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
     return frame.withColumn(reason, sf.lit(None).cast("string"))
 
 
-def check_source(source: str, label: str | None, schema: TableSchema | None = None) -> None:
+def check_source(
+    source: str,
+    label: str | None,
+    schema: TableSchema | None = None,
+    reading: ReadingSpec = ReadingSpec(),
+) -> None:
     """Refuse, without Spark and before anything starts, what cannot be loaded.
 
     Raises:
         DataError: The source is missing, empty or corrupt.
         SpecError: It has no column `label`, or `source` or `schema` names what does not exist.
     """
-    opened = open_source(source)
+    opened = open_source(source, reading)
     check_names(opened, source, label)
     check_schema(schema, source, opened.columns(), label)
     opened.check()
 
 
-def source_identity(source: str) -> dict[str, str]:
+def source_identity(source: str, reading: ReadingSpec = ReadingSpec()) -> dict[str, str]:
     """What a source holds now: part of the key of whoever reads it.
 
     Raises:
         DataError: It is missing or cannot be read.
     """
-    return open_source(source).identity()
+    return open_source(source, reading).identity()
 
 
-def check_columns(source: str, label: str, schema_file: str | None, score: str | None) -> None:
+def check_columns(
+    source: str, label: str, reading: ReadingSpec, schema_file: str | None, score: str | None
+) -> None:
     """Refuse, before anything starts, a table to score that lacks columns of the one to learn from.
 
     Raises:
@@ -158,7 +182,7 @@ def check_columns(source: str, label: str, schema_file: str | None, score: str |
         return
     have = source_columns(score)
     unneeded = {label, *(schema.dropped if schema else ()), *have}
-    lacking = [name for name in source_columns(source) if name not in unneeded]
+    lacking = [name for name in source_columns(source, reading) if name not in unneeded]
     if lacking:
         raise DataError(
             f"{score} cannot be scored by a model of {source}",
@@ -177,11 +201,6 @@ def check_names(opened: Source, source: str, label: str | None) -> None:
         raise DataError(f"{source} has columns of the same name", got=", ".join(twice), hint="rename them")
     if label is not None and label not in names:
         raise SpecError(f"{source} has no column {label!r}", hint=nearest(label, names))
-
-
-def _reader(kind: str, source: str) -> Source:
-    reader: type[Source] = load_named(READERS[kind])
-    return reader(source)
 
 
 def _path(source: str) -> Path:
@@ -206,7 +225,7 @@ def _path(source: str) -> Path:
 
 def _kind(path: Path) -> str:
     if path.is_dir():
-        return "orc" if next(path.rglob("*.orc"), None) else "parquet"
+        return _kind_of_folder(path)
     plain = path.name.lower().removesuffix(".gz")
     compressed = plain != path.name.lower()
     kind = KINDS.get(Path(plain).suffix)
@@ -218,3 +237,17 @@ def _kind(path: Path) -> str:
     if found is not None and not compressed:
         return found
     raise DataError(f"{path} is of no known kind", wanted=f"a name that ends with {', '.join(KINDS)}")
+
+
+def _kind_of_folder(path: Path) -> str:
+    """Of the data in it; notes beside binary files are none."""
+    found = {kind for end, kind in KINDS.items() if end in suffixes_below(path) and end != ".txt"}
+    found = found - TEXT or found or {"parquet"}
+    if len(found) > 1:
+        raise DataError(
+            f"folder {path} holds files of several kinds",
+            wanted="one kind",
+            got=", ".join(sorted(found)),
+            hint="name the folder of one of them, or --reading.kind",
+        )
+    return next(iter(found))

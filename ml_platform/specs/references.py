@@ -38,6 +38,7 @@ class Table(Spec):
     findings: Annotated[tuple[Finding, ...], NotIdentity()] = Field(
         (), description="Columns that are of no use, or know too much."
     )
+    notes: Annotated[tuple[str, ...], NotIdentity()] = Field((), description="How the source was read.")
 
 
 class Parts(Spec):

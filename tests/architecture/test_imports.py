@@ -31,10 +31,10 @@ Evaluation FeatureSpec FeatureState Fitted GateSpec Graph GraphError Horovod Hor
 ColumnFeatures
 HorovodRunner HorovodSpec InfrastructureError KerasSpec LogCallback Metric Model NumericFeature Parts
 Placement Plan PlatformError Predictions PromotionError Rank RankError RankResults RankingSpec
-RegressionSpec ResourceStartError Spark SparkPlacement SparkSpec SpecError SplitSpec StoreError Table
-TableSchema Task TaskTimeoutError Tracking TrackingError TrackingRun TrackingSpec TreeColumns UsageError
-Verdict Version XGBoostSpec __version__ crash_drill current_rank dag either log_to_driver map_over report
-task when
+ReadingSpec RegressionSpec ResourceStartError Spark SparkPlacement SparkSpec SpecError SplitSpec
+StoreError Table TableSchema Task TaskTimeoutError Tracking TrackingError TrackingRun TrackingSpec
+TreeColumns UsageError Verdict Version XGBoostSpec __version__ crash_drill current_rank dag either
+log_to_driver map_over report task when
 """
 
 

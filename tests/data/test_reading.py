@@ -1,0 +1,139 @@
+"""How files of text are read: encodings, delimiters, headers, folders, and lines that are bad."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import ValidationError
+
+from ml_platform.data.load import check_source, load_table
+from ml_platform.data.sources import open_source, source_columns
+from ml_platform.errors import DataError, SpecError
+from ml_platform.specs.sources import ReadingSpec
+from ml_platform.store.datasets import read_table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+TEXT = 'naïve,ort,label\n1,"Zürich",ja\n2,Genève,nein\n3,Bern,ja\n'
+
+
+def written(path: Path, content: str | bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (TEXT.encode("utf-8"), None),
+        (TEXT.encode("utf-8-sig"), None),
+        (TEXT.encode("utf-16"), "utf-16"),
+        (b"\xfe\xff" + TEXT.encode("utf-16-be"), "utf-16"),
+        (TEXT.replace("ja", "€ “").encode("cp1252"), "cp1252"),
+        ((TEXT + "\x81").encode("latin-1"), "iso8859-1"),
+        (b"a,ort,label\n" + b"1,x,y\n" * 300_000 + "1,Zürich,y\n".encode("cp1252"), "cp1252"),
+    ],
+)
+def test_the_encoding_of_a_file_is_found_and_said(
+    tmp_path: Path, content: bytes, encoding: str | None
+) -> None:
+    for name, stored in (("t.csv", content), ("t.csv.gz", gzip.compress(content, 1))):
+        source = open_source(written(tmp_path / name, stored))
+        assert source.columns()[1:] == ("ort", "label")
+        assert source.columns()[0] in {"naïve", "a"}
+        assert source.notes() == ((f"{name} is not UTF-8; it was read as {encoding}",) if encoding else ())
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("store")
+def test_a_table_is_the_same_in_every_encoding_and_spread_over_files(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    wanted = load_table(spark, written(tmp_path / "utf8.csv", TEXT), "label").data
+    assert sorted(read_table(wanted)["ort"].to_pylist()) == ["Bern", "Genève", "Zürich"]
+    plain = TEXT.replace('"', "")
+    head, *rows = plain.splitlines()
+    written(tmp_path / "f" / "1.csv", f"{head}\n{rows[0]}\n{rows[1]}\n".encode("cp1252"))
+    written(tmp_path / "f" / "2.csv.gz", gzip.compress(f"{head}\n{rows[2]}\n".encode("cp1252")))
+    written(tmp_path / "f" / "_SUCCESS", "")
+    sources = {
+        str(tmp_path / "f"): ReadingSpec(),
+        written(tmp_path / "utf16.csv", TEXT.encode("utf-16")): ReadingSpec(),
+        written(tmp_path / "semi.csv", plain.replace(",", ";").encode("cp1252")): ReadingSpec(),
+        written(tmp_path / "odd.dat", "\n".join(rows).replace(",", "^").encode("utf-16-le")): ReadingSpec(
+            kind="csv", delimiter="^", encoding="UTF-16LE", header=("naïve", "ort", "label")
+        ),
+    }
+    for source, reading in sources.items():
+        table = load_table(spark, source, "label", None, reading)
+        assert table.data.fingerprint == wanted.fingerprint, source
+        assert bool(table.notes) == (reading == ReadingSpec())
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("store")
+def test_folders_of_text_have_the_columns_of_their_partitions(spark: SparkSession, tmp_path: Path) -> None:
+    for year in (2023, 2024):
+        written(tmp_path / "c [1]" / f"year={year}" / "x.csv", f"a,label\n{year % 7},x\n9,y\n")
+        lines = f'{{"a": {year % 7}, "label": "x"}}\n{{"a": 9, "label": "y"}}\n'
+        written(tmp_path / "j [1]" / f"year={year}" / "x.jsonl", lines)
+    tables = [load_table(spark, str(tmp_path / name), "label").data for name in ("c [1]", "j [1]")]
+    assert tables[0].contract.names == ("a", "label", "year")
+    assert sorted(read_table(tables[0]).to_pylist(), key=str) == [
+        {"a": 0, "label": "x", "year": 2023}, {"a": 1, "label": "x", "year": 2024},
+        {"a": 9, "label": "y", "year": 2023}, {"a": 9, "label": "y", "year": 2024},
+    ]  # fmt: skip
+    assert [c.type for c in tables[1].contract.columns] == ["integer", "string", "string"]
+    assert sorted(map(str, read_table(tables[1])["year"].to_pylist())) == ["2023", "2023", "2024", "2024"]
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("store")
+def test_a_bad_line_of_json_is_set_aside_and_too_many_are_refused(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    good = [f'{{"a": {at}, "b": 0.10, "label": "{"xy"[at % 2]}"}}' for at in range(200)]
+    bad = ['{"a": 1, "lab', '{"a": 1, "a": 2}', "[1]", "", b'{"label": "caf\xe9"}'.decode("latin-1")]
+    content = "\n".join([*good[:50], *bad, *good[50:]]).encode("latin-1")
+    table = load_table(spark, written(tmp_path / "t.jsonl", content), "label")
+    assert (table.data.rows, table.quarantined) == (200, 4)
+    assert table.quarantine is not None
+    reasons = read_table(table.quarantine)["_reason"].to_pylist()
+    assert {reason.partition(": ")[0] for reason in reasons} == {"a line that is no JSON object"}
+    assert 'a line that is no JSON object: {"a": 1, "lab' in reasons
+    many = written(tmp_path / "many.jsonl", "\n".join([*good, *bad * 5]).encode("latin-1"))
+    with pytest.raises(DataError, match=r"20 rows \(9.1%\)(.|\n)*20 × a line that is no JSON object"):
+        load_table(spark, many, "label")
+    with pytest.raises(DataError, match="line 201 is no JSON object"):
+        open_source(many).frame(spark)
+
+
+def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
+    source = written(tmp_path / "t.csv", "1,x\n2,y\n")
+    with pytest.raises(DataError, match="wanted: 3 fields: a, b, label"):
+        source_columns(source, ReadingSpec(header=("a", "b", "label")))
+    with pytest.raises(SpecError, match="has no delimiter to be given"):
+        source_columns("sklearn:iris", ReadingSpec(delimiter=";"))
+    with pytest.raises(DataError, match="not ASCII text"):
+        check_source(
+            written(tmp_path / "é.csv", "é,label\n1,2\n"), "label", None, ReadingSpec(encoding="ascii")
+        )
+    with pytest.raises(ValidationError, match="no encoding is named 'latin-99'"):
+        ReadingSpec(encoding="latin-99")
+    written(tmp_path / "mixed" / "1.csv", "a,label\n1,x\n")
+    written(tmp_path / "mixed" / "2.csv", "label,a\nx,1\n")
+    with pytest.raises(DataError, match=r"2.csv has other columns than 1.csv"):
+        check_source(str(tmp_path / "mixed"), "label")
+    written(tmp_path / "mixed" / "3.jsonl", "{}")
+    with pytest.raises(DataError, match=r"several kinds(.|\n)*csv, json"):
+        check_source(str(tmp_path / "mixed"), "label")
+    assert source_columns(str(tmp_path / "mixed"), ReadingSpec(kind="csv")) == ("a", "label")
+    written(tmp_path / "two" / "1.csv", "é,label\n1,x\n")
+    written(tmp_path / "two" / "2.csv", "é,label\n1,x\n".encode("cp1252"))
+    with pytest.raises(DataError, match="files of several encodings"):
+        open_source(str(tmp_path / "two")).notes()
