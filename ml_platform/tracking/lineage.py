@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError, SpecError, TrackingError
 from ml_platform.store.garbage import Reached
+from ml_platform.tracking.ledger import search_versions
 from ml_platform.tracking.models import DIGEST_TAG, TRAIN_TAG, logged_model
-from ml_platform.tracking.registry import HOLDOUT_TAG, MODEL_TAG, PAGE
+from ml_platform.tracking.registry import HOLDOUT_TAG, MODEL_TAG
 from ml_platform.tracking.server import absent, ask, client
 from ml_platform.tracking.uris import database_file, tracking_uri
 
@@ -27,20 +28,10 @@ def reached() -> Reached:
         # Asking would make one.
         return Reached()
     mlflow = client()
-    versions = list(_versions(mlflow))
+    versions = list(search_versions(mlflow, ""))
     found = {text for version in versions for text in _fingerprints(mlflow, version)}
     models = {version.tags[DIGEST_TAG] for version in versions if DIGEST_TAG in version.tags}
     return Reached(fingerprints=frozenset(found), models=frozenset(models))
-
-
-def _versions(mlflow: MlflowClient) -> Iterator[Any]:
-    token = None
-    while True:
-        page = ask("list versions", mlflow.search_model_versions, "", max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _fingerprints(mlflow: MlflowClient, version: Any) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""The registry: versions of a model, and the alias `champion` that only a won gate moves.
+"""The registry: versions of a model, and the alias `champion` that only a won gate, or a person, moves.
 
-Promotion: a lock per model on this machine; inside it the champion is read again and must be the one that
-the gate compared with; the candidate is tagged, `previous` is set, then `champion`, last: that is the
-commit. MLflow's alias is an upsert without a condition, so it is read back once. Runs on other machines
-can still collide in the instant between; the loser then learns it from that reading.
+Promotion: the champion is read again and must be the one that the gate compared with; the move is entered
+in the model's ledger, which exactly one of several processes can do, on whatever machines they are
+(`ledger.py`); the winner sets `previous`, then `champion`. The move of a winner that was killed before
+that is carried out by whoever comes next, and one that slept meanwhile finds later entries and sets what
+those say. A lock per model keeps processes of one machine from meeting there at all.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_platform.errors import DataError, PromotionError, SpecError, TrackingError
 from ml_platform.specs.references import Model, Version
 from ml_platform.store import crash
-from ml_platform.tracking import models
+from ml_platform.tracking import ledger, models
+from ml_platform.tracking.ledger import Entry, Move, create_registered, quoted, search_versions
 from ml_platform.tracking.locks import exclusive
 from ml_platform.tracking.server import absent, ask, client
 from ml_platform.tracking.uris import database_file, tracking_uri
@@ -32,10 +34,7 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 MODEL_TAG = "ml_platform.model"
 HOLDOUT_TAG = "ml_platform.holdout"
-PROMOTION_TAG = "ml_platform.promotion"
-REPLACES_TAG = "ml_platform.replaces"
 TAG_CHARACTERS = 100_000
-PAGE = 1_000
 
 
 def champion(name: str) -> Version | None:
@@ -90,7 +89,7 @@ def register(
         holdout: Fingerprint of the rows that the gate decided on; `holdout_uses` counts them.
     """
     mlflow = client()
-    _make_registered(mlflow, name)
+    create_registered(mlflow, name)
     used = {} if holdout is None else {HOLDOUT_TAG: holdout}
     marked = {str(key): str(value)[:TAG_CHARACTERS] for key, value in {**tags, **used}.items()}
     number = _registered(mlflow, name, model) or _new_version(mlflow, name, model, marked, description)
@@ -99,29 +98,23 @@ def register(
     return Version(name=name, version=number, model=model)
 
 
-def promote(version: Version, expected: Version | None) -> Version:
+def promote(version: Version, expected: Version | None, *, why: str = "", run: str = "") -> Version:
     """Make `version` the champion, if the champion is still the one that the gate compared with.
 
     Args:
         version: The candidate that won its gate.
         expected: The champion that it was compared with; None when there was none.
+        why: The gate's sentence, for the ledger.
+        run: The flow run that asks, for the ledger.
     Returns:
-        The champion, as read back. A promotion that was already done is left as it is.
+        The champion. A promotion that was already done is left as it is.
     Raises:
         PromotionError: Another run moved the champion meanwhile; nothing was changed.
-        TrackingError: MLflow failed; the old champion stands.
+        TrackingError: MLflow failed; the old champion stands, or a promotion that is entered is finished by
+            the next.
     """
-    mlflow = client()
-    with _turn(version.name):
-        now = _champion_number(mlflow, version.name)
-        if now == version.version:
-            return version
-        if now != (expected.version if expected else None):
-            raise _lost(version, expected, now)
-        _move_aliases(mlflow, version, now)
-        after = _champion_number(mlflow, version.name)
-        if after != version.version:
-            raise _lost(version, version, after)
+    before = expected.version if expected else None
+    _change_champion(version.name, Move(version.version, before, "gate", why=why, run=run))
     return version
 
 
@@ -139,8 +132,8 @@ def holdout_uses(name: str, holdout: str) -> int:
         holdout: Fingerprint of the rows.
     """
     mlflow = client()
-    wanted = f"name = '{_quoted(name)}' and tag.`{HOLDOUT_TAG}` = '{_quoted(holdout)}'"
-    return sum(1 for _ in _search(mlflow, wanted))
+    wanted = f"name = '{quoted(name)}' and tag.`{HOLDOUT_TAG}` = '{quoted(holdout)}'"
+    return sum(1 for _ in search_versions(mlflow, wanted))
 
 
 def _parsed(uri: str) -> tuple[str, str, int]:
@@ -188,27 +181,9 @@ def _version(mlflow: MlflowClient, name: str, number: int) -> Version:
     return Version(name=name, version=number, model=model)
 
 
-def _make_registered(mlflow: MlflowClient, name: str) -> None:
-    try:
-        ask(f"read the registered model {name!r}", mlflow.get_registered_model, name)
-    except TrackingError as error:
-        if not absent(error):
-            raise
-        _create_registered(mlflow, name)
-
-
-def _create_registered(mlflow: MlflowClient, name: str) -> None:
-    try:
-        ask(f"make the registered model {name!r}", mlflow.create_registered_model, name)
-    except TrackingError as error:
-        # Another process made it just now.
-        if getattr(error.__cause__, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
 def _registered(mlflow: MlflowClient, name: str, model: Model) -> int | None:
-    by_run = f"name = '{_quoted(name)}' and run_id = '{_quoted(model.run_id)}'"
-    found = _search(mlflow, by_run)
+    by_run = f"name = '{quoted(name)}' and run_id = '{quoted(model.run_id)}'"
+    found = search_versions(mlflow, by_run)
     return next((int(v.version) for v in found if v.tags.get(MODEL_TAG) == model.uri), None)
 
 
@@ -235,27 +210,64 @@ def _marks(model: Model) -> dict[str, str]:
     return {MODEL_TAG: model.uri, models.DIGEST_TAG: model.digest, models.FAMILY_TAG: model.family}
 
 
-def _move_aliases(mlflow: MlflowClient, version: Version, now: int | None) -> None:
-    name, number = version.name, str(version.version)
-    marks = {REPLACES_TAG: "none" if now is None else str(now), PROMOTION_TAG: "approved"}
-    for key, value in marks.items():
-        ask("tag a version", mlflow.set_model_version_tag, name, number, key, value)
-    if now is not None:
-        ask("set an alias", mlflow.set_registered_model_alias, name, PREVIOUS, str(now))
+def _change_champion(name: str, move: Move) -> None:
+    mlflow = client()
+    with _turn(name):
+        last = _settled(mlflow, name)
+        now = _champion_number(mlflow, name)
+        if now == move.to:
+            return
+        if now != move.before:
+            raise _lost(name, move, now)
+        crash.point("before the promotion is entered")
+        entry, mine = ledger.claim(mlflow, name, move, follows=last.number if last else 0)
+        if not mine:
+            raise _lost(name, move, entry.move.to)
+        _carry_out(mlflow, name, entry)
+        now = _champion_number(mlflow, name)
+        if now != move.to:
+            raise _lost(name, move, now)
+
+
+def _settled(mlflow: MlflowClient, name: str) -> Entry | None:
+    """The last entry of the ledger, carried out: whoever entered it may have been killed before that."""
+    chain = ledger.entries(mlflow, name)
+    if not chain or chain[-1].done:
+        return chain[-1] if chain else None
+    last = chain[-1]
+    if _champion_number(mlflow, name) == last.move.before and _exists(mlflow, name, last.move.to):
+        _carry_out(mlflow, name, last)
+    return ledger.mark_done(mlflow, name, last)
+
+
+def _carry_out(mlflow: MlflowClient, name: str, entry: Entry) -> None:
+    """Set the aliases as an entry says, and as later ones say that were made meanwhile."""
+    while True:
+        _set_aliases(mlflow, name, entry.move)
+        ledger.mark_done(mlflow, name, entry)
+        last = ledger.entries(mlflow, name)[-1]
+        if last.number == entry.number:
+            return
+        entry = last
+
+
+def _set_aliases(mlflow: MlflowClient, name: str, move: Move) -> None:
+    number, before = str(move.to), move.before
+    if before is not None:
+        ask("set an alias", mlflow.set_registered_model_alias, name, PREVIOUS, str(before))
     crash.point("before the champion changes")
     ask("set an alias", mlflow.set_registered_model_alias, name, CHAMPION, number)
+    crash.point("before the promotion is marked as done")
 
 
-def _search(mlflow: MlflowClient, wanted: str) -> Iterator[Any]:
-    token = None
-    while True:
-        page = ask(
-            "search versions", mlflow.search_model_versions, wanted, max_results=PAGE, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _exists(mlflow: MlflowClient, name: str, number: int) -> bool:
+    try:
+        ask("read a version", mlflow.get_model_version, name, str(number))
+    except TrackingError as error:
+        if absent(error):
+            return False
+        raise
+    return True
 
 
 @contextmanager
@@ -270,20 +282,14 @@ def _turn(name: str) -> Iterator[None]:
         yield
 
 
-def _lost(version: Version, expected: Version | None, now: int | None) -> PromotionError:
+def _lost(name: str, move: Move, now: int | None) -> PromotionError:
     return PromotionError(
-        f"promotion of {version.uri} lost the race: another run moved the champion of {version.name!r}",
-        wanted=f"champion {_shown(version.name, expected.version if expected else None)}",
-        got=f"champion {_shown(version.name, now)}",
+        f"promotion of {_shown(name, move.to)} lost the race: another run moved the champion of {name!r}",
+        wanted=f"champion {_shown(name, move.before)}",
+        got=f"champion {_shown(name, now)}",
         hint="run again: the gate then compares with the champion of now",
     )
 
 
 def _shown(name: str, number: int | None) -> str:
     return "none" if number is None else f"models:/{name}/{number}"
-
-
-def _quoted(text: str) -> str:
-    if "'" in text:
-        raise SpecError(f"{text!r} holds a quote, which MLflow's search cannot take")
-    return text

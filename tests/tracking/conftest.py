@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from ml_platform.cli.services import MLFLOW_SETTINGS
 from ml_platform.inference.raw_model import write_raw_model
 from ml_platform.specs.contracts import Column, Contract
 from ml_platform.specs.references import Dataset, Model
@@ -138,3 +142,40 @@ def log(run: TrackingRun, folder: Path, train: Dataset, example: pa.Table) -> Mo
         ranks=2,
         example=example,
     )
+
+
+@contextmanager
+def serving(folder: Path, port: int) -> Iterator[str]:
+    """A real `mlflow server` on a database and artifacts of its own."""
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    stores = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        f"{folder}/artifacts",
+    ]
+    with (folder / "server.log").open("ab") as said:
+        server = subprocess.Popen(
+            [*command, *stores, "--workers", "1"],
+            stdout=said,
+            stderr=said,
+            cwd=folder,
+            env={**os.environ, **MLFLOW_SETTINGS},
+            start_new_session=True,
+        )
+    try:
+        _until_it_answers(port, server)
+        yield uri
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(30)
+
+
+def _until_it_answers(port: int, server: subprocess.Popen[bytes]) -> None:
+    from urllib3 import PoolManager, Retry
+
+    retry = Retry(total=None, connect=300, read=0, backoff_factor=0.1, backoff_max=0.2)
+    assert PoolManager().request("GET", f"http://127.0.0.1:{port}/health", retries=retry).status == 200
+    assert server.poll() is None

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ml_platform.errors import DataError, PromotionError, SpecError
 from ml_platform.specs.references import Model, Version
 from ml_platform.specs.tracking import TrackingRun
-from ml_platform.tracking import champion, fetch, find, holdout_uses, promote, register
+from ml_platform.tracking import champion, fetch, find, holdout_uses, ledger, promote, register, registry
 from ml_platform.tracking.server import client
-
-RACER = """
-import sys
-from ml_platform.errors import PromotionError
-from ml_platform.specs.references import Version
-from ml_platform.tracking import champion, promote
-champion("retrain")
-print("ready", flush=True)
-for line in sys.stdin:
-    parts = line.rstrip("\\n").split("\\t")
-    candidate, expected = (Version.model_validate_json(part) if part else None for part in parts)
-    try:
-        promote(candidate, expected)
-        print("won", flush=True)
-    except PromotionError as error:
-        print("lost", str(error).replace("\\n", " "), flush=True)
-"""
-ROUNDS = 5
 
 
 def versions(model: Model, run: TrackingRun, count: int) -> list[Version]:
@@ -84,8 +65,8 @@ def test_the_champion_before_is_kept_as_previous(model: Model, run: TrackingRun)
     promote(first, None)
     promote(second, first)
     assert aliases() == {"champion": 2, "previous": 1}
-    tags = client().get_model_version("retrain", "2").tags
-    assert (tags["ml_platform.promotion"], tags["ml_platform.replaces"]) == ("approved", "1")
+    moves = [entry.move for entry in ledger.entries(client(), "retrain")]
+    assert [(move.before, move.to, move.kind) for move in moves] == [(None, 1, "gate"), (1, 2, "gate")]
 
 
 def test_a_promotion_done_twice_changes_nothing(model: Model, run: TrackingRun) -> None:
@@ -107,7 +88,7 @@ def test_a_gate_that_saw_another_champion_has_lost_the_race(
     assert caught.value.wanted == f"champion {'models:/retrain/2' if seen else 'none'}"
     assert caught.value.got == "champion models:/retrain/1"
     assert aliases() == {"champion": 1}
-    assert "ml_platform.promotion" not in client().get_model_version("retrain", "3").tags
+    assert len(ledger.entries(client(), "retrain")) == 1
 
 
 def test_each_decision_on_the_same_holdout_is_counted(model: Model, run: TrackingRun) -> None:
@@ -147,47 +128,68 @@ def test_a_uri_without_a_version_is_a_usage_error(uri: str, said: str, home: Pat
         find(uri)
 
 
-@pytest.mark.slow
-def test_of_two_processes_that_promote_at_once_one_wins(model: Model, run: TrackingRun) -> None:
-    """Both saw the same champion; the loser says so, and the alias stands on the winner."""
-    candidates = versions(model, run, 2 * ROUNDS)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    try:
-        assert [_line(racer) for racer in racers] == ["ready", "ready"]
-        seen: Version | None = None
-        for number in range(ROUNDS):
-            seen = _race(racers, candidates[2 * number : 2 * number + 2], seen)
-    finally:
-        for racer in racers:
-            racer.communicate(timeout=30)
+@pytest.fixture
+def killed(model: Model, run: TrackingRun, monkeypatch: pytest.MonkeyPatch) -> list[Version]:
+    """Three versions: the first serves, the promotion of the second was killed after it was entered."""
+    found = versions(model, run, 3)
+    promote(found[0], None)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_set_aliases", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(found[1], found[0])
+    assert aliases() == {"champion": 1}
+    return found
 
 
-def _race(racers: list[subprocess.Popen[str]], pair: list[Version], seen: Version | None) -> Version:
-    for racer, candidate in zip(racers, pair, strict=True):
-        assert racer.stdin is not None
-        racer.stdin.write(f"{candidate.model_dump_json()}\t{seen.model_dump_json() if seen else ''}\n")
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.flush()
-    said = [_line(racer) for racer in racers]
-    assert sorted(line.split()[0] for line in said) == ["lost", "won"], said
-    winner = pair[[line == "won" for line in said].index(True)]
-    before = {} if seen is None else {"previous": seen.version}
-    assert aliases() == {"champion": winner.version, **before}
-    assert f"got: champion {winner.uri}" in next(line for line in said if line != "won")
-    return winner
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
-def _line(racer: subprocess.Popen[str]) -> str:
-    assert racer.stdout is not None
-    return racer.stdout.readline().strip()
+def test_a_killed_promotion_is_finished_by_its_next_run(killed: list[Version]) -> None:
+    assert promote(killed[1], killed[0]) == killed[1]
+    assert aliases() == {"champion": 2, "previous": 1}
+    assert [entry.done for entry in ledger.entries(client(), "retrain")] == [True, True]
+
+
+def test_a_killed_promotion_is_finished_by_another_run_which_then_has_lost(killed: list[Version]) -> None:
+    """It was entered first: nothing that came later may overtake it."""
+    with pytest.raises(PromotionError, match="lost the race") as caught:
+        promote(killed[2], killed[0])
+    assert caught.value.got == "champion models:/retrain/2"
+    assert aliases() == {"champion": 2, "previous": 1}
+
+
+def test_a_killed_promotion_of_a_version_that_is_gone_is_given_up(killed: list[Version]) -> None:
+    client().delete_model_version("retrain", "2")
+    promote(killed[2], killed[0])
+    assert aliases() == {"champion": 3, "previous": 1}
+
+
+def test_an_alias_that_a_person_moved_is_respected(killed: list[Version]) -> None:
+    client().set_registered_model_alias("retrain", "champion", "3")
+    with pytest.raises(PromotionError, match="lost the race"):
+        promote(killed[1], killed[0])
+    assert aliases()["champion"] == 3
+
+
+def test_one_that_slept_between_its_entry_and_the_alias_sets_what_later_entries_say(
+    model: Model, run: TrackingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that was suspended: the alias never stays on what it meant to set."""
+    first, second, third = versions(model, run, 3)
+    promote(first, None)
+    set_aliases = registry._set_aliases
+
+    def meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(registry, "_set_aliases", set_aliases)
+        monkeypatch.setattr(registry, "_turn", lambda name: nullcontext())
+        with suppress(PromotionError):
+            promote(third, first)
+        promote(third, second)
+        set_aliases(*arguments)
+
+    monkeypatch.setattr(registry, "_set_aliases", meanwhile)
+    with pytest.raises(PromotionError, match="lost the race"):
+        promote(second, first)
+    assert aliases() == {"champion": 3, "previous": 2}
+    assert [entry.move.to for entry in ledger.entries(client(), "retrain")] == [1, 2, 3]

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from ml_platform.store.digests import digest
 from ml_platform.tracking import champion, check_tracking, fetch, find, how_to_open, promote, register
 from ml_platform.tracking.locks import exclusive
 from ml_platform.tracking.server import client
-from tests.tracking.conftest import log, opened
+from tests.tracking.conftest import log, opened, serving
 
 
 class Answers(ThreadingHTTPServer):
@@ -224,42 +224,6 @@ def test_two_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     assert [(one.communicate(timeout=120)[1], one.returncode) for one in both] == [("", 0), ("", 0)]
-
-
-@contextmanager
-def serving(folder: Path, port: int) -> Iterator[str]:
-    """A real `mlflow server` on a database and artifacts of its own."""
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    stores = [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        f"{folder}/artifacts",
-    ]
-    with (folder / "server.log").open("ab") as said:
-        server = subprocess.Popen(
-            [*command, *stores, "--workers", "1"],
-            stdout=said,
-            stderr=said,
-            cwd=folder,
-            start_new_session=True,
-        )
-    try:
-        _until_it_answers(port, server)
-        yield uri
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, 15)
-        server.wait(30)
-
-
-def _until_it_answers(port: int, server: subprocess.Popen[bytes]) -> None:
-    from urllib3 import PoolManager, Retry
-
-    retry = Retry(total=None, connect=300, read=0, backoff_factor=0.1, backoff_max=0.2)
-    assert PoolManager().request("GET", f"http://127.0.0.1:{port}/health", retries=retry).status == 200
-    assert server.poll() is None
 
 
 @pytest.mark.slow
