@@ -11,11 +11,11 @@ from __future__ import annotations
 import getpass
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 from ml_platform.errors import SpecError, TrackingError
 from ml_platform.tracking.server import absent, ask
@@ -23,6 +23,7 @@ from ml_platform.tracking.server import absent, ask
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+P = ParamSpec("P")
 Kind = Literal["gate", "rollback"]
 
 SUFFIX = ".promotions"
@@ -89,13 +90,21 @@ def claim(mlflow: MlflowClient, name: str, move: Move, follows: int) -> tuple[En
 def mark_done(mlflow: MlflowClient, name: str, entry: Entry) -> Entry:
     """Remember that the aliases stand where the entry says."""
     number = str(entry.number)
-    ask("tag a promotion", mlflow.set_model_version_tag, _ledger(name), number, DONE_TAG, "yes")
+    upsert("tag a promotion", mlflow.set_model_version_tag, _ledger(name), number, DONE_TAG, "yes")
     return replace(entry, done=True)
 
 
-def is_ledger(name: str) -> bool:
-    """Whether a registered model is the ledger of another."""
-    return name.endswith(SUFFIX)
+def upsert(what: str, question: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+    """Ask MLflow to set a tag or an alias, also while another process sets the same one.
+
+    MLflow looks whether it is there, and then inserts or updates it: of two that insert, one fails.
+    """
+    try:
+        ask(what, question, *args, **kwargs)
+    except TrackingError as error:
+        if "IntegrityError" not in str(error.__cause__):
+            raise
+        ask(what, question, *args, **kwargs)
 
 
 def create_registered(mlflow: MlflowClient, name: str, description: str | None = None) -> None:

@@ -21,7 +21,7 @@ from ml_platform.errors import DataError, PromotionError, SpecError, TrackingErr
 from ml_platform.specs.references import Model, Version
 from ml_platform.store import crash
 from ml_platform.tracking import ledger, models
-from ml_platform.tracking.ledger import Entry, Move, create_registered, quoted, search_versions
+from ml_platform.tracking.ledger import Entry, Move, create_registered, quoted, search_versions, upsert
 from ml_platform.tracking.locks import exclusive
 from ml_platform.tracking.server import absent, ask, client
 from ml_platform.tracking.uris import database_file, tracking_uri
@@ -254,9 +254,9 @@ def _carry_out(mlflow: MlflowClient, name: str, entry: Entry) -> None:
 def _set_aliases(mlflow: MlflowClient, name: str, move: Move) -> None:
     number, before = str(move.to), move.before
     if before is not None:
-        ask("set an alias", mlflow.set_registered_model_alias, name, PREVIOUS, str(before))
+        upsert("set an alias", mlflow.set_registered_model_alias, name, PREVIOUS, str(before))
     crash.point("before the champion changes")
-    ask("set an alias", mlflow.set_registered_model_alias, name, CHAMPION, number)
+    upsert("set an alias", mlflow.set_registered_model_alias, name, CHAMPION, number)
     crash.point("before the promotion is marked as done")
 
 

@@ -34,8 +34,9 @@ for line in sys.stdin:
     try:
         promote(*pair)
         print("won", flush=True)
-    except PromotionError as error:
-        print("lost", error.exit_code, str(error).replace("\\n", " "), flush=True)
+    except Exception as error:
+        said = "lost" if isinstance(error, PromotionError) else "failed"
+        print(said, getattr(error, "exit_code", 1), " ".join(str(error).split()), flush=True)
 """
 ROUNDS = 50
 

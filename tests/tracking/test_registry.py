@@ -193,3 +193,17 @@ def test_one_that_slept_between_its_entry_and_the_alias_sets_what_later_entries_
         promote(second, first)
     assert aliases() == {"champion": 3, "previous": 2}
     assert [entry.move.to for entry in ledger.entries(client(), "retrain")] == [1, 2, 3]
+
+
+def test_a_tag_that_another_process_sets_at_the_same_time_is_set(home: Path) -> None:
+    """MLflow's own upsert fails then; asked again, it finds the tag there."""
+    from mlflow.exceptions import MlflowException
+
+    answers = iter([MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed"), None])
+
+    def upsert() -> None:
+        if error := next(answers):
+            raise error
+
+    ledger.upsert("set a tag", upsert)
+    assert list(answers) == []
