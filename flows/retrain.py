@@ -40,6 +40,7 @@ def retrain(
     keras: KerasSpec = KerasSpec(),
     xgboost: XGBoostSpec = XGBoostSpec(),
     gate: GateSpec = GateSpec(),
+    slices: tuple[str, ...] = (),
     score: str | None = None,
     predictions: str | None = None,
 ) -> RetrainReport:
@@ -59,6 +60,7 @@ def retrain(
         keras: The network.
         xgboost: The trees.
         gate: When a challenger replaces the champion.
+        slices: Columns by whose values the challenger is measured once more; numbers are cut at quartiles.
         score: Table to score with the champion. Empty: the source itself.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
     """
@@ -75,7 +77,7 @@ def retrain(
     trees = train_xgboost(train, validation, state, parts, split, xgboost, spark=Spark(slots=xgboost.workers))
 
     candidates = [measure_model(each, parts.validation, "validation") for each in (network, trees)]
-    challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout")
+    challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout", slices)
     champion = find_champion(name)
     champion_on_holdout = measure_champion(champion, parts.holdout)
 

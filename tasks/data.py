@@ -18,6 +18,7 @@ from ml_platform import (
 )
 from ml_platform.data import classes, load, split
 from ml_platform.data.sources import check_columns, source_columns, source_identity
+from ml_platform.errors import SpecError, nearest
 from ml_platform.features import fit, write
 from ml_platform.features.treatments import check_names
 from ml_platform.specs.problems import AskedProblem, Problem
@@ -33,9 +34,13 @@ def check_retrain(
     schema_file: str | None,
     score: str | None,
     features: FeatureSpec,
+    slices: tuple[str, ...] = (),
 ) -> None:
     """Refuse, before anything starts, columns that are asked for and are not there."""
     check_columns(source, label, reading, schema_file, score)
+    for name in slices:
+        if name not in (there := source_columns(source, reading)):
+            raise SpecError(f"cannot slice by {name!r}: no such column", hint=nearest(name, there))
     if features.drop or features.columns:
         check_names(source_columns(source, reading), label, features)
 

@@ -19,6 +19,7 @@ from ml_platform import (
 )
 from ml_platform.evaluation import gate, pictures
 from ml_platform.evaluation.measure import measure, read_rows
+from ml_platform.evaluation.slices import slice_table
 from ml_platform.inference.raw_model import read_manifest
 from ml_platform.specs.contracts import missing
 from ml_platform.specs.tracking import TrackingRun
@@ -34,15 +35,20 @@ def measure_model(
     model: Model,
     part: Dataset,
     name: Literal["validation", "holdout"],
+    slices: tuple[str, ...] = (),
     spark: SparkSession = Spark(),
     run: TrackingRun = Tracking(),
 ) -> Evaluation:
     """Score a labelled part; metrics with intervals, and pictures on the run that trained the model."""
-    evaluation = measure(spark, fetch(model), model, part, name)
+    evaluation = measure(spark, fetch(model), model, part, name, slices)
     own, rows = run.at(model.run_id), read_rows(evaluation)
     own.log_input(part, context=name)
     values = {f"{name}_{metric}": found.value for metric, found in evaluation.metrics.items()}
+    if evaluation.calibration is not None:
+        values[f"{name}_calibration_error"] = evaluation.calibration.error
     own.log_metrics(values, model=model, dataset=part)
+    if slices:
+        own.log_table(slice_table(evaluation.slices), f"slices_{name}.json")
     for picture, figure in pictures.draw_all(rows, model.classes, f"{model.family} on {name}").items():
         own.log_figure(figure, f"{picture}_{name}.png")
     return evaluation

@@ -16,8 +16,10 @@ from ml_platform.data.findings import notes as finding_notes
 from ml_platform.data.profile_page import draw_profile, profile_page, profile_rows
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
 from ml_platform.errors import GraphError
+from ml_platform.evaluation.slices import CANNOT_TELL, slice_table
 from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.problems import Problem, ProblemKind
+from ml_platform.specs.references import Calibration, Slice
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import runs_folder
 from ml_platform.tracking.server import how_to_open as how_to_open_mlflow
@@ -59,6 +61,8 @@ class RetrainReport(Spec):
         description="Candidates on validation, the challenger on holdout."
     )
     verdict: Verdict
+    calibration: Calibration | None = Field(None, description="Of the challenger's probabilities.")
+    slices: tuple[Slice, ...] = Field((), description="Of the challenger on the holdout.")
     champion: Champion | None
     predictions: Predictions | None
     quarantined: int
@@ -68,12 +72,15 @@ class RetrainReport(Spec):
     def __rich__(self) -> RenderableType:
         verdict = f"{self.verdict.decision}: {self.verdict.reason}"
         table = _models_table(self.models, SHOWN[self.problem.kind])
-        return Group(table, Text(""), *_lines({"verdict": verdict, **self._facts()}))
+        slices = [_slices_table(self.slices, SHOWN[self.problem.kind]), Text("")] if self.slices else []
+        return Group(table, Text(""), *slices, *_lines({"verdict": verdict, **self._facts()}))
 
     def _facts(self) -> dict[str, str]:
         champion, scored = self.champion, self.predictions
         facts = {"champion": f"{champion.uri} ({champion.family})" if champion else "none yet"}
         facts["problem"] = f"{self.problem.kind}: {self.problem.reason}"
+        if self.calibration is not None:
+            facts["chances"] = f"{self.calibration}"
         if scored:
             facts["predictions"] = f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}"
         facts.update({f"note {i}": note for i, note in enumerate(self.notes, 1)})
@@ -90,7 +97,10 @@ class RetrainReport(Spec):
         facts = [f"- **{name}**: {value}" for name, value in self._facts().items()]
         verdict = f"**{self.verdict.decision}**: {self.verdict.reason}"
         uses = f"This holdout has decided {self.verdict.holdout_uses} time(s)."
-        return "\n".join([f"# Retrain {self.run}", "", verdict, "", uses, "", *head, *rows, "", *facts])
+        slices = [*_slice_lines(self.slices), ""] if self.slices else []
+        return "\n".join(
+            [f"# Retrain {self.run}", "", verdict, "", uses, "", *head, *rows, "", *slices, *facts]
+        )
 
 
 class ScoringReport(Spec):
@@ -134,6 +144,8 @@ def report_retrain(
         problem=problem,
         models=tuple(_measured(evaluation) for evaluation in evaluations),
         verdict=verdict,
+        calibration=challenger.calibration,
+        slices=challenger.slices,
         champion=_champion(winner, measured) if winner else None,
         predictions=scored,
         quarantined=table.quarantined,
@@ -241,6 +253,23 @@ def _models_table(models: tuple[MeasuredModel, ...], shown: tuple[str, ...]) -> 
     for model in models:
         ranks = f" × {model.ranks} ranks" if model.family == "keras" else ""
         table.add_row(f"{model.family}{ranks}", model.part, *(_shown(model.metrics, name) for name in shown))
+    return table
+
+
+def _slice_lines(slices: tuple[Slice, ...]) -> list[str]:
+    table = slice_table(slices)
+    rows = zip(*table.values(), strict=True)
+    lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return ["| " + " | ".join(table) + " |", "|" + "---|" * len(table), *lines]
+
+
+def _slices_table(slices: tuple[Slice, ...], shown: tuple[str, ...]) -> RichTable:
+    table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("slice of the holdout", "rows", *shown):
+        table.add_column(name)
+    for each in slices:
+        found = (_shown(each.metrics, name) if each.metrics else CANNOT_TELL for name in shown)
+        table.add_row(Text(str(each)), f"{each.rows:,}", *found)
     return table
 
 

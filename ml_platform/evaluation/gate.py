@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_platform.errors import SpecError, nearest
-from ml_platform.evaluation.bootstrap import cautious_mean_interval
+from ml_platform.evaluation.bootstrap import by_group, cautious_mean_interval
 from ml_platform.evaluation.measure import read_rows
 from ml_platform.evaluation.metrics import (
     LOSS_COLUMNS,
     LOWER_IS_BETTER,
+    groups_of,
     primary_metric,
     row_errors,
     row_losses,
 )
 from ml_platform.specs.contracts import Contract
-from ml_platform.specs.references import Evaluation, Metric, Verdict, shown
+from ml_platform.specs.references import Evaluation, Metric, Slice, Verdict, shown
 from ml_platform.specs.tables import FeatureState, SplitSpec
 from ml_platform.specs.training import GateSpec
 
@@ -100,7 +101,7 @@ def decide(
         raise SpecError("the gate decides on the holdout", got=f"a challenger measured on {challenger.part}")
     against = TRIVIAL if champion is None else (champion_uri or champion.model.uri)
     metric = gate_metric(challenger, spec.metric)
-    report = _Report(spec, metric, against, challenger.rows, holdout_uses)
+    report = _Report(spec, metric, against, challenger, holdout_uses)
     obstacle = None if champion is None else _incomparable(challenger, champion, splits)
     if obstacle:
         return report.verdict("not comparable", obstacle)
@@ -109,6 +110,11 @@ def decide(
             "cannot tell", f"The holdout has {challenger.rows} rows; {spec.minimum_rows} are needed to tell."
         )
     rows = read_rows(challenger)
+    groups = challenger.groups
+    if groups is not None and groups < spec.minimum_rows:
+        return report.verdict(
+            "cannot tell", f"The holdout has {groups} groups; {spec.minimum_rows} are needed to tell."
+        )
     rare = _rarest(rows, challenger.model.classes, spec.minimum_rows)
     if rare:
         return report.verdict("cannot tell", rare)
@@ -118,17 +124,26 @@ def decide(
         opposed = _paired_losses(rows, read_rows(champion), metric)
     if opposed is None:
         return report.verdict("not comparable", "The two models were not measured on the same rows.")
-    return report.weigh(paired_gain(_losses(rows, metric), opposed, spec))
+    verdict = report.weigh(paired_gain(_losses(rows, metric), opposed, spec, groups_of(rows)))
+    return verdict if verdict.decision != "promote" else _held_by_floors(verdict, challenger, spec)
 
 
-def paired_gain(challenger: NDArray[np.float64], opposed: NDArray[np.float64], spec: GateSpec) -> Metric:
+def paired_gain(
+    challenger: NDArray[np.float64],
+    opposed: NDArray[np.float64],
+    spec: GateSpec,
+    groups: NDArray[np.int64] | None = None,
+) -> Metric:
     """Mean of `opposed - challenger` with its bootstrap interval; above 0 the challenger is better.
 
     Args:
         challenger: Shape (rows,), loss of each row.
         opposed: Shape (rows,), loss of the same rows under the champion.
+        groups: Shape (rows,), numbers of groups from 0, which are resampled in place of rows.
     """
     difference = opposed - challenger
+    if groups is not None:
+        difference = by_group(difference, groups)
     low, high = cautious_mean_interval(
         difference, resamples=spec.resamples, confidence=spec.confidence, seed=spec.seed
     )
@@ -157,9 +172,11 @@ def trivial_losses(rows: pa.Table, state: FeatureState, metric: str) -> NDArray[
 class _Report:
     """What every verdict of one decision has in common."""
 
-    def __init__(self, spec: GateSpec, metric: str, against: str, rows: int, holdout_uses: int) -> None:
+    def __init__(
+        self, spec: GateSpec, metric: str, against: str, challenger: Evaluation, holdout_uses: int
+    ) -> None:
         self.spec, self.metric, self.against = spec, metric, against
-        self.rows, self.holdout_uses = rows, holdout_uses
+        self.rows, self.groups, self.holdout_uses = challenger.rows, challenger.groups, holdout_uses
 
     def verdict(self, decision: str, reason: str, gain: Metric | None = None) -> Verdict:
         return Verdict.model_validate(
@@ -181,8 +198,9 @@ class _Report:
     def _sentence(self, decision: str, gain: Metric) -> str:
         who = "the trivial predictor" if self.against == TRIVIAL else "the champion"
         size = shown(abs(gain.value), gain.low, gain.high)[0]
+        of_groups = "" if self.groups is None else f" of {self.groups:,} groups"
         low, high = shown(gain.low, gain.high, gain.value, sign="+")[:2]
-        span = f"({self.spec.confidence:.0%} interval {low} to {high}, {self.rows:,} rows)"
+        span = f"({self.spec.confidence:.0%} interval {low} to {high}, {self.rows:,} rows{of_groups})"
         loss = LOSS_NAMES[self.metric]
         measured = f"the {loss} per row is {size} {'lower' if gain.value >= 0 else 'higher'}"
         endings = {
@@ -228,6 +246,55 @@ def _incomparable(
 
 def _shape(contract: Contract) -> frozenset[tuple[str, str]]:
     return frozenset((column.name, column.type) for column in contract.columns)
+
+
+def _held_by_floors(verdict: Verdict, challenger: Evaluation, spec: GateSpec) -> Verdict:
+    """The verdict, unless a metric is beyond its floor, on the whole or in a slice large enough to tell.
+
+    Raises:
+        SpecError: Models of this kind have no such metric.
+    """
+    for metric in spec.floors:
+        gate_metric(challenger, metric)
+    whole = Slice(column="all", value="rows", rows=challenger.rows, metrics=challenger.metrics)
+    told = [each for each in (whole, *challenger.slices) if each.rows >= spec.minimum_rows]
+    below = [
+        (each, metric)
+        for each in told
+        for metric, floor in spec.floors.items()
+        if metric in each.metrics and _beyond(each.metrics[metric].value, metric, floor)
+    ]
+    untold = [each for each in challenger.slices if each.rows < spec.minimum_rows] if spec.floors else []
+    reason = verdict.reason + _untold(untold, spec.minimum_rows)
+    if not below:
+        return verdict.model_copy(update={"reason": reason})
+    surely = any(
+        _beyond(found.high if not LOWER_IS_BETTER[metric] else found.low, metric, spec.floors[metric])
+        for each, metric in below
+        for found in (each.metrics[metric],)
+    )
+    said = "; ".join(_below(each, metric, spec.floors[metric]) for each, metric in below[:5])
+    more = f" and {len(below) - 5} more" if len(below) > 5 else ""
+    decision = "reject" if surely else "hold"
+    return verdict.model_copy(
+        update={"decision": decision, "reason": f"Beyond a floor: {said}{more}. {reason}"}
+    )
+
+
+def _beyond(value: float, metric: str, floor: float) -> bool:
+    return value > floor if LOWER_IS_BETTER[metric] else value < floor
+
+
+def _below(of: Slice, metric: str, floor: float) -> str:
+    return f"{of} has {metric} {of.metrics[metric]} in {of.rows:,} rows, the floor is {floor:g}"
+
+
+def _untold(slices: Sequence[Slice], least: int) -> str:
+    if not slices:
+        return ""
+    named = ", ".join(f"{each} ({each.rows})" for each in slices[:5])
+    more = f" and {len(slices) - 5} more" if len(slices) > 5 else ""
+    return f" Cannot tell in slices with fewer than {least} rows: {named}{more}."
 
 
 def _rarest(rows: pa.Table, classes: tuple[str, ...], least: int) -> str | None:

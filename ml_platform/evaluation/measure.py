@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-from ml_platform.errors import DataError, StoreError
+from ml_platform.errors import DataError, SpecError, StoreError, nearest
+from ml_platform.evaluation.calibration import calibration_of
 from ml_platform.evaluation.metrics import (
+    GROUP,
     LOSS_COLUMNS,
     metrics_of,
     positive_scores,
@@ -18,6 +20,7 @@ from ml_platform.evaluation.metrics import (
     row_errors,
     row_losses,
 )
+from ml_platform.evaluation.slices import PREFIX, slices_of
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.score import check_input, frame_types, numbered, predict_rows
 from ml_platform.inference.worker_models import ShippedModel, ship
@@ -34,7 +37,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+NUMBERS = {"integer", "float", "decimal"}
 
 ROW_KEY = "__row_key"
 """Name in the frame alone; in the file it is `row_key`."""
@@ -62,23 +67,32 @@ def measure(
     model: Model,
     part: Dataset,
     part_name: Literal["validation", "holdout"],
+    slices: Sequence[str] = (),
 ) -> Evaluation:
     """Score a labelled part and measure the predictions.
+
+    Where the split of the model has groups, intervals stand on groups.
+
+    Args:
+        slices: Raw columns by whose values the rows are measured once more.
 
     The lines (some 40 bytes a row) are gathered in this process, sorted by row key, and kept in one Parquet
     file of their own under `home()`; the same model on the same rows gives the same lines.
 
     Raises:
         DataError: The part lacks columns that the model reads, or has no rows.
+        SpecError: There is no such column to slice by.
         StoreError: The lines cannot be written.
     """
     from ml_platform.store.datasets import spark_frame
 
-    rows = measured_rows(gathered(spark_frame(spark, part), part.rows), model_folder)
+    rows = measured_rows(gathered(spark_frame(spark, part), part.rows), model_folder, slices)
     if rows.num_rows != part.rows:
         raise StoreError(
             f"the {part_name} part was not measured whole", wanted=f"{part.rows} rows", got=rows.num_rows
         )
+    import pyarrow.compute as pc
+
     metrics = metrics_of(rows, len(model.classes))
     uri = _keep(rows, f"{part_name}-{part.fingerprint[:16]}-{model.digest[:16]}")
     return Evaluation(
@@ -86,7 +100,10 @@ def measure(
         part=part_name,
         data_fingerprint=part.fingerprint,
         rows=rows.num_rows,
+        groups=len(pc.unique(rows.column(GROUP))) if GROUP in rows.column_names else None,
         metrics=metrics,
+        calibration=calibration_of(rows) if model.classes else None,
+        slices=slices_of(rows, len(model.classes), slices),
         rows_uri=uri,
     )
 
@@ -96,24 +113,29 @@ def gathered(frame: DataFrame, rows: int) -> DataFrame:
     return frame.coalesce(max(1, rows // BATCH_ROWS))
 
 
-def measured_rows(frame: DataFrame, model_folder: Path) -> pa.Table:
+def measured_rows(frame: DataFrame, model_folder: Path, slices: Sequence[str] = ()) -> pa.Table:
     """Losses of each row of a labelled frame (one of `SCHEMAS`), sorted by row key.
+
+    Then a hash of the group where the split of the model has one, and the values of `slices`.
 
     Raises:
         DataError: Columns are missing or retyped.
+        SpecError: There is no such column to slice by.
     """
-    contract, state = read_manifest(model_folder).contract, read_state(model_folder)
+    manifest, state = read_manifest(model_folder), read_state(model_folder)
+    contract = manifest.contract
     check_input(contract, frame.columns, types=frame_types(frame))
     if state.label not in frame.columns:
         raise DataError(
             f"the rows to measure on lack the label {state.label!r}", got=", ".join(frame.columns)
         )
-    needed = tuple(dict.fromkeys([ROW_KEY, state.label, *contract.names]))
-    scorer = LossScorer(ship(frame.sparkSession, model_folder), needed)
-    schema = SCHEMAS[state.problem]
+    beside, names, types = _beside(frame, manifest.split.group, slices)
+    needed = tuple(dict.fromkeys([ROW_KEY, *beside, state.label, *contract.names]))
+    scorer = LossScorer(ship(frame.sparkSession, model_folder), needed, tuple(names.items()))
+    schema = ", ".join([SCHEMAS[state.problem], *types])
     loss = LOSS_COLUMNS[primary_metric(state.problem)]
     with spark_failures("a model could not be measured"):
-        lines = numbered(_keyed(frame), needed).mapInArrow(scorer, schema).toArrow()
+        lines = numbered(_keyed(frame).withColumns(beside), needed).mapInArrow(scorer, schema).toArrow()
     return lines.sort_by([(name, "ascending") for name in ("row_key", "label", loss)])
 
 
@@ -143,6 +165,8 @@ class LossScorer:
     model: ShippedModel
     names: tuple[str, ...]
     """Names of the numbered columns that come in."""
+    beside: tuple[tuple[str, str], ...] = ()
+    """Those that go out as they come in, and their names there."""
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         model = self.model.open()
@@ -164,7 +188,8 @@ class LossScorer:
             if target is None
             else _number_lines(outputs[:, 0], label, failed, target)
         )
-        return pa.RecordBatch.from_pydict({"row_key": key, **lines})
+        beside = {there: batch.column(here) for here, there in self.beside}
+        return pa.RecordBatch.from_pydict({"row_key": key, **lines, **beside})
 
 
 def _class_lines(
@@ -204,6 +229,25 @@ def _number_lines(
         "predicted": pa.array(values, mask=failed),
         **{name: pa.array(error) for name, error in errors.items()},
     }
+
+
+def _beside(
+    frame: DataFrame, group: str | None, slices: Sequence[str]
+) -> tuple[dict[str, Column], dict[str, str], list[str]]:
+    """Columns to keep beside each row's losses, their names among the lines, and these with their types."""
+    from ml_platform.store.fingerprint import key_hash, named
+
+    columns, names, types = {}, {}, []
+    if group is not None and group in frame.columns:
+        columns["__group"], names["__group"] = key_hash([frame.schema[group]], ""), GROUP
+        types.append(f"{GROUP} bigint")
+    for at, name in enumerate(slices):
+        if name not in frame.columns:
+            raise SpecError(f"cannot slice by {name!r}: no such column", hint=nearest(name, frame.columns))
+        kind = "double" if frame_types(frame).get(name) in NUMBERS else "string"
+        columns[f"__slice_{at}"], names[f"__slice_{at}"] = named(name).cast(kind), f"{PREFIX}{name}"
+        types.append(f"`{PREFIX}{name.replace('`', '``')}` {kind}")
+    return columns, names, types
 
 
 def _keyed(frame: DataFrame) -> DataFrame:

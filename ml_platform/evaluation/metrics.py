@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_platform.errors import DataError
-from ml_platform.evaluation.bootstrap import confusion_interval, mean_interval, weights_interval
+from ml_platform.evaluation.bootstrap import (
+    FEWEST_RESAMPLES,
+    MOST_DRAWN,
+    by_group,
+    confusion_interval,
+    mean_interval,
+    weights_interval,
+)
 from ml_platform.evaluation.ranking import Ranking
 from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Metric
@@ -43,6 +50,9 @@ LOSS_COLUMNS: Mapping[str, str] = {
 
 FAILED_DEVIATIONS = 10
 """A row without a predicted number counts as wrong by so many standard deviations of the label."""
+
+GROUP = "group"
+"""Column of an evaluation's lines: which rows belong together."""
 
 RESAMPLES = 1_000
 CONFIDENCE = 0.95
@@ -105,17 +115,27 @@ def metrics_of(rows: pa.Table, classes: int, *, seed: int = 7) -> dict[str, Metr
 
     Args:
         rows: Columns label, predicted, log_loss, brier, and of two classes score; of numbers label,
-            absolute_error, squared_error.
+            absolute_error, squared_error. Where there is a column `group`, groups are resampled, not rows.
         classes: Classes that the model knows; 0: it predicts a number.
     Raises:
         DataError: There are no rows.
     """
     if rows.num_rows == 0:
         raise DataError("a model cannot be measured on no rows")
-    return _metrics_of_classes(rows, classes, seed) if classes else _metrics_of_numbers(rows, seed)
+    groups = groups_of(rows)
+    if classes:
+        return _metrics_of_classes(rows, classes, groups, seed)
+    return _metrics_of_numbers(rows, groups, seed)
 
 
-def _metrics_of_numbers(rows: pa.Table, seed: int) -> dict[str, Metric]:
+def groups_of(rows: pa.Table) -> NDArray[np.int64] | None:
+    """The number of each row's group, from 0, where rows of an evaluation have groups. Shape (rows,)."""
+    if GROUP not in rows.column_names:
+        return None
+    return np.unique(rows.column(GROUP).to_numpy(), return_inverse=True)[1].astype(np.int64)
+
+
+def _metrics_of_numbers(rows: pa.Table, groups: NDArray[np.int64] | None, seed: int) -> dict[str, Metric]:
     """Root mean squared error, mean absolute error, and the share of the variance that is explained."""
     labels = rows.column("label").to_numpy()
     distance = labels - labels.mean()
@@ -128,10 +148,10 @@ def _metrics_of_numbers(rows: pa.Table, seed: int) -> dict[str, Metric]:
         ],
         axis=1,
     )
-    found = {"rmse": _of_means(columns, root_mean_square, seed), "mae": _of_means(columns, mean_error, seed)}
+    statistics = {"rmse": root_mean_square, "mae": mean_error}
     if columns[:, 3].any():
-        found["r2"] = _of_means(columns, explained, seed)
-    return found
+        statistics["r2"] = explained
+    return {name: _of_means(columns, of, groups, seed) for name, of in statistics.items()}
 
 
 def root_mean_square(means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -153,28 +173,75 @@ def explained(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _of_means(
-    columns: NDArray[np.float64], of: Callable[[NDArray[np.float64]], NDArray[np.float64]], seed: int
+    columns: NDArray[np.float64],
+    of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    groups: NDArray[np.int64] | None,
+    seed: int,
 ) -> Metric:
     return _weighted_metric(
-        lambda weights: of(weights @ columns / weights.sum(-1)[..., None]), len(columns), seed
+        lambda weights: of(weights @ columns / weights.sum(-1)[..., None]), len(columns), groups, seed
     )
 
 
-def _metrics_of_classes(rows: pa.Table, classes: int, seed: int) -> dict[str, Metric]:
-    confusion = confusion_of(rows, classes)
-    found = {name: _mean_metric(rows.column(name).to_numpy(), seed) for name in ("log_loss", "brier")}
+def _metrics_of_classes(
+    rows: pa.Table, classes: int, groups: NDArray[np.int64] | None, seed: int
+) -> dict[str, Metric]:
+    found = {name: _mean_metric(rows.column(name).to_numpy(), groups, seed) for name in ("log_loss", "brier")}
     statistics: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
         "accuracy": accuracy,
         "balanced_accuracy": balanced_accuracy,
         "macro_f1": macro_f1,
     }
-    found.update({name: _confusion_metric(confusion, of, seed) for name, of in statistics.items()})
+    if groups is None:
+        confusion = confusion_of(rows, classes)
+        found.update({name: _confusion_metric(confusion, of, seed) for name, of in statistics.items()})
+    else:
+        found.update(_grouped_confusion_metrics(rows, classes, statistics, groups, seed))
     if "score" in rows.column_names:
-        found.update(_ranking_metrics(rows, seed))
+        found.update(_ranking_metrics(rows, groups, seed))
     return {name: found[name] for name in LOWER_IS_BETTER if name in found}
 
 
-def _ranking_metrics(rows: pa.Table, seed: int) -> dict[str, Metric]:
+def _grouped_confusion_metrics(
+    rows: pa.Table,
+    classes: int,
+    statistics: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]],
+    groups: NDArray[np.int64],
+    seed: int,
+) -> dict[str, Metric]:
+    """Of resampled groups the cells are not multinomial: they are counted, those that are used alone."""
+    size = classes + 1
+    used, cell = np.unique(_cells(rows, classes), return_inverse=True)
+    resamples = min(RESAMPLES, max(FEWEST_RESAMPLES, MOST_DRAWN // (size * size)))
+
+    def confusions(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        counted = np.stack([np.bincount(cell, row, len(used)) for row in np.atleast_2d(weights)])
+        whole = np.zeros((len(counted), size * size))
+        whole[:, used] = counted
+        return whole.reshape(*weights.shape[:-1], size, size)
+
+    found = {}
+    for name, of in statistics.items():
+
+        def statistic(
+            weights: NDArray[np.float64], of: Callable[[NDArray[np.float64]], NDArray[np.float64]] = of
+        ) -> NDArray[np.float64]:
+            return of(confusions(weights))
+
+        low, high = weights_interval(
+            statistic,
+            rows.num_rows,
+            groups=groups,
+            resamples=resamples,
+            confidence=CONFIDENCE,
+            seed=seed,
+        )
+        value = float(statistic(np.ones(rows.num_rows)))
+        found[name] = Metric(value=value, low=low, high=high)
+    return found
+
+
+def _ranking_metrics(rows: pa.Table, groups: NDArray[np.int64] | None, seed: int) -> dict[str, Metric]:
     """Nothing where one class has no row: there is nothing to rank."""
     labels = rows.column("label").to_numpy()
     known = labels >= 0
@@ -183,13 +250,19 @@ def _ranking_metrics(rows: pa.Table, seed: int) -> dict[str, Metric]:
         return {}
     ranking = Ranking(rows.column("score").to_numpy()[known], positive)
     statistics = {"roc_auc": ranking.roc_auc, "average_precision": ranking.average_precision}
-    return {name: _weighted_metric(of, len(positive), seed) for name, of in statistics.items()}
+    kept = None if groups is None else np.unique(groups[known], return_inverse=True)[1]
+    return {name: _weighted_metric(of, len(positive), kept, seed) for name, of in statistics.items()}
 
 
 def _weighted_metric(
-    of: Callable[[NDArray[np.float64]], NDArray[np.float64]], rows: int, seed: int
+    of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    rows: int,
+    groups: NDArray[np.int64] | None,
+    seed: int,
 ) -> Metric:
-    low, high = weights_interval(of, rows, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
+    low, high = weights_interval(
+        of, rows, groups=groups, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed
+    )
     return Metric(value=float(of(np.ones(rows))), low=low, high=high)
 
 
@@ -201,10 +274,14 @@ def confusion_of(rows: pa.Table, classes: int) -> NDArray[np.int64]:
         column rows without a prediction.
     """
     size = classes + 1
+    return np.bincount(_cells(rows, classes), minlength=size * size).reshape(size, size)
+
+
+def _cells(rows: pa.Table, classes: int) -> NDArray[np.int64]:
+    """Each row's cell of the confusion matrix, flattened."""
     label = rows.column("label").to_numpy().astype(np.int64)
     predicted = rows.column("predicted").to_numpy().astype(np.int64)
-    cells = np.where(label < 0, classes, label) * size + np.where(predicted < 0, classes, predicted)
-    return np.bincount(cells, minlength=size * size).reshape(size, size)
+    return np.where(label < 0, classes, label) * (classes + 1) + np.where(predicted < 0, classes, predicted)
 
 
 def accuracy(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -236,8 +313,9 @@ def _mean_over(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArr
     return np.asarray((values * counted).sum(-1) / np.maximum(counted.sum(-1), 1))
 
 
-def _mean_metric(values: NDArray[np.float64], seed: int) -> Metric:
-    low, high = mean_interval(values, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
+def _mean_metric(values: NDArray[np.float64], groups: NDArray[np.int64] | None, seed: int) -> Metric:
+    units = values if groups is None else by_group(values, groups)
+    low, high = mean_interval(units, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
     return Metric(value=float(values.mean()), low=low, high=high)
 
 

@@ -72,6 +72,34 @@ class Metric(Spec):
         return f"{value} [{low}, {high}]"
 
 
+class Calibration(Spec):
+    """How far probabilities are from what happened (`ml_platform.evaluation.calibration` says how)."""
+
+    error: float = Field(ge=0, description="Expected calibration error: mean distance over ten bins.")
+    limit: float = Field(ge=0, description="What 95 of 100 tables of a calibrated model stay below.")
+    rows: int
+
+    def __str__(self) -> str:
+        said = "calibrated" if self.error <= self.limit else "not calibrated"
+        compared = "within" if self.error <= self.limit else "above"
+        return (
+            f"{said}: the expected calibration error is {self.error:.4f}, {compared} the {self.limit:.4f} "
+            f"that chance gives a calibrated model ({self.rows:,} rows)"
+        )
+
+
+class Slice(Spec):
+    """Rows of an evaluation that have a value in common."""
+
+    column: str
+    value: str
+    rows: int
+    metrics: dict[str, Metric] = Field({}, description="Empty: too few rows to tell.")
+
+    def __str__(self) -> str:
+        return f"{self.column} = {self.value}"
+
+
 class Model(Spec):
     """A model that MLflow has logged. It takes raw rows: features and classes travel inside it."""
 
@@ -108,7 +136,10 @@ class Evaluation(Spec):
     part: Literal["validation", "holdout"]
     data_fingerprint: str = Field(description="Fingerprint of the rows that were scored.")
     rows: int
+    groups: int | None = Field(None, description="Groups that intervals stand on, where rows have groups.")
     metrics: dict[str, Metric]
+    calibration: Calibration | None = None
+    slices: tuple[Slice, ...] = ()
     rows_uri: Location = Field(description="Parquet file: row key, label, prediction, losses.")
 
 

@@ -59,4 +59,7 @@ class GateSpec(Spec):
     minimum_rows: int = Field(
         30, ge=2, description="Fewer rows in the holdout, or of one class in it: cannot tell."
     )
+    floors: dict[str, float] = Field(
+        {}, description="Worst value that a metric may have, on the whole and in every slice: accuracy 0.8."
+    )
     seed: int = Field(7, ge=0, description="Seed of the resamples.")
