@@ -19,6 +19,7 @@ from ml_platform import (
 from ml_platform.data import classes, load, split
 from ml_platform.data.sources import check_columns, source_columns, source_identity
 from ml_platform.errors import SpecError, nearest
+from ml_platform.evaluation.slices import listed
 from ml_platform.features import fit, write
 from ml_platform.features.treatments import check_names
 from ml_platform.specs.problems import AskedProblem, Problem
@@ -38,7 +39,7 @@ def check_retrain(
 ) -> None:
     """Refuse, before anything starts, columns that are asked for and are not there."""
     check_columns(source, label, reading, schema_file, score)
-    for name in slices:
+    for name in listed(slices):
         if name not in (there := source_columns(source, reading)):
             raise SpecError(f"cannot slice by {name!r}: no such column", hint=nearest(name, there))
     if features.drop or features.columns:

@@ -19,7 +19,7 @@ from ml_platform import (
 )
 from ml_platform.evaluation import gate, pictures
 from ml_platform.evaluation.measure import measure, read_rows
-from ml_platform.evaluation.slices import slice_table
+from ml_platform.evaluation.slices import listed, slice_table
 from ml_platform.inference.raw_model import read_manifest
 from ml_platform.specs.contracts import missing
 from ml_platform.specs.tracking import TrackingRun
@@ -40,7 +40,7 @@ def measure_model(
     run: TrackingRun = Tracking(),
 ) -> Evaluation:
     """Score a labelled part; metrics with intervals, and pictures on the run that trained the model."""
-    evaluation = measure(spark, fetch(model), model, part, name, slices)
+    evaluation = measure(spark, fetch(model), model, part, name, listed(slices))
     own, rows = run.at(model.run_id), read_rows(evaluation)
     own.log_input(part, context=name)
     values = {f"{name}_{metric}": found.value for metric, found in evaluation.metrics.items()}

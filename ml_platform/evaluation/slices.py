@@ -47,6 +47,15 @@ def slices_of(rows: pa.Table, classes: int, columns: Sequence[str]) -> tuple[Sli
     return tuple(found)
 
 
+def listed(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns that were given one by one, or with commas between them.
+
+    >>> listed(["city,age", "plan"])
+    ('city', 'age', 'plan')
+    """
+    return tuple(name.strip() for several in names for name in several.split(",") if name.strip())
+
+
 def slice_table(slices: Sequence[Slice]) -> dict[str, list[object]]:
     """A line per slice, for pages: what it is, its rows, its metrics with intervals."""
     names = list(dict.fromkeys(name for each in slices for name in each.metrics))

@@ -13,7 +13,7 @@ from ml_platform.errors import SpecError
 from ml_platform.evaluation.gate import decide, paired_gain
 from ml_platform.evaluation.measure import measured_rows
 from ml_platform.evaluation.metrics import metrics_of, row_losses
-from ml_platform.evaluation.slices import slice_table, slices_of
+from ml_platform.evaluation.slices import listed, slice_table, slices_of
 from ml_platform.inference.raw_model import write_raw_model
 from ml_platform.specs.references import Slice
 from ml_platform.specs.tables import SplitSpec
@@ -48,6 +48,11 @@ def test_texts_have_a_slice_per_value_and_few_rows_cannot_tell() -> None:
     assert found[2].metrics == {}
     table = slice_table(found)
     assert table["accuracy"][2:] == ["cannot tell", "cannot tell"]
+
+
+def test_columns_are_named_one_by_one_or_with_commas() -> None:
+    assert listed(["city, age", "plan"]) == ("city", "age", "plan")
+    assert listed([]) == ()
 
 
 def test_rare_texts_share_one_slice() -> None:
