@@ -38,10 +38,20 @@ if TYPE_CHECKING:
         TrackingError as TrackingError,
         UsageError as UsageError,
     )
+    from ml_platform.images.featurise import register_keras_image_udf as register_keras_image_udf
+    from ml_platform.images.read import decode_column as decode_column, read_images as read_images
+    from ml_platform.images.schema import image_pixels as image_pixels, image_struct as image_struct
+    from ml_platform.images.transformer import ImageFeaturizer as ImageFeaturizer
+    from ml_platform.inference.sql import register_model_udf as register_model_udf
     from ml_platform.resources.horovod.job import HorovodJob as HorovodJob, RankResults as RankResults
     from ml_platform.resources.horovod_runner import HorovodRunner as HorovodRunner
     from ml_platform.resources.progress import report as report
     from ml_platform.specs.contracts import Column as Column, Contract as Contract
+    from ml_platform.specs.images import (
+        BackboneSpec as BackboneSpec,
+        ImageSpec as ImageSpec,
+        ImageState as ImageState,
+    )
     from ml_platform.specs.placements import (
         BudgetSpec as BudgetSpec,
         HorovodPlacement as HorovodPlacement,
@@ -111,6 +121,12 @@ PUBLIC = {
     "ml_platform.specs.sources": "ReadingSpec",
     "ml_platform.specs.tables": "CategoryFeature ColumnFeatures FeatureSpec FeatureState "
     "NumericFeature SplitSpec",
+    "ml_platform.specs.images": "BackboneSpec ImageSpec ImageState",
+    "ml_platform.images.featurise": "register_keras_image_udf",
+    "ml_platform.images.read": "decode_column read_images",
+    "ml_platform.images.schema": "image_pixels image_struct",
+    "ml_platform.images.transformer": "ImageFeaturizer",
+    "ml_platform.inference.sql": "register_model_udf",
     "ml_platform.specs.trees": "BoostedTrees RankingSpec RegressionSpec TreeColumns",
     "ml_platform.specs.training": "GateSpec KerasSpec XGBoostSpec",
     "ml_platform.specs.placements": "BudgetSpec HorovodPlacement Placement SparkPlacement",

@@ -10,54 +10,20 @@ import hashlib
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field, PositiveInt
+from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError, InfrastructureError, SpecError, nearest
-from ml_platform.specs.base import Spec
+from ml_platform.specs.images import PIXELS, SUFFIX, BackboneSpec, Features
 
 if TYPE_CHECKING:
     import keras
 
-SUFFIX = ".keras"
+PIXELS_SIZE = (16, 16)
+"""Height and width where no network says which."""
 LARGE = ("InceptionV3", "Xception", "InceptionResNetV2")
 """Networks made for 299 × 299 pixels; the others are for 224 × 224."""
 _WITH_THEIR_OWN = {"MobileNetV3Small": "mobilenet_v3", "MobileNetV3Large": "mobilenet_v3"}
 """Modules of applications that Keras lists at the top alone."""
-
-
-class BackboneSpec(Spec):
-    """Which network gives the features, and which of its layers."""
-
-    name: str = Field(
-        "MobileNetV3Small", description=f"An application of Keras, such as ResNet50, or a {SUFFIX} file."
-    )
-    weights: str = Field(
-        "imagenet", description="imagenet, a file or URL of weights, or none: random, to be trained."
-    )
-    layers: tuple[str, ...] = Field((), description="Layers to take. Empty: the last one before the top.")
-    pooling: Literal["avg", "max", "flat"] = Field(
-        "avg", description="What becomes of a layer's map: its mean, its maximum, or all of its values."
-    )
-    size: tuple[PositiveInt, PositiveInt] | None = Field(
-        None, description="Height and width of its input. Empty: what the network was made for."
-    )
-    seed: int = Field(0, ge=0, description="Of random weights.")
-
-
-class Features(Spec):
-    """What a backbone gives for one image."""
-
-    size: tuple[int, int]
-    """Height and width of its input."""
-    layers: dict[str, int]
-    """Values that each layer adds, in the order of the feature vector."""
-
-    @property
-    def width(self) -> int:
-        """Values of the whole vector."""
-        return sum(self.layers.values())
 
 
 def write_backbone(spec: BackboneSpec, path: Path) -> Features:
@@ -73,7 +39,7 @@ def write_backbone(spec: BackboneSpec, path: Path) -> Features:
     import keras
 
     keras.utils.set_random_seed(spec.seed)
-    model, inputs = _users(spec) if spec.name.endswith(SUFFIX) else _application(spec)
+    model, inputs = _opened(spec)
     outputs = {name: _pooled(name, output, spec.pooling) for name, output in _layers(model, spec).items()}
     joined = [*outputs.values()]
     vector = joined[0] if len(joined) == 1 else keras.layers.Concatenate()(joined)
@@ -100,6 +66,23 @@ def applications() -> Mapping[str, types.ModuleType]:
     ]
     found = {name: module for name in names for module in modules if hasattr(module, name)}
     return found | {name: getattr(keras.applications, module) for name, module in _WITH_THEIR_OWN.items()}
+
+
+def _opened(spec: BackboneSpec) -> tuple[keras.Model, Any]:
+    """The network, and the input to feed it from."""
+    if spec.name == PIXELS:
+        return _pixels(spec)
+    return _users(spec) if spec.name.endswith(SUFFIX) else _application(spec)
+
+
+def _pixels(spec: BackboneSpec) -> tuple[keras.Model, Any]:
+    """No network: values from 0 to 1, one per pixel and channel."""
+    import keras
+
+    shape = (*(spec.size or PIXELS_SIZE), 3)
+    inputs = keras.Input(shape)
+    flat = keras.layers.Flatten(name=PIXELS)(keras.layers.Rescaling(1 / 255)(inputs))
+    return keras.Model(inputs, flat), keras.Input(shape)
 
 
 def _application(spec: BackboneSpec) -> tuple[keras.Model, Any]:
@@ -191,6 +174,6 @@ def _pooled(name: str, output: Any, pooling: str) -> Any:
 
 def _preprocessed(name: str, inputs: Any) -> Any:
     """What the network was trained on, of RGB pixels from 0 to 255. A user's model takes these itself."""
-    if name.endswith(SUFFIX):
+    if name == PIXELS or name.endswith(SUFFIX):
         return inputs
     return applications()[name].preprocess_input(inputs)

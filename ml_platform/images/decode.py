@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field, PositiveInt
+from typing import TYPE_CHECKING
 
 from ml_platform.errors import DataError
-from ml_platform.specs.base import Spec
+from ml_platform.specs.images import ImageSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-MOST_PIXELS = 170_000_000
-"""Beyond this Pillow itself refuses an image."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _ORIENTATION = 0x0112
 _LYING = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
-
-
-class ImageSpec(Spec):
-    """What becomes of an image when it is read.
-
-    Orientation from EXIF is applied. CMYK and palettes become colours, 16 bits become 8; alpha is laid over
-    white where the channels have no place for it.
-    """
-
-    size: tuple[PositiveInt, PositiveInt] | None = Field(
-        None, description="Height and width in pixels. Empty: as it is."
-    )
-    channels: Literal[1, 3, 4] | None = Field(3, description="1 grey, 3 BGR, 4 BGRA. Empty: as it is.")
-    most_bytes: int = Field(64 << 20, gt=0, description="Of a file. A larger one is not read.")
-    most_pixels: int = Field(
-        50_000_000, gt=0, le=MOST_PIXELS, description="Height × width. A larger image is not decoded."
-    )
 
 
 def decode(content: bytes, spec: ImageSpec = ImageSpec()) -> NDArray[np.uint8]:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.images.backbone import BackboneSpec, Features, write_backbone
+from ml_platform.errors import DataError, SpecError
+from ml_platform.images.backbone import write_backbone
 from ml_platform.images.schema import FIELDS, image_pixels
+from ml_platform.specs.images import BackboneSpec, Features
 from ml_platform.store.digests import file_digest
 from ml_platform.worker.session import calm_tensorflow
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -25,6 +28,8 @@ BATCH = 32
 """Images per call of the network. The last batch is padded, so that the network is traced once."""
 KEPT = 2
 """Networks that a worker process keeps open."""
+
+Preprocess = Callable[["NDArray[np.uint8]"], "NDArray[Any]"]
 
 _networks: OrderedDict[str, Callable[[Any], Any]] = OrderedDict()
 
@@ -37,17 +42,24 @@ class Backbone:
     features: Features
     content: Any
 
-    def column(self, image: Column | str) -> Column:
-        """Features of an image struct: an array of float32, or null where the struct is null.
+    def function(self, preprocess: Preprocess | None = None) -> Callable[[Column | str], Column]:
+        """A function of image structs: an array of float32, or null where the struct is null.
 
         Images of another size are resized; grey ones are taken as colours, alpha is dropped.
+
+        Args:
+            preprocess: Called with each image before; takes and gives R G B, shape (height, width, 3), uint8
+                and any numbers. What it gives reaches the network as float32, never rounded.
         """
         from pyspark.sql.pandas.functions import ArrowUDFType, arrow_udf
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # type hints would have to import Arrow at the top
-            features = arrow_udf(_Featuriser(self), "array<float>", ArrowUDFType.SCALAR_ITER)
-        return features(image)
+            return arrow_udf(_Featuriser(self, preprocess), "array<float>", ArrowUDFType.SCALAR_ITER)
+
+    def column(self, image: Column | str) -> Column:
+        """Features of a column of image structs; see `function`."""
+        return self.function()(image)
 
 
 def ship_backbone(spark: SparkSession, spec: BackboneSpec) -> Backbone:
@@ -63,13 +75,39 @@ def ship_backbone(spark: SparkSession, spec: BackboneSpec) -> Backbone:
         return Backbone(file_digest(file), features, spark.sparkContext.broadcast(content))
 
 
+def register_keras_image_udf(
+    spark: SparkSession, name: str, model: str | keras.Model, preprocessor: Preprocess | None = None
+) -> Backbone:
+    """Make a Keras model of images a function of this session's SQL: image structs to a flat array of floats.
+
+        register_keras_image_udf(spark, "embed", "net.keras", preprocessor=lambda rgb: rgb / 255)
+        spark.sql("SELECT embed(image) FROM photos")
+
+    Args:
+        model: A model, or a `.keras` file. The function keeps the one of now; its digest is what is returned.
+        preprocessor: From R G B pixels to the model's input. Empty: images are resized to the model's size.
+    Raises:
+        SpecError: `name` is no name of a function.
+        DataError: The model takes no images.
+    """
+    if not name.isidentifier():
+        raise SpecError(f"{name!r} is no name of a function", wanted="letters, digits and underscores")
+    with tempfile.TemporaryDirectory() as folder:
+        file = model if isinstance(model, str) else str(Path(folder, "model.keras"))
+        if not isinstance(model, str):
+            model.save(file)
+        backbone = ship_backbone(spark, BackboneSpec(name=file, pooling="flat"))
+    spark.udf.register(name, backbone.function(preprocessor))
+    return backbone
+
+
 def forward(
-    network: Callable[[Any], Any], pixels: Iterator[NDArray[np.uint8]], features: Features
+    network: Callable[[Any], Any], images: Iterator[NDArray[Any]], features: Features
 ) -> Iterator[NDArray[np.float32]]:
     """Feature vectors, a batch at a time.
 
     Args:
-        pixels: B G R pixels of the network's size.
+        images: R G B, of the network's size.
     Returns:
         Shapes (rows, width); at most `BATCH` rows.
     """
@@ -78,8 +116,8 @@ def forward(
     height, width = features.size
     batch = np.zeros((BATCH, height, width, 3), np.float32)
     filled = 0
-    for image in pixels:
-        batch[filled] = image[:, :, ::-1]
+    for image in images:
+        batch[filled] = image
         filled += 1
         if filled == BATCH:
             yield network(batch).numpy()
@@ -107,33 +145,41 @@ class _Featuriser:
     """What runs on executors: arrays of image structs in, arrays of vectors out."""
 
     backbone: Backbone
+    preprocess: Preprocess | None
 
     def __call__(self, batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         import numpy as np
         import pyarrow as pa
 
-        network, features = _opened(self.backbone), self.backbone.features
+        network, features = opened(self.backbone), self.backbone.features
         for batch in batches:
-            rows = list(forward(network, _pixels(batch.drop_null(), features.size), features))
+            images = map(self._rgb, batch.drop_null())
+            rows = list(forward(network, images, features))
             values = np.concatenate(rows) if rows else np.empty((0, features.width), np.float32)
             lengths = np.where(batch.is_valid().to_numpy(zero_copy_only=False), features.width, 0)
             offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
             yield pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), mask=batch.is_null())
 
-
-def _pixels(structs: pa.StructArray, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-    for struct in structs:
+    def _rgb(self, struct: pa.StructScalar) -> NDArray[Any]:
         pixels = image_pixels({name: struct[name].as_py() for name in FIELDS})
-        yield _resized(_colours(pixels), size)
+        if self.preprocess is None:
+            return resized(colours(pixels), self.backbone.features.size)[:, :, ::-1]
+        given = self.preprocess(colours(pixels)[:, :, ::-1])
+        wanted = (*self.backbone.features.size, 3)
+        if given.shape != wanted:
+            raise DataError("the preprocessor gives images of another shape", wanted=wanted, got=given.shape)
+        return given
 
 
-def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Three channels: grey ones repeated, alpha dropped."""
     import numpy as np
 
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[:, :, :3]
 
 
-def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Of this height and width."""
     if pixels.shape[:2] == size:
         return pixels
     import numpy as np
@@ -143,8 +189,8 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _opened(backbone: Backbone) -> Callable[[Any], Any]:
-    """From this process's cache, or from the broadcast."""
+def opened(backbone: Backbone) -> Callable[[Any], Any]:
+    """The network, from this process's cache or from the broadcast."""
     if backbone.digest not in _networks:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "backbone.keras")

@@ -1,17 +1,20 @@
-"""Images into the store: pixels, labels and digests as a data set; what is no image goes to quarantine."""
+"""Images into the store: files, labels and digests as a data set; what is no image goes to quarantine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ml_platform.errors import DataError
-from ml_platform.images.decode import ImageSpec
-from ml_platform.images.read import read_images
-from ml_platform.images.schema import FIELDS
+from ml_platform.images.files import list_images
+from ml_platform.images.read import decode_column, listed, pieces, read_and_decode
+from ml_platform.specs.images import ImageSpec
 from ml_platform.specs.references import Dataset, Table
 from ml_platform.store.datasets import remove_dataset, spark_frame, write_dataset
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 QUARANTINE_LIMIT = 0.05
@@ -19,24 +22,23 @@ WORST = 10
 
 
 def load_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec()) -> Table:
-    """Read images into the store.
+    """Read image files into the store. Each one is decoded once, to know that it can be.
 
     Returns:
-        A table whose data set has `path`, `label`, `digest`, and the image struct's fields as columns. Files
-        that are no images are in its quarantine with `path`, `digest` and `error`.
+        A table whose data set has `path`, `label` (the folder that holds the file), `digest`, `height`,
+        `width` (pixels, upright) and `content` (the file as it is). Files that are no images are in its
+        quarantine with `path`, `digest` and `error`.
     Raises:
         DataError: Nothing is there, or more than 5 % of the files are no images.
     """
-    read = read_images(spark, source, spec)
-    image = [f"image.{name}" for name in FIELDS if name != "origin"]
-    good = read.where("error IS NULL").select("path", "label", "digest", *image)
-    data = write_dataset(good, name="images", label="label")
-    total = read.count()
+    files = list_images(source)
+    total = len(files)
+    read = listed(spark, files).mapInArrow(_Loader(spec), _Loader.schema)
+    data = write_dataset(read.where("error IS NULL").drop("error"), name="images", label="label")
     if data.rows == total:
         return Table(data=data, quarantined=0, quarantine=None, source=source)
-    quarantine = write_dataset(
-        read.where("error IS NOT NULL").select("path", "digest", "error"), name="quarantine"
-    )
+    bad = read.where("error IS NOT NULL").select("path", "digest", "error")
+    quarantine = write_dataset(bad, name="quarantine")
     if data.rows + quarantine.rows != total or quarantine.rows > QUARANTINE_LIMIT * total:
         worst = spark_frame(spark, quarantine).orderBy("path").limit(WORST).collect()
         for written in (data, quarantine):
@@ -51,14 +53,38 @@ def load_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec())
     return Table(data=data, quarantined=quarantine.rows, quarantine=quarantine, source=source)
 
 
-def image_frame(spark: SparkSession, images: Dataset) -> DataFrame:
-    """A data set of images, with Spark's image struct in one column.
+def image_frame(spark: SparkSession, images: Dataset, spec: ImageSpec = ImageSpec()) -> DataFrame:
+    """A data set of images, decoded.
 
     Returns:
-        `path`, `label`, `digest`, `image`. The image's origin is its path.
+        `path`, `label`, `image` (Spark's image struct), `digest`, `error`.
     """
-    import pyspark.sql.functions as sf
+    frame = spark_frame(spark, images).select("path", "label", "content")
+    return decode_column(frame, "content", spec).drop("content")
 
-    frame = spark_frame(spark, images)
-    fields = [sf.col("path").alias("origin"), *(sf.col(name) for name in FIELDS if name != "origin")]
-    return frame.select("path", "label", "digest", sf.struct(*fields).alias("image"))
+
+@dataclass(frozen=True)
+class _Loader:
+    """What runs on executors."""
+
+    spec: ImageSpec
+
+    schema = "path string, label string, digest string, height int, width int, content binary, error string"
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for batch in batches:
+            for piece in pieces(batch):
+                found = [read_and_decode(uri, self.spec) for uri in piece.column("uri").to_pylist()]
+                sizes = [(None, None) if row.pixels is None else row.pixels.shape[:2] for row in found]
+                columns = {
+                    "path": piece.column("path"),
+                    "label": piece.column("label"),
+                    "digest": pa.array([row.digest for row in found], pa.string()),
+                    "height": pa.array([height for height, _ in sizes], pa.int32()),
+                    "width": pa.array([width for _, width in sizes], pa.int32()),
+                    "content": pa.array([row.content for row in found], pa.binary()),
+                    "error": pa.array([row.error for row in found], pa.string()),
+                }
+                yield pa.RecordBatch.from_pydict(columns)

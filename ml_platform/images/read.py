@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
 from ml_platform.errors import DataError, SpecError, nearest, one_line
-from ml_platform.images.decode import ImageSpec, decode
+from ml_platform.images.decode import decode
 from ml_platform.images.files import ImageFile, list_images, read_bytes
 from ml_platform.images.schema import arrow_type, image_struct, spark_schema
+from ml_platform.specs.images import ImageSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
 ADDED = ("image", "digest", "error")
@@ -31,13 +34,17 @@ def read_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec())
     Raises:
         DataError: Nothing is there.
     """
-    from pyspark.sql import types as T  # noqa: N812
+    return decode_column(listed(spark, list_images(source)), "uri", spec).drop("uri")
 
-    files = list_images(source)
-    schema = T.StructType([T.StructField(name, T.StringType()) for name in ("uri", "path", "label")])
+
+def listed(spark: SparkSession, files: list[ImageFile]) -> DataFrame:
+    """`uri`, `path` and `label` of each file, dealt evenly to all cores."""
+    import pyarrow as pa
+
     rows = [(file.uri, file.path, file.label) for file in files]
-    listed = spark.createDataFrame(rows, schema).repartitionByRange(_parts(spark, files), "path")
-    return decode_column(listed, "uri", spec).drop("uri")
+    columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+    frame = spark.createDataFrame(pa.table(columns, names=["uri", "path", "label"]))
+    return frame.repartition(_parts(spark, files))
 
 
 def decode_column(frame: DataFrame, column: str, spec: ImageSpec = ImageSpec()) -> DataFrame:
@@ -65,8 +72,7 @@ def decode_column(frame: DataFrame, column: str, spec: ImageSpec = ImageSpec()) 
         T.StructField("error", T.StringType()),
     ]
     place = frame.columns.index(column)
-    decoder = _Decoder(place, "uri" if kind == "string" else "bytes", spec)
-    return frame.mapInArrow(decoder, T.StructType([*frame.schema.fields, *added]))
+    return frame.mapInArrow(_Decoder(place, spec), T.StructType([*frame.schema.fields, *added]))
 
 
 @dataclass(frozen=True)
@@ -74,43 +80,57 @@ class _Decoder:
     """What runs on executors."""
 
     place: int
-    holds: Literal["uri", "bytes"]
     spec: ImageSpec
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for piece in _pieces(batch):
+            for piece in pieces(batch):
                 yield self._decoded(piece)
 
     def _decoded(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         import pyarrow as pa
 
-        rows = [self._row(value) for value in batch.column(self.place).to_pylist()]
-        images, digests, errors = zip(*rows, strict=True)
+        values = batch.column(self.place).to_pylist()
+        rows = [read_and_decode(value, self.spec) for value in values]
+        images = [
+            None if row.pixels is None else image_struct(row.pixels, value if isinstance(value, str) else "")
+            for row, value in zip(rows, values, strict=True)
+        ]
+        digests, errors = [row.digest for row in rows], [row.error for row in rows]
         texts = [pa.array(column, pa.string()) for column in (digests, errors)]
         names = [*batch.schema.names, *ADDED]
         columns = [*batch.columns, pa.array(images, arrow_type()), *texts]
         return pa.RecordBatch.from_arrays(columns, names=names)
 
-    def _row(self, value: Any) -> tuple[dict[str, Any] | None, str | None, str | None]:
-        """One image, its digest, or an error. Never raises: whatever a file provokes is that row's error."""
-        digest = None
-        try:
-            if value is None:
-                raise DataError("null")
-            content = read_bytes(value, self.spec.most_bytes) if self.holds == "uri" else value
-            digest = hashlib.sha256(content).hexdigest()
-            origin = value if self.holds == "uri" else ""
-            return image_struct(decode(content, self.spec), origin), digest, None
-        except Exception as error:  # noqa: BLE001
-            return None, digest, one_line(error)
+
+class Decoded(NamedTuple):
+    """What was found of one image: its file's bytes and their SHA-256, its pixels, or why there are none."""
+
+    content: bytes | None
+    digest: str | None
+    pixels: NDArray[np.uint8] | None
+    error: str | None
+
+
+def read_and_decode(value: str | bytes | None, spec: ImageSpec) -> Decoded:
+    """One image, from its URI or its bytes. Never raises: whatever a file provokes is its row's error."""
+    content = digest = None
+    try:
+        if value is None:
+            raise DataError("null")
+        content = read_bytes(value, spec.most_bytes) if isinstance(value, str) else value
+        digest = hashlib.sha256(content).hexdigest()
+        return Decoded(content, digest, decode(content, spec), None)
+    except Exception as error:  # noqa: BLE001
+        return Decoded(content, digest, None, one_line(error))
 
 
 PIECE_ROWS = 64
 """Images of one batch that are decoded before any is handed on: bounds what a worker holds."""
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch, some images at a time."""
     return (batch.slice(at, PIECE_ROWS) for at in range(0, batch.num_rows, PIECE_ROWS))
 
 

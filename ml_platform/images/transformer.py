@@ -10,8 +10,8 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 
-from ml_platform.images.backbone import BackboneSpec
 from ml_platform.images.featurise import ship_backbone
+from ml_platform.specs.images import BackboneSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

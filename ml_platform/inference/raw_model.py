@@ -5,6 +5,7 @@ folder/
   manifest.json            format, family, raw input contract, split, lineage, sha256 and size per file
   features.json            the fitted feature state: how raw columns become features
   model.keras | model.ubj  the network, or the trees
+  backbone.keras           of a model of images: what turns them into features
 ```
 
 The folder is also what an MLflow pyfunc model of ours keeps: `_load_pyfunc` is its loader. Nothing in it
@@ -17,18 +18,21 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ml_platform.errors import DataError, InfrastructureError, SpecError, StoreError, nearest
 from ml_platform.specs.base import Spec
 from ml_platform.specs.contracts import Contract
+from ml_platform.specs.images import ImageState
 from ml_platform.specs.references import Family
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.tables import FeatureState, SplitSpec
 from ml_platform.store.digests import digest, file_digest
+from ml_platform.store.folders import local_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 FORMAT: Literal[1] = 1
 MANIFEST = "manifest.json"
 FEATURES = "features.json"
+BACKBONE = "backbone.keras"
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,9 @@ class Estimator(Protocol):
         """Shape (rows, width) → shape (rows, state.outputs): probabilities, or the standardised number."""
 
 
+_STATE: TypeAdapter[ImageState | FeatureState] = TypeAdapter(ImageState | FeatureState)
+
+
 class FileEntry(Spec):
     """One file of the folder."""
 
@@ -84,10 +92,18 @@ class RawManifest(Spec):
 class RawModel:
     """A loaded model. Takes raw rows; label and other columns may be there and are ignored."""
 
-    def __init__(self, manifest: RawManifest, state: FeatureState, estimator: Estimator, digest: str) -> None:
+    def __init__(
+        self,
+        manifest: RawManifest,
+        state: FeatureState,
+        features: Callable[[pa.Table], NDArray[np.float32]],
+        estimator: Estimator,
+        digest: str,
+    ) -> None:
         self.manifest = manifest
         self.state = state
         self.digest = digest
+        self._features = features
         self._estimator = estimator
 
     @property
@@ -114,7 +130,6 @@ class RawModel:
         """
         import numpy as np
 
-        from ml_platform.features.apply import transform
         from ml_platform.features.target import in_own_unit
         from ml_platform.inference.columns import conform
 
@@ -122,7 +137,7 @@ class RawModel:
         if table.num_rows == 0:
             outputs = np.empty((0, self.state.outputs), np.float32)
         else:
-            outputs = self._estimator.predict(transform(conform(table, self.contract), self.state))
+            outputs = self._estimator.predict(self._features(conform(table, self.contract)))
         return outputs if target is None else in_own_unit(outputs, target)
 
     def columns(self, outputs: NDArray[Any]) -> pa.Table:
@@ -169,7 +184,9 @@ def write_raw_model(
         building.mkdir(parents=True)
         (building / FEATURES).write_text(state.model_dump_json(indent=2), encoding="utf-8")
         shutil.copyfile(model_file, building / entry.file)
-        files = {name: _file_entry(building / name) for name in (FEATURES, entry.file)}
+        if isinstance(state, ImageState):
+            shutil.copyfile(local_path(state.backbone), building / BACKBONE)
+        files = {path.name: _file_entry(path) for path in sorted(building.iterdir())}
         manifest = RawManifest(
             family=cast("Family", family), contract=contract, split=split, lineage=dict(lineage), files=files
         )
@@ -190,10 +207,11 @@ def load_raw_model(folder: Path) -> RawModel:
     """
     manifest = read_manifest(folder)
     entry = _family(manifest.family)
-    _check_files(folder, manifest, {FEATURES, entry.file})
-    state = FeatureState.model_validate_json((folder / FEATURES).read_bytes())
+    # What kind of features it has shows in a file that must be checked first.
+    _check_files(folder, manifest, {FEATURES, entry.file} | (manifest.files.keys() & {BACKBONE}))
+    state = read_state(folder)
     estimator = _opener(entry)(folder / entry.file, state)
-    return RawModel(manifest, state, estimator, digest(folder))
+    return RawModel(manifest, state, _features(folder, state), estimator, digest(folder))
 
 
 def read_manifest(folder: Path) -> RawManifest:
@@ -216,8 +234,15 @@ def read_manifest(folder: Path) -> RawManifest:
 
 
 def read_state(folder: Path) -> FeatureState:
-    """The fitted feature state in a model folder."""
-    return FeatureState.model_validate_json((folder / FEATURES).read_bytes())
+    """The fitted feature state in a model folder.
+
+    Raises:
+        DataError: It is missing or unreadable.
+    """
+    try:
+        return _STATE.validate_json((folder / FEATURES).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"the feature state of the model in {folder} cannot be read", got=error) from error
 
 
 def required_input(contract: Contract, state: FeatureState) -> Contract:
@@ -256,6 +281,17 @@ class PyfuncModel:
 def _load_pyfunc(path: str) -> PyfuncModel:
     """MLflow's entry: `mlflow.pyfunc.load_model` calls it with the folder of the model's data."""
     return PyfuncModel(load_raw_model(Path(path)))
+
+
+def _features(folder: Path, state: FeatureState) -> Callable[[pa.Table], NDArray[np.float32]]:
+    """What turns rows that conform to the contract into features."""
+    if isinstance(state, ImageState):
+        from ml_platform.images.features import image_transform
+
+        return image_transform(folder / BACKBONE, state)
+    from ml_platform.features.apply import transform
+
+    return partial(transform, state=state)
 
 
 def _check_files(folder: Path, manifest: RawManifest, expected: set[str]) -> None:

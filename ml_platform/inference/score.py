@@ -167,17 +167,27 @@ class RowScorer:
         """One batch. Never raises for a row."""
         import pyarrow as pa
 
-        outputs, errors = predict_rows(model, batch)
-        failed = pa.array([error is not None for error in errors], pa.bool_())
-        predicted = model.columns(outputs)
-        batches = predicted.to_batches()
-        values = _nulled(batches[0].columns if batches else [], failed)
-        rows = batch.num_rows
-        stamp = [pa.array(errors, pa.string()), pa.array([self.model_name] * rows, pa.string())]
-        stamp.append(pa.array([self.model_version] * rows, pa.int32()))
-        kept = [batch.column(name) for name in self.keep]
-        names = [*self.keep, *predicted.column_names, *STAMP_COLUMNS]
-        return pa.RecordBatch.from_arrays([*kept, *values, *stamp], names=names)
+        kept = {name: batch.column(name) for name in self.keep}
+        scored = scored_columns(model, batch, self.model_name, self.model_version)
+        return pa.RecordBatch.from_pydict({**kept, **scored})
+
+
+def scored_columns(
+    model: RawModel, batch: pa.RecordBatch, name: str | None, version: int | None
+) -> dict[str, pa.Array]:
+    """What scoring adds to one batch, by name: predictions, then `STAMP_COLUMNS`. Never raises for a row."""
+    import pyarrow as pa
+
+    outputs, errors = predict_rows(model, batch)
+    failed = pa.array([error is not None for error in errors], pa.bool_())
+    predicted = model.columns(outputs)
+    batches = predicted.to_batches()
+    values = _nulled(batches[0].columns if batches else [], failed)
+    rows = batch.num_rows
+    stamp = [pa.array(errors, pa.string()), pa.array([name] * rows, pa.string())]
+    stamp.append(pa.array([version] * rows, pa.int32()))
+    names = [*predicted.column_names, *STAMP_COLUMNS]
+    return dict(zip(names, [*values, *stamp], strict=True))
 
 
 def predict_rows(model: RawModel, batch: pa.RecordBatch) -> tuple[NDArray[Any], list[str | None]]:

@@ -82,10 +82,11 @@ def _input(column: Column) -> ColSpec:
     from mlflow.types import ColSpec
     from mlflow.types.schema import AnyType
 
-    if column.type not in RAW_TYPES:
+    allowed = RAW_TYPES | {"binary"}  # bytes: an encoded image
+    if column.type not in allowed:
         raise SpecError(
             f"column {column.name!r} cannot be raw input of a model",
-            wanted=f"one of {', '.join(sorted(RAW_TYPES))}",
+            wanted=f"one of {', '.join(sorted(allowed))}",
             got=column.type,
         )
     # pandas holds an integer column as int64 when it is full and as float64 when it is not. MLflow lets

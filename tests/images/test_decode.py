@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from ml_platform.errors import DataError
-from ml_platform.images.decode import ImageSpec, decode
+from ml_platform.images.decode import decode
 from ml_platform.images.schema import image_pixels, image_struct
+from ml_platform.specs.images import ImageSpec
 from tests.images.pictures import BAD, encoded, gradient
 
 AS_IT_IS = ImageSpec(channels=None)

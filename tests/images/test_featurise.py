@@ -17,7 +17,7 @@ from ml_platform.images.backbone import (
     backbone_identity,
     write_backbone,
 )
-from ml_platform.images.featurise import ship_backbone
+from ml_platform.images.featurise import register_keras_image_udf, ship_backbone
 from ml_platform.images.schema import image_struct, spark_schema
 from tests.images.pictures import gradient
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_built_says_so(network: str, tmp_path: Path, monkeypatch:
     with pytest.raises(DataError, match="cannot be opened"):
         write_backbone(BackboneSpec(name=str(tmp_path / "missing.keras")), tmp_path / "x.keras")
     with pytest.raises(DataError, match="no file"):
-        write_backbone(BackboneSpec(weights="missing.h5"), tmp_path / "x.keras")
+        write_backbone(BackboneSpec(name="VGG16", weights="missing.h5"), tmp_path / "x.keras")
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "table.keras")
     with pytest.raises(DataError, match="takes no images"):
         write_backbone(BackboneSpec(name=str(tmp_path / "table.keras")), tmp_path / "x.keras")
@@ -177,3 +177,27 @@ def test_a_stage_of_a_pipeline_is_saved_and_loaded(network: str, frame: DataFram
     assert first == second
     assert first[4] is None
     assert len(first[0]) == 4
+
+
+def test_a_model_is_a_function_of_sql_and_preprocessing_stays_in_floats(
+    network: str, frame: DataFrame, images: list[NDArray[np.uint8] | None]
+) -> None:
+    """Halves survive: nothing is rounded to bytes on the way."""
+    import keras
+
+    spark = frame.sparkSession
+    frame.createOrReplaceTempView("shots")
+    register_keras_image_udf(spark, "embed", network)
+    register_keras_image_udf(
+        spark, "embed_half", keras.saving.load_model(network), preprocessor=lambda rgb: rgb / 2
+    )
+    rows = spark.sql(
+        "SELECT embed(image) AS whole, embed_half(image) AS half FROM shots WHERE id = 1"
+    ).collect()
+    assert images[1] is not None
+    model = keras.saving.load_model(network)
+    rgb = images[1][None, :, :, ::-1].astype(np.float32)
+    np.testing.assert_allclose(rows[0].whole, model.predict(rgb, verbose=0).ravel(), atol=1e-5)
+    np.testing.assert_allclose(rows[0].half, model.predict(rgb / 2, verbose=0).ravel(), atol=1e-5)
+    with pytest.raises(SpecError, match="no name of a function"):
+        register_keras_image_udf(spark, "my-model", network)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from ml_platform.errors import DataError, SpecError
-from ml_platform.images.decode import ImageSpec, decode
+from ml_platform.images.decode import decode
 from ml_platform.images.load import image_frame, load_images
 from ml_platform.images.read import decode_column, read_images
 from ml_platform.images.schema import image_pixels
+from ml_platform.specs.images import ImageSpec
 from ml_platform.store.manifest import read_table
 from tests.images.pictures import BAD, encoded, gradient
 
@@ -78,6 +79,9 @@ def test_images_in_the_store_are_those_on_disk_and_the_rest_says_why(
     assert whole.quarantined == 0
     assert whole.data.rows == 40
     assert whole.data.contract.label == "label"
+    first = read_table(whole.data).to_pylist()[0]
+    assert first["content"] == (folder / first["path"]).read_bytes()
+    assert (first["height"], first["width"]) == (12, 9)
     for row in image_frame(spark, whole.data).where("label = 'grün'").limit(3).collect():
         expected = decode((folder / row.path).read_bytes())
         np.testing.assert_array_equal(image_pixels(row.image.asDict()), expected)

@@ -1,0 +1,135 @@
+"""Images as features: fitted once, applied on Spark and inside a model alike."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ml_platform.errors import DataError
+from ml_platform.images.features import apply_images, fit_images
+from ml_platform.images.load import load_images
+from ml_platform.images.samples import image_folder
+from ml_platform.inference.raw_model import load_raw_model, write_raw_model
+from ml_platform.inference.score import predict_rows
+from ml_platform.specs.images import BackboneSpec, ImageState
+from ml_platform.specs.references import Dataset
+from ml_platform.specs.tables import SplitSpec
+from ml_platform.store.folders import local_path
+from ml_platform.store.manifest import read_table
+from tests.images.pictures import BAD, encoded, gradient
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = [pytest.mark.spark, pytest.mark.horovod]
+
+
+@pytest.fixture(scope="module")
+def images(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """70 images of two classes and of many sizes: light ones and dark ones."""
+    root = tmp_path_factory.mktemp("shades")
+    for at in range(70):
+        path = root / ("dark", "light")[at % 2] / f"{at:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        shade = gradient(8 + at, 60 - at // 2, seed=at) // 2 + (at % 2) * 127
+        path.write_bytes(encoded(shade))
+    return load_images(spark, str(root)).data
+
+
+@pytest.fixture(scope="module")
+def state(images: Dataset) -> ImageState:
+    return fit_images(images, BackboneSpec(size=(6, 5)))
+
+
+@pytest.fixture(scope="module")
+def folder(images: Dataset, state: ImageState, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw model: a network over the features, with the backbone beside it."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    head = keras.Sequential([keras.Input((state.width,)), keras.layers.Dense(2, activation="softmax")])
+    scratch = tmp_path_factory.mktemp("model")
+    head.save(scratch / "head.keras")
+    return write_raw_model(
+        scratch / "raw",
+        family="keras",
+        model_file=scratch / "head.keras",
+        state=state,
+        split=SplitSpec(),
+        contract=images.contract,
+        lineage={},
+    )
+
+
+def test_a_state_knows_classes_and_width(state: ImageState) -> None:
+    assert state.classes == ("dark", "light")
+    assert state.class_counts == (35, 35)
+    assert state.width == 6 * 5 * 3 == len(state.feature_names)
+    assert state.columns == ("content",)
+    assert local_path(state.backbone).is_file()
+
+
+def test_the_model_scores_files_as_it_was_trained_on_them(
+    spark: SparkSession, images: Dataset, state: ImageState, folder: Path
+) -> None:
+    """Features on Spark, then the network alone; or the model on the files themselves."""
+    import keras
+
+    applied = read_table(apply_images(spark, images, state))
+    packed = applied["features"].combine_chunks()
+    features = np.frombuffer(packed.buffers()[1], np.float32).reshape(len(packed), state.width)
+    head = keras.saving.load_model(folder / "model.keras")
+    expected = sorted(head.predict(features, verbose=0)[:, 1].tolist())
+
+    model = load_raw_model(folder)
+    assert model.contract.names == ("content",)
+    table = read_table(images)
+    np.testing.assert_allclose(sorted(model.predict(table)[:, 1].tolist()), expected, atol=1e-5)
+    assert model.predict(table.slice(0, 0)).shape == (0, 2)
+
+
+def test_a_bad_file_is_the_error_of_its_row_alone(images: Dataset, folder: Path) -> None:
+    model = load_raw_model(folder)
+    good = read_table(images).column("content").to_pylist()[:5]
+    contents = [good[0], None, *(content for content, _ in BAD.values()), *good[1:]]
+    batch = pa.record_batch([pa.array(contents, pa.binary())], names=["content"])
+    probabilities, errors = predict_rows(model, batch)
+    assert [error is None for error in errors] == [content in good for content in contents]
+    assert errors[1] == "no image (null)"
+    assert all(message in str(error) for (_, message), error in zip(BAD.values(), errors[2:], strict=False))
+    alone = model.predict(pa.table({"content": good}))
+    np.testing.assert_allclose(probabilities[[error is None for error in errors]], alone, atol=1e-6)
+
+
+def test_a_backbone_that_was_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "raw"
+    shutil.copytree(folder, copy)
+    content = bytearray((copy / "backbone.keras").read_bytes())
+    content[-1] ^= 1
+    (copy / "backbone.keras").write_bytes(content)
+    with pytest.raises(DataError, match="is not the file that the model was written with"):
+        load_raw_model(copy)
+
+
+def test_images_without_a_class_are_not_learnt_from(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    for path in (tmp_path / "cat" / "1.png", tmp_path / "lost.png"):
+        path.write_bytes(encoded(gradient()))
+    with pytest.raises(DataError, match="images without a class") as caught:
+        fit_images(load_images(spark, str(tmp_path)).data, BackboneSpec())
+    assert "folder above" in str(caught.value)
+
+
+def test_the_digits_are_written_once_and_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    folder = Path(image_folder("sklearn:digits"))
+    assert len(list(folder.glob("*/*.png"))) == 1797
+    assert sorted(path.name for path in folder.iterdir()) == [str(digit) for digit in range(10)]
+    before = folder.stat().st_mtime_ns
+    assert Path(image_folder("sklearn:digits")).stat().st_mtime_ns == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -1,0 +1,100 @@
+"""Images on disk to a champion, a folder scored, and SQL: one run, as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+import pytest
+
+from ml_platform import register_model_udf
+from tests.images.pictures import encoded
+from tests.scenarios.conftest import Outcome, Project
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
+
+SHAPES = ("disc", "ring", "square")
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 drawings of three shapes in many places and sizes; names that no URI likes; a broken file."""
+    from PIL import Image, ImageDraw
+
+    root = tmp_path_factory.mktemp("my drawings #1")
+    for at in range(240):
+        shape = SHAPES[at % 3]
+        picture = Image.new("RGB", (40 + at % 7, 40), (at % 50, 20, 60))
+        left, top, side = 4 + at % 5, 3 + at % 4, 22 + at % 9
+        box = (left, top, left + side, top + side)
+        pen = ImageDraw.Draw(picture)
+        if shape == "square":
+            pen.rectangle(box, fill=(200, 150 + at % 90, 90))
+        else:
+            pen.ellipse(box, fill=(200, 150, 90) if shape == "disc" else None, outline="white", width=3)
+        path = root / shape / f"nr {at:03} ü.{'jpg' if at % 2 else 'png'}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(picture, "JPEG" if at % 2 else "PNG"))
+    (root / "disc" / "broken.png").write_bytes(b"not an image at all")
+    return root
+
+
+@pytest.fixture(scope="module")
+def outcome(project: Project, drawings: Path) -> Outcome:
+    options = [
+        "--keras.epochs",
+        "12",
+        "--keras.hidden",
+        "32",
+        "--xgboost.trees",
+        "15",
+        "--model",
+        "shapes",
+        "--json",
+    ]
+    return project.run("flows.image_classification", "--source", str(drawings), *options)
+
+
+def test_images_are_learnt_and_what_is_none_is_set_aside(outcome: Outcome) -> None:
+    assert outcome.code == 0, outcome.err
+    report = outcome.json
+    assert report["quarantined"] == 1
+    assert report["verdict"]["decision"] == "promote"
+    assert report["champion"]["uri"] == "models:/shapes/1"
+    assert {model["family"] for model in report["models"]} == {"keras", "xgboost"}
+    assert report["champion"]["metrics"]["accuracy"]["value"] > 0.9
+
+
+def test_each_file_has_its_prediction(outcome: Outcome, drawings: Path) -> None:
+    scored = pq.read_table(Path(outcome.json["predictions"]["uri"].removeprefix("file://"))).to_pylist()
+    assert len(scored) == 240
+    assert all((drawings / row["path"]).is_file() for row in scored)
+    right = sum(row["prediction"] == row["path"].partition("/")[0] for row in scored)
+    assert right > 216
+
+
+def test_the_champion_is_a_function_of_sql(
+    outcome: Outcome, project: Project, drawings: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the files themselves; the version is pinned, and every row shows it."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(project.home))
+    version = register_model_udf(spark, "shape", "models:/shapes@champion")
+    assert version.uri == outcome.json["champion"]["uri"]
+    spark.read.format("binaryFile").load(f"{drawings}/*/nr 00*").createOrReplaceTempView("drawings")
+    query = """
+        SELECT path, answer.* FROM (SELECT path, shape(struct(*)) AS answer FROM drawings)
+        UNION ALL SELECT path, answer.* FROM (SELECT path, shape(content) AS answer FROM drawings)
+    """
+    rows = spark.sql(query).collect()
+    assert len(rows) == 2 * 10
+    assert {(row.error, row.model_name, row.model_version) for row in rows} == {(None, "shapes", 1)}
+    scored = pq.read_table(Path(outcome.json["predictions"]["uri"].removeprefix("file://"))).to_pylist()
+    by_path = {row["path"]: row for row in scored}
+    for row in rows:
+        known = by_path["/".join(row.path.rsplit("/", 2)[1:])]
+        assert row.prediction == known["prediction"]
+        assert row.probability == pytest.approx(known["probability"], abs=1e-5)
