@@ -22,17 +22,22 @@ pytestmark = [pytest.mark.slow]
 
 def _refused(project: Project, code: int, said: str, *arguments: str, **environment: str) -> None:
     """The command as a process of its own: for what only the start, or the end, of a process shows."""
+    before = _stored(project.home)
     outcome = project.run("flows.retrain", *arguments, timeout=300, **environment)
     assert outcome.code == code, outcome.err
-    _said_well(project.home, outcome.out, outcome.err, said)
+    _said_well(outcome.out, outcome.err, said)
+    assert _stored(project.home) == before
     assert project.leftovers() == []
 
 
-def _said_well(home: Path, out: str, err: str, said: str, *, kept: int = 0) -> None:
+def _said_well(out: str, err: str, said: str) -> None:
     assert said in " ".join(err.split()), err
     assert "Traceback" not in err
     assert out == ""
-    assert len(list((home / "data").rglob("manifest.json"))) == kept
+
+
+def _stored(home: Path) -> int:
+    return len(list((home / "data").rglob("manifest.json")))
 
 
 @pytest.fixture
@@ -43,9 +48,11 @@ def refused(
     monkeypatch.setenv("ML_PLATFORM_HOME", str(project.home))
 
     def run(code: int, said: str, *arguments: str, kept: int = 0) -> None:
+        before = _stored(project.home)
         assert main(retrain, arguments) == code
         out, err = capfd.readouterr()
-        _said_well(project.home, out, err, said, kept=kept)
+        _said_well(out, err, said)
+        assert _stored(project.home) == before + kept
 
     return run
 
