@@ -42,7 +42,7 @@ def check_retrain(
     for name in listed(slices):
         if name not in (there := source_columns(source, reading)):
             raise SpecError(f"cannot slice by {name!r}: no such column", hint=nearest(name, there))
-    if features.drop or features.columns:
+    if features.drop or features.columns or features.interactions:
         check_names(source_columns(source, reading), label, features)
 
 

@@ -13,12 +13,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml_platform.errors import DataError, nearest
+from ml_platform.features.hashing import buckets_of, mixed, text_counts
 from ml_platform.features.labels import label_names
 from ml_platform.features.statistics import signed_log
 from ml_platform.features.target import standardised
 from ml_platform.features.times import ages_in_days, part_values, waves
 from ml_platform.features.values import category_values, numeric_values, time_values
-from ml_platform.specs.tables import CategoryFeature, Feature, FeatureState, NumericFeature, TimeFeature
+from ml_platform.specs.tables import (
+    CategoryFeature,
+    Feature,
+    FeatureState,
+    NumericFeature,
+    TextFeature,
+    TimeFeature,
+)
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 Block = NDArray[np.float32]
@@ -28,8 +36,8 @@ Block = NDArray[np.float32]
 def transform(batch: pa.RecordBatch | pa.Table, state: FeatureState) -> NDArray[np.float32]:
     """Features of raw rows; columns that `state` does not name are ignored.
 
-    What each column becomes is said by `NumericFeature`, `TimeFeature` and `CategoryFeature`. Null, NaN and
-    ±inf count as missing.
+    What each column becomes is said by `NumericFeature`, `TimeFeature`, `CategoryFeature` and `TextFeature`,
+    and of two together by `Interaction`. Null, NaN and ±inf count as missing.
 
     Returns:
         Shape (rows, state.width), float32, C-contiguous, finite.
@@ -38,9 +46,16 @@ def transform(batch: pa.RecordBatch | pa.Table, state: FeatureState) -> NDArray[
     """
     out = np.zeros((batch.num_rows, state.width), np.float32)
     at = 0
+    blocks: dict[str, Block] = {}
     for feature in state.features:
-        _fill(out[:, at : at + feature.width], _column(batch, feature.name), feature)
+        blocks[feature.name] = out[:, at : at + feature.width]
+        _fill(blocks[feature.name], _column(batch, feature.name), feature)
         at += feature.width
+    for each in state.interactions:
+        left, right = blocks[each.left], blocks[each.right]
+        width = each.buckets or left.shape[1] * right.shape[1]
+        _fill_products(out[:, at : at + width], left, right, each.buckets)
+        at += width
     return out
 
 
@@ -78,8 +93,27 @@ def _fill(block: Block, column: pa.Array | pa.ChunkedArray, feature: Feature) ->
         _fill_number(block, numeric_values(column, feature.name), feature)
     elif isinstance(feature, TimeFeature):
         _fill_time(block, time_values(column, feature.name), feature)
+    elif isinstance(feature, TextFeature):
+        _fill_text(block, category_values(column, feature.name), feature)
     else:
         block[np.arange(len(block)), _codes(column, feature)] = 1
+
+
+def _fill_text(block: Block, values: pa.Array, feature: TextFeature) -> None:
+    block[:, :-1] = text_counts(values, feature.buckets, feature.pieces)
+    block[:, -1] = values.is_null().to_numpy(zero_copy_only=False)
+
+
+def _fill_products(block: Block, left: Block, right: Block, buckets: int | None) -> None:
+    if buckets is not None:
+        pairs = left.argmax(axis=1).astype(np.int64) * right.shape[1] + right.argmax(axis=1)
+        block[np.arange(len(block)), mixed(pairs, buckets)] = 1
+        return
+    wide = right.shape[1]
+    with np.errstate(over="ignore"):
+        for at in range(left.shape[1]):
+            np.multiply(left[:, at : at + 1], right, out=block[:, at * wide : (at + 1) * wide])
+    np.clip(block, -FLOAT32_MAX, FLOAT32_MAX, out=block)
 
 
 def _fill_number(block: Block, values: NDArray[np.float64], feature: NumericFeature) -> None:
@@ -119,8 +153,11 @@ def _codes(column: pa.Array | pa.ChunkedArray, feature: CategoryFeature) -> NDAr
     unknown = len(feature.values)
     found = pc.index_in(values, value_set=_value_set(feature.values), skip_nulls=True)
     codes: NDArray[np.int64] = pc.fill_null(found, unknown).to_numpy(zero_copy_only=False).astype(np.int64)
+    if feature.buckets > 1:
+        others = codes == unknown
+        codes[others] += buckets_of(values.filter(pa.array(others)), feature.buckets)
     if values.null_count:
-        codes[values.is_null().to_numpy(zero_copy_only=False)] = unknown + 1
+        codes[values.is_null().to_numpy(zero_copy_only=False)] = unknown + feature.buckets
     return codes
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ml_platform.features.hashing import buckets_of
 from ml_platform.features.labels import label_names
 from ml_platform.features.times import PARTS, part_values
 from ml_platform.features.values import category_values, numeric_values, time_values
@@ -24,6 +25,7 @@ from ml_platform.specs.tables import TimePart
 SHIFT_BITS = 14
 BINS = 1 << 18
 COMPACT_ROWS = 1 << 16
+HASHES = 4096
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 PART_BASE = 10_000
 """Parts of times share one counter: bins from 10,000 × the number of the part in `PARTS`."""
@@ -40,9 +42,11 @@ class Counted:
     """What is counted of one column."""
 
     name: str
-    what: Literal["numbers", "parts", "texts", "labels"]
+    what: Literal["numbers", "parts", "values", "hashes", "labels"]
     offset: float = 0.0
     """Of numbers: the smallest."""
+    keep: int = 0
+    """Of values and labels: how many of the most frequent ones are wanted."""
 
 
 def bins(values: NDArray[np.float64], offset: float) -> NDArray[np.int32]:
@@ -88,6 +92,9 @@ class NumericCounts:
         self._counts = dense[self._keys]
         self._pending, self._rows = [np.empty(0, np.int32)], 0
 
+    def full(self) -> bool:
+        return False
+
     def rows(self, at: int) -> pa.Table:
         self._compact()
         keys = pa.array(self._keys, pa.int32())
@@ -109,6 +116,9 @@ class PartCounts:
             keys = at * PART_BASE + part_values(present, part)
             self._counts += np.bincount(keys, minlength=len(self._counts))
 
+    def full(self) -> bool:
+        return False
+
     def rows(self, at: int) -> pa.Table:
         keys = np.flatnonzero(self._counts)
         return _rows(at, self._counts[keys], bin_=pa.array(keys, pa.int32()))
@@ -122,7 +132,29 @@ def part_counts(counts: pa.Table, part: TimePart) -> tuple[NDArray[np.int64], ND
     return keys[of_part][order] % PART_BASE, rows[of_part][order]
 
 
-class TextCounts:
+class HashCounts:
+    """Rows per hash of one column's texts: enough to see whether they differ."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._counts = np.zeros(HASHES, np.int64)
+        self._missing = 0
+
+    def add(self, column: pa.Array) -> None:
+        values = category_values(column, self._name)
+        self._missing += values.null_count
+        self._counts += np.bincount(buckets_of(values.drop_null(), HASHES), minlength=HASHES)
+
+    def full(self) -> bool:
+        return False
+
+    def rows(self, at: int) -> pa.Table:
+        keys = np.flatnonzero(self._counts)
+        counted = _rows(at, self._counts[keys], bin_=pa.array(keys, pa.int32()))
+        return pa.concat_tables([counted, _missing(at, self._missing)])
+
+
+class ValueCounts:
     """Rows per value of one column, and rows without a value."""
 
     def __init__(self, name: str, *, is_label: bool) -> None:
@@ -148,18 +180,27 @@ class TextCounts:
             # What is distinct already does not count toward the next compaction.
             self._distinct = 0
 
+    def full(self) -> bool:
+        """Memory stays flat: a million values are handed on in pieces, which add up elsewhere."""
+        return sum(len(table) for table in self._pending) >= 4 * COMPACT_ROWS
+
     def rows(self, at: int) -> pa.Table:
         self._compact()
         tables = [_rows(at, t["count"].to_numpy(), value=t["value"].combine_chunks()) for t in self._pending]
-        return pa.concat_tables([*tables, _missing(at, self._missing)])
+        counted = pa.concat_tables([*tables, _missing(at, self._missing)])
+        self._pending, self._distinct, self._missing = [], 0, 0
+        return counted
 
 
 class Counter(Protocol):
     def add(self, column: pa.Array) -> None:
         """Count the rows of one batch."""
 
+    def full(self) -> bool:
+        """Whether what was counted should be handed on before it grows further."""
+
     def rows(self, at: int) -> pa.Table:
-        """What was counted, as rows of `COUNTS` that bear the counter's number."""
+        """What was counted since the last call, as rows of `COUNTS` that bear the counter's number."""
 
 
 def counter_of(counted: Counted) -> Counter:
@@ -167,7 +208,9 @@ def counter_of(counted: Counted) -> Counter:
         return NumericCounts(counted.name, counted.offset)
     if counted.what == "parts":
         return PartCounts(counted.name)
-    return TextCounts(counted.name, is_label=counted.what == "labels")
+    if counted.what == "hashes":
+        return HashCounts(counted.name)
+    return ValueCounts(counted.name, is_label=counted.what == "labels")
 
 
 def count_batches(
@@ -183,8 +226,10 @@ def count_batches(
     """
     counters = [(counter_of(each), names.index(each.name)) for each in wanted]
     for batch in batches:
-        for counter, at in counters:
+        for number, (counter, at) in enumerate(counters):
             counter.add(batch.column(at))
+            if counter.full():
+                yield from counter.rows(number).to_batches()
     for number, (counter, _) in enumerate(counters):
         yield from counter.rows(number).to_batches()
 

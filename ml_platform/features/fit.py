@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ml_platform.errors import DataError
-from ml_platform.features.counts import COUNTS_DDL, Counted, bin_values, count_batches, merged, part_counts
+from ml_platform.data.classes import MOST_CLASSES
+from ml_platform.errors import DataError, SpecError
+from ml_platform.features.counts import COUNTS_DDL, Counted, bin_values, count_batches, part_counts
 from ml_platform.features.fit_target import fit_target
 from ml_platform.features.labels import natural_order
 from ml_platform.features.statistics import is_skewed, moments, quantile, signed_log, spread
@@ -27,7 +28,9 @@ from ml_platform.specs.tables import (
     Feature,
     FeatureSpec,
     FeatureState,
+    Interaction,
     NumericFeature,
+    TextFeature,
     TimeFeature,
 )
 from ml_platform.store.datasets import spark_frame
@@ -36,11 +39,13 @@ from ml_platform.store.ranges import smallest_values
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
+MOST_PRODUCTS = 1024
 LARGEST_OFFSET = 2.0**64
 """Beyond it, distances from the smallest value would be alike for all others."""
 
+ORDER = [(name, "ascending") for name in ("column", "bin", "value")]
 Counts = Mapping[tuple[str, str], pa.Table]
 """Rows of `COUNTS` by the column's name and by what was counted."""
 
@@ -59,15 +64,16 @@ def fit_features(
     """
     label = _label(train.contract)
     treated = treated_columns(train.contract, spec)
-    offsets = _offsets(train, [each.name for each in treated if each.treat != "category"])
+    offsets = _offsets(train, [each.name for each in treated if each.treat in {"number", "time"}])
     wanted = [counted for each in treated for counted in _wanted(each, offsets)]
-    classes = [] if problem == "regression" else [Counted(label, "labels")]
+    classes = [] if problem == "regression" else [Counted(label, "labels", keep=MOST_CLASSES)]
     counts = _count(spark, train, [*wanted, *classes])
     fitted = [_fitted(each, counts, train.contract, offsets) for each in treated]
     state = _state(
         [each for each in fitted if each is not None],
         _values(counts[label, "labels"]) if classes else {},
         label,
+        spec,
         None if classes else fit_target(train, label),
     )
     _report_left_out([each.name for each in treated], state)
@@ -86,8 +92,9 @@ def _offsets(train: Dataset, names: Sequence[str]) -> dict[str, float]:
 
 
 def _wanted(each: Treated, offsets: Mapping[str, float]) -> Iterator[Counted]:
-    if each.treat == "category":
-        yield Counted(each.name, "texts")
+    if each.treat in {"category", "text"}:
+        what: Literal["values", "hashes"] = "values" if each.treat == "category" else "hashes"
+        yield Counted(each.name, what, keep=each.vocabulary)
         return
     yield Counted(each.name, "numbers", offsets[each.name])
     if each.treat == "time":
@@ -99,10 +106,34 @@ def _count(spark: SparkSession, train: Dataset, wanted: Sequence[Counted]) -> Co
     names = list(dict.fromkeys(each.name for each in wanted))
     frame = numbered(spark_frame(spark, train).select([named(name) for name in names]))
     count = partial(_count_partition, names=names, wanted=tuple(wanted))
+    limit = max((each.keep for each in wanted), default=0)
     with spark_failures("features were not fitted"):
-        counts = merged(frame.mapInArrow(count, COUNTS_DDL).toArrow())
+        counts = _merged(frame.mapInArrow(count, COUNTS_DDL), limit).toArrow().sort_by(ORDER)
     by_number = {(each.name, each.what): at for at, each in enumerate(wanted)}
     return {key: counts.filter(pc.equal(counts["column"], at)) for key, at in by_number.items()}
+
+
+def _merged(counted: DataFrame, limit: int) -> DataFrame:
+    """Counts of all partitions added up, and of each column of values the most frequent ones.
+
+    Adding up happens on executors: neither partitions nor values make this process grow.
+
+    Returns:
+        Rows of `COUNTS`, and `distinct`: how many values the column has.
+    """
+    import pyspark.sql.functions as sf
+    from pyspark.sql import Window
+
+    total = counted.groupBy("column", "bin", "value").agg(sf.sum("count").alias("count"))
+    whole = Window.partitionBy("column")
+    ranked = total.withColumns(
+        {
+            "rank": sf.row_number().over(whole.orderBy(sf.desc("count"), "value")),
+            "distinct": sf.count("value").over(whole),
+        }
+    )
+    # One more: rows without a value have a rank, too.
+    return ranked.where(sf.col("value").isNull() | (sf.col("rank") <= limit + 1)).drop("rank")
 
 
 def _count_partition(
@@ -116,7 +147,9 @@ def _fitted(
 ) -> Feature | None:
     """Fitted state of a column; None when there is nothing to learn from it."""
     if each.treat == "category":
-        return _category(counts[each.name, "texts"], each)
+        return _category(counts[each.name, "values"], each)
+    if each.treat == "text":
+        return _text(counts[each.name, "hashes"], each)
     numbers = counts[each.name, "numbers"]
     values, rows = _numbers(numbers, offsets[each.name])
     missing = _missing_rows(numbers)
@@ -188,7 +221,36 @@ def _category(counts: pa.Table, each: Treated) -> CategoryFeature | None:
     if not values or (len(values) == 1 and _missing_rows(counts) == 0):
         return None
     frequent = sorted(values.items(), key=lambda item: (-item[1], item[0]))[: each.vocabulary]
-    return CategoryFeature(name=each.name, values=tuple(value for value, _ in frequent))
+    many = pc.max(counts["distinct"]).as_py() > each.hash_above
+    buckets = each.buckets if many else 1
+    return CategoryFeature(name=each.name, values=tuple(value for value, _ in frequent), buckets=buckets)
+
+
+def _text(counts: pa.Table, each: Treated) -> TextFeature | None:
+    different = len(counts.filter(pc.is_valid(counts["bin"])))
+    if different == 0 or (different == 1 and _missing_rows(counts) == 0):
+        return None
+    return TextFeature(name=each.name, buckets=each.buckets, pieces=each.pieces)
+
+
+def _interactions(features: Sequence[Feature], spec: FeatureSpec) -> Iterator[Interaction]:
+    by_name = {feature.name: feature for feature in features}
+    for left, right in spec.interactions:
+        if left not in by_name or right not in by_name:
+            report(f"left out the interaction of {left} and {right}: one of them is empty or constant")
+            continue
+        one, other = by_name[left], by_name[right]
+        products = one.width * other.width
+        both = isinstance(one, CategoryFeature) and isinstance(other, CategoryFeature)
+        if products > MOST_PRODUCTS and not both:
+            raise SpecError(
+                f"the interaction of {left!r} and {right!r} is too wide",
+                wanted=f"at most {MOST_PRODUCTS} products of features",
+                got=f"{one.width} × {other.width} = {products}",
+                hint="fewer features of one of them: features.columns.NAME.vocabulary or .buckets",
+            )
+        buckets = MOST_PRODUCTS if products > MOST_PRODUCTS else None
+        yield Interaction(left=left, right=right, buckets=buckets)
 
 
 def _values(counts: pa.Table) -> dict[str, int]:
@@ -197,7 +259,11 @@ def _values(counts: pa.Table) -> dict[str, int]:
 
 
 def _state(
-    features: Sequence[Feature], labels: dict[str, int], label: str, target: NumericTarget | None
+    features: Sequence[Feature],
+    labels: dict[str, int],
+    label: str,
+    spec: FeatureSpec,
+    target: NumericTarget | None,
 ) -> FeatureState:
     if not labels and target is None:
         raise DataError("features cannot be fitted: the training part has no labels", wanted="labelled rows")
@@ -212,6 +278,8 @@ def _state(
         numeric=tuple(each for each in features if isinstance(each, NumericFeature)),
         times=tuple(each for each in features if isinstance(each, TimeFeature)),
         categories=tuple(each for each in features if isinstance(each, CategoryFeature)),
+        texts=tuple(each for each in features if isinstance(each, TextFeature)),
+        interactions=tuple(_interactions(features, spec)),
         classes=classes,
         class_counts=tuple(labels[name] for name in classes),
         target=target,

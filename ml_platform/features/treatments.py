@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ml_platform.errors import SpecError, nearest
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import Column, ColumnKind, Contract
-from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, Treatment
+from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, TextPieces, Treatment
 
 FITTING: Mapping[str, tuple[Treatment, ...]] = {
     "integer": ("number", "category"),
@@ -17,11 +17,11 @@ FITTING: Mapping[str, tuple[Treatment, ...]] = {
     "boolean": ("number", "category"),
     "date": ("time", "category"),
     "timestamp": ("time",),
-    "string": ("category",),
+    "string": ("category", "text"),
 }
 """Treatments that fit how a column is stored; the first is what it gets when nothing else is said."""
 
-USUAL: Mapping[ColumnKind, Treatment | None] = {"category": "category", "identifier": None}
+USUAL: Mapping[ColumnKind, Treatment | None] = {"category": "category", "text": "text", "identifier": None}
 """Treatments of what a column is declared or found to be. An identifier says nothing about other rows."""
 
 
@@ -36,6 +36,9 @@ class Treated:
     log: str
     missing_flag: bool
     vocabulary: int
+    hash_above: int
+    buckets: int
+    pieces: TextPieces
 
 
 def check_names(names: Collection[str], label: str | None, spec: FeatureSpec) -> None:
@@ -45,13 +48,17 @@ def check_names(names: Collection[str], label: str | None, spec: FeatureSpec) ->
         SpecError: Names the column, where it stands in the spec, and the nearest name.
     """
     known = [name for name in names if name != label]
-    for what, asked in {"drop": spec.drop, "columns": spec.columns}.items():
+    paired = [name for pair in spec.interactions for name in pair]
+    for what, asked in {"drop": spec.drop, "columns": spec.columns, "interactions": paired}.items():
         for name in asked:
             if name == label:
                 raise SpecError(f"features.{what} names {name!r}: that is the label", wanted="other columns")
             if name not in known:
                 hint = nearest(name, known)
                 raise SpecError(f"features.{what} names column {name!r}: there is none", hint=hint)
+    for name in paired:
+        if name in spec.drop:
+            raise SpecError(f"features.interactions names column {name!r}, which features.drop leaves out")
 
 
 def treated_columns(contract: Contract, spec: FeatureSpec) -> tuple[Treated, ...]:
@@ -64,7 +71,14 @@ def treated_columns(contract: Contract, spec: FeatureSpec) -> tuple[Treated, ...
     left_out = {*spec.drop, contract.label}
     columns = [c for c in contract.columns if c.name not in left_out and c.type in FITTING]
     found = [_treated(column, treat, spec) for column in columns if (treat := _treatment(column, spec))]
-    _report_identifiers([column.name for column in columns if _treatment(column, spec) is None])
+    identifiers = [column.name for column in columns if _treatment(column, spec) is None]
+    for name in identifiers:
+        if any(name in pair for pair in spec.interactions):
+            raise SpecError(
+                f"features.interactions names column {name!r}, which identifies rows and is left out",
+                hint=f"say what it is: features.columns.{name}.treat",
+            )
+    _report_identifiers(identifiers)
     return tuple(found)
 
 
@@ -93,6 +107,9 @@ def _treated(column: Column, treat: Treatment, spec: FeatureSpec) -> Treated:
         log=own.log or ("never" if whole else spec.log),
         missing_flag=spec.missing_flag,
         vocabulary=own.vocabulary or spec.vocabulary,
+        hash_above=own.hash_above or spec.hash_above,
+        buckets=own.buckets or (spec.text_buckets if treat == "text" else spec.buckets),
+        pieces=own.pieces or spec.text_pieces,
     )
 
 

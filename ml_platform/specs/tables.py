@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ml_platform.specs.base import Spec
 from ml_platform.specs.problems import NumericTarget, ProblemKind, kind_of
@@ -36,22 +36,26 @@ class SplitSpec(Spec):
         return self
 
 
-Treatment = Literal["number", "time", "category"]
+Treatment = Literal["number", "time", "category", "text"]
 """What a column becomes. Which ones fit a column's type: `ml_platform.features.treatments`."""
 
+TextPieces = Literal["words", "characters", "both"]
 TimePart = Literal["year", "month", "day", "weekday", "hour"]
 
 
 class ColumnFeatures(Spec):
     """How one column differs from the rest. What is empty is as for all columns."""
 
-    treat: Treatment | None = Field(
-        None, description="What the column becomes. Empty: as its type says (text is a category)."
-    )
+    treat: Treatment | None = Field(None, description="What the column becomes. Empty: as its type says.")
     impute: Literal["median", "mean", "zero"] | None = Field(None, description="As for all columns.")
     scale: Literal["standard", "robust", "none"] | None = Field(None, description="As for all columns.")
     log: Literal["skewed", "always", "never"] | None = Field(None, description="As for all columns.")
     vocabulary: int | None = Field(None, ge=1, le=100_000, description="As for all columns.")
+    hash_above: int | None = Field(None, ge=1, description="As for all columns.")
+    buckets: int | None = Field(
+        None, ge=2, le=4096, description="Of a category: as for all columns. Of a text: as `text_buckets`."
+    )
+    pieces: TextPieces | None = Field(None, description="As `text_pieces` for all columns.")
 
 
 class FeatureSpec(Spec):
@@ -76,10 +80,36 @@ class FeatureSpec(Spec):
     vocabulary: int = Field(
         256, ge=1, le=100_000, description="Most frequent values kept per category; others share one bucket."
     )
+    hash_above: int = Field(
+        1_000,
+        ge=1,
+        description="Of a category with more values, those outside of the vocabulary are dealt over buckets.",
+    )
+    buckets: int = Field(64, ge=2, le=4096, description="Buckets for such values of a category.")
+    text_buckets: int = Field(256, ge=2, le=4096, description="Features per text: buckets for its pieces.")
+    text_pieces: TextPieces = Field(
+        "words", description="words and pairs of words, runs of 3 characters, or both."
+    )
+    interactions: tuple[tuple[str, str], ...] = Field(
+        (),
+        title="Interactions",
+        description="Pairs of columns whose features are multiplied with each other; once per pair.",
+    )
     drop: tuple[str, ...] = Field((), description="Columns that the models must not see.")
     columns: dict[str, ColumnFeatures] = Field(
         {}, title="Columns", description="Columns that are treated in another way, by name."
     )
+
+    @field_validator("interactions", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        # A command line gives names one after the other.
+        names = list(value) if isinstance(value, list | tuple) else []
+        if names and all(isinstance(name, str) for name in names):
+            if len(names) % 2:
+                raise ValueError(f"{names[-1]!r} has no partner: interactions are pairs of columns")
+            return list(zip(names[::2], names[1::2], strict=True))
+        return value
 
 
 class NumericFeature(Spec):
@@ -133,21 +163,54 @@ class TimeFeature(Spec):
 
 
 class CategoryFeature(Spec):
-    """Fitted state of a category: one-hot over `values`, then an unknown bucket, then a missing one."""
+    """Fitted state of a category: one-hot over `values`, then over the buckets of others, then missing.
+
+    With one bucket, that is where every unknown value goes; with more, a stable hash deals them.
+    """
 
     name: str
     values: tuple[str, ...]
+    buckets: int = Field(1, ge=1)
 
     @property
     def width(self) -> int:
-        return len(self.values) + 2
+        return len(self.values) + self.buckets + 1
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        return tuple(f"{self.name}={value}" for value in (*self.values, "(unknown)", "(missing)"))
+        many = tuple(f"(bucket {at})" for at in range(self.buckets))
+        others = many if self.buckets > 1 else ("(unknown)",)
+        return tuple(f"{self.name}={value}" for value in (*self.values, *others, "(missing)"))
 
 
-Feature = NumericFeature | TimeFeature | CategoryFeature
+class TextFeature(Spec):
+    """State of a text: how often its pieces fall into each bucket, as a vector of length 1; then missing."""
+
+    name: str
+    buckets: int = Field(ge=2)
+    pieces: TextPieces
+
+    @property
+    def width(self) -> int:
+        return self.buckets + 1
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return (*(f"{self.name}~{at}" for at in range(self.buckets)), f"{self.name}=(missing)")
+
+
+class Interaction(Spec):
+    """Each feature of one column times each of another.
+
+    With `buckets`, of two categories whose products would be too many: the pair of values is dealt by hash.
+    """
+
+    left: str
+    right: str
+    buckets: int | None = None
+
+
+Feature = NumericFeature | TimeFeature | CategoryFeature | TextFeature
 
 
 class FeatureState(Spec):
@@ -156,6 +219,8 @@ class FeatureState(Spec):
     numeric: tuple[NumericFeature, ...] = ()
     times: tuple[TimeFeature, ...] = ()
     categories: tuple[CategoryFeature, ...] = ()
+    texts: tuple[TextFeature, ...] = ()
+    interactions: tuple[Interaction, ...] = ()
     classes: tuple[str, ...] = Field(
         description="Class names in the order of the model's outputs. Empty: the label is a number."
     )
@@ -176,7 +241,7 @@ class FeatureState(Spec):
     @property
     def features(self) -> tuple[Feature, ...]:
         """Of each column, in the order of the features of a row."""
-        return (*self.numeric, *self.times, *self.categories)
+        return (*self.numeric, *self.times, *self.categories, *self.texts)
 
     @property
     def balanced_weights(self) -> tuple[float, ...]:
@@ -187,12 +252,24 @@ class FeatureState(Spec):
     @property
     def width(self) -> int:
         """Features per row."""
-        return sum(feature.width for feature in self.features)
+        widths = {feature.name: feature.width for feature in self.features}
+        products = (each.buckets or widths[each.left] * widths[each.right] for each in self.interactions)
+        return sum(feature.width for feature in self.features) + sum(products)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """One name per feature: of a number its column's, of a category `column=value`."""
-        return tuple(name for feature in self.features for name in feature.feature_names)
+        names = {feature.name: feature.feature_names for feature in self.features}
+        single = tuple(name for each in names.values() for name in each)
+        return single + tuple(
+            name
+            for each in self.interactions
+            for name in (
+                [f"{each.left} × {each.right}=(bucket {at})" for at in range(each.buckets)]
+                if each.buckets
+                else [f"{left} × {right}" for left in names[each.left] for right in names[each.right]]
+            )
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:

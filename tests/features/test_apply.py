@@ -13,7 +13,14 @@ from hypothesis import given, settings, strategies as st
 
 from ml_platform.errors import DataError
 from ml_platform.features.apply import encode_labels, transform
-from ml_platform.specs.tables import CategoryFeature, FeatureState, NumericFeature, TimeFeature
+from ml_platform.specs.tables import (
+    CategoryFeature,
+    FeatureState,
+    Interaction,
+    NumericFeature,
+    TextFeature,
+    TimeFeature,
+)
 
 X = NumericFeature(name="x", fill=2.0, center=1.0, scale=4.0)
 PLAIN = NumericFeature(name="x", fill=-1.0, center=0.0, scale=1.0)
@@ -34,6 +41,8 @@ def state(
     *numeric: NumericFeature,
     times: tuple[TimeFeature, ...] = (),
     categories: tuple[CategoryFeature, ...] = (),
+    texts: tuple[TextFeature, ...] = (),
+    interactions: tuple[Interaction, ...] = (),
     classes: tuple[str, ...] = ("a", "b"),
 ) -> FeatureState:
     counts = tuple(1 for _ in classes)
@@ -41,6 +50,8 @@ def state(
         numeric=numeric,
         times=times,
         categories=categories,
+        texts=texts,
+        interactions=interactions,
         classes=classes,
         class_counts=counts,
         label="label",
@@ -63,6 +74,46 @@ def test_categories_have_a_bucket_for_unknown_and_one_for_missing_values() -> No
     table = pa.table({"colour": ["blue", "green", None, "red", ""]})
     out = transform(table, state(categories=(COLOUR,)))
     assert out.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0]]
+
+
+def test_other_values_are_dealt_over_buckets_by_a_hash_that_never_changes() -> None:
+    """The numbers are written down: another hash would make every stored model wrong."""
+    hashed = CategoryFeature(name="colour", values=("red",), buckets=4)
+    out = transform(pa.table({"colour": ["red", "green", "blue", "", None]}), state(categories=(hashed,)))
+    assert out.argmax(axis=1).tolist() == [0, 1 + 1, 1 + 0, 1 + 0, 5]
+    assert (out.sum(axis=1) == 1).all()
+    assert state(categories=(hashed,)).feature_names[-2:] == ("colour=(bucket 3)", "colour=(missing)")
+
+
+def test_texts_are_vectors_of_length_one_whatever_their_case_and_form() -> None:
+    note = TextFeature(name="note", buckets=64, pieces="words")
+    texts = ["Caf\u00e9 au lait", "CAFE\u0301  au lait!", "lait au caf\u00e9", "", None]
+    out = transform(pa.table({"note": texts}), state(texts=(note,)))
+    assert np.array_equal(out[0], out[1])
+    assert not np.array_equal(out[0], out[2])
+    assert np.linalg.norm(out[:, :-1], axis=1) == pytest.approx([1, 1, 1, 0, 0])
+    assert out[:, -1].tolist() == [0, 0, 0, 0, 1]
+
+
+def test_interactions_multiply_the_features_of_two_columns() -> None:
+    fitted = state(X, categories=(COLOUR,), interactions=(Interaction(left="x", right="colour"),))
+    assert fitted.feature_names[-4:] == (
+        *("x × colour=red", "x × colour=blue", "x × colour=(unknown)", "x × colour=(missing)"),
+    )
+    out = transform(pa.table({"x": [5.0, 9.0], "colour": ["blue", None]}), fitted)
+    assert out.tolist() == [[1, 0, 1, 0, 0, 0, 1, 0, 0], [2, 0, 0, 0, 1, 0, 0, 0, 2]]
+
+
+def test_pairs_of_categories_are_hashed_where_there_are_too_many() -> None:
+    cross = Interaction(left="colour", right="shape", buckets=8)
+    shape = CategoryFeature(name="shape", values=("round", "flat"))
+    fitted = state(categories=(COLOUR, shape), interactions=(cross,))
+    table = pa.table({"colour": ["red", "red", "blue", "red"], "shape": ["round", "flat", "round", "round"]})
+    out = transform(table, fitted)[:, -8:]
+    assert (out.sum(axis=1) == 1).all()
+    places = out.argmax(axis=1).tolist()
+    assert places[0] == places[3]
+    assert len(set(places)) == 3
 
 
 def test_columns_are_found_by_name_and_the_order_is_that_of_the_state() -> None:
@@ -224,12 +275,14 @@ def test_slices_chunks_and_encodings_do_not_matter(
 ) -> None:
     """A row's features depend on the row alone: not on offsets, batches or dictionaries."""
     logged = NumericFeature(name="x", fill=2.0, log=True, center=1.0, scale=4.0)
-    fitted = state(X, logged, times=(SEEN,), categories=(COLOUR,))
+    hashed = CategoryFeature(name="colour", values=("red",), buckets=3)
+    note = TextFeature(name="colour", buckets=4, pieces="both")
+    fitted = state(X, logged, times=(SEEN,), texts=(note,), categories=(hashed, COLOUR))
     types = {"x": pa.float64(), "colour": pa.string(), "seen": pa.timestamp("us")}
     table = pa.table({name: pa.array(data[name], kind) for name, kind in types.items()})
     whole = transform(table, fitted)
     assert np.isfinite(whole).all()
-    assert (whole[:, -4:].sum(axis=1) == 1).all()
+    assert (whole[:, -9:-5].sum(axis=1) == 1).all()
     piece = table.slice(start, length)
     expected = whole[start : start + length]
     chunked = pa.Table.from_batches(piece.to_batches(max_chunksize=chunk), table.schema)

@@ -61,7 +61,7 @@ def test_any_partitioning_gives_the_same_counts(
         assert sum(row["count"] for row in whole.to_pylist() if row["column"] == at) == len(rows)
 
 
-WANTED = [Counted("x", "numbers", -1.0), Counted("s", "texts"), Counted("label", "labels")]
+WANTED = [Counted("x", "numbers", -1.0), Counted("s", "values"), Counted("label", "labels")]
 
 
 def _counted(partitions: list[pa.Table]) -> pa.Table:

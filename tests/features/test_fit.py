@@ -10,7 +10,7 @@ import pytest
 
 from ml_platform.errors import DataError, SpecError
 from ml_platform.features.apply import encode_labels, transform
-from ml_platform.features.fit import fit_features
+from ml_platform.features.fit import _merged, fit_features
 from ml_platform.features.write import apply_features
 from ml_platform.resources.progress import Progress, listening
 from ml_platform.specs.references import Dataset
@@ -34,10 +34,19 @@ COLUMNS = (
     "timestamp_ntz'2020-01-01 00:00:00' + make_dt_interval(0, 0, 0, id) as wall",
     "if(id % 7 = 0, null, concat('v', least(id % 13, 5))) as kind",
     "cast(null as double) as nothing",
+    "concat('user ', id * 7919 % 1500) as user",
+    "if(id % 11 = 0, null, concat_ws(' ', 'Order', id % 9, 'of', id % 5)) as note",
     "5 as constant",
     "cast(null as string) as no_text",
     "if(id % 2 = 0, 'only', null) as sometimes",
     "double('-Infinity') + if(id = 0, 0, double('NaN')) as infinite",
+)
+
+
+SPEC = FeatureSpec(
+    columns={"note": ColumnFeatures(treat="text", buckets=32)},
+    vocabulary=20,
+    interactions=(("kind", "year"), ("user", "sometimes"), ("nothing", "year")),
 )
 
 
@@ -53,7 +62,7 @@ def train(frame: DataFrame) -> Dataset:
 
 @pytest.fixture(scope="module")
 def state(spark: SparkSession, train: Dataset) -> FeatureState:
-    return fit_features(spark, train, FeatureSpec())
+    return fit_features(spark, train, SPEC)
 
 
 def test_the_state_is_the_same_bit_for_bit_for_any_layout(
@@ -62,7 +71,7 @@ def test_the_state_is_the_same_bit_for_bit_for_any_layout(
     """Early cutoff rests on it."""
     for partitions in (1, 7):
         again = write_dataset(frame.repartition(partitions), name="train", label="label")
-        assert fit_features(spark, again, FeatureSpec()).model_dump_json() == state.model_dump_json()
+        assert fit_features(spark, again, SPEC).model_dump_json() == state.model_dump_json()
 
 
 def test_statistics_are_those_of_numpy(train: Dataset, state: FeatureState) -> None:
@@ -103,6 +112,41 @@ def test_categories_are_ordered_by_frequency_then_name(spark: SparkSession, trai
     counts.pop(None)
     expected = sorted(counts, key=lambda name: (-counts[name], name))[:3]
     assert {feature.name: feature.values for feature in kinds}["kind"] == tuple(expected)
+
+
+def test_a_category_with_many_values_keeps_the_frequent_ones_and_hashes_the_others(
+    state: FeatureState,
+) -> None:
+    fitted = {feature.name: feature for feature in state.categories}
+    assert (len(fitted["user"].values), fitted["user"].buckets) == (20, 64)
+    assert list(fitted["user"].values) == sorted(f"user {at}" for at in range(1500))[:20]
+    assert fitted["kind"].buckets == 1
+
+
+def test_texts_and_interactions_are_as_the_spec_says(
+    spark: SparkSession, train: Dataset, state: FeatureState
+) -> None:
+    """An interaction with a column that holds nothing is left out."""
+    assert [(each.name, each.buckets, each.pieces) for each in state.texts] == [("note", 32, "words")]
+    pairs = [(each.left, each.right, each.buckets) for each in state.interactions]
+    assert pairs == [("kind", "year", None), ("user", "sometimes", None)]
+    assert len(state.feature_names) == state.width == len(set(state.feature_names))
+    crossed = FeatureSpec(interactions=(("user", "user"),))
+    assert fit_features(spark, train, crossed).interactions[0].buckets == 1024
+    wide = FeatureSpec(interactions=(("user", "note"),), columns={"note": ColumnFeatures(treat="text")})
+    with pytest.raises(SpecError, match=r"'user' and 'note' is too wide(.|\n)*at most 1024(.|\n)*vocabulary"):
+        fit_features(spark, train, wide)
+
+
+def test_of_many_values_those_that_are_kept_come_to_this_process(spark: SparkSession) -> None:
+    """They are added up on executors, so that a million values cost this process nothing."""
+    rows = spark.range(0, 20_000, 1, 3).selectExpr("id % 2 as label", "concat('v', id % 19000) as v")
+    counted = _merged(rows.selectExpr("0 as column", "int(null) as bin", "v as value", "1L as count"), 256)
+    assert counted.count() == 257
+    part = write_dataset(rows, name="train", label="label")
+    feature = fit_features(spark, part, FeatureSpec()).categories[0]
+    assert feature.values == tuple(sorted(f"v{at}" for at in range(1000))[:256])
+    assert feature.buckets == 64
 
 
 def test_classes_are_counted_in_their_natural_order(state: FeatureState) -> None:
@@ -195,7 +239,9 @@ def test_spark_and_this_process_compute_the_same_bits(
     # Spark may read files in another order than the manifest's.
     theirs = zip(table["label"].to_pylist(), table["features"].to_pylist(), strict=True)
     assert sorted(theirs) == sorted(zip(labels, [row.tobytes() for row in ours], strict=True))
+    assert np.isfinite(ours).all()
     scaled = ours[:, [state.feature_names.index(name) for name in ("x.y", "year", "price", "at.age_days")]]
     assert np.abs(scaled.mean(axis=0)).max() < 0.25
-    width = sum(feature.width for feature in state.categories)
-    assert ours[:, -width:].sum() == ROWS * len(state.categories)
+    start = sum(feature.width for feature in (*state.numeric, *state.times))
+    one_hot = ours[:, start : start + sum(feature.width for feature in state.categories)]
+    assert one_hot.sum() == ROWS * len(state.categories)

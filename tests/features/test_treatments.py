@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from ml_platform.errors import SpecError
 from ml_platform.features.treatments import FITTING, check_names, treated_columns
@@ -75,9 +76,22 @@ def test_a_treatment_that_does_not_fit_is_refused_with_those_that_do() -> None:
         treats(FeatureSpec(columns={"city": ColumnFeatures(treat="number")}))
     text = str(caught.value)
     assert "column 'city' cannot be treated as number" in text
-    assert "wanted: category, as it is stored as string" in text
+    assert "wanted: category or text, as it is stored as string" in text
     assert "got: features.columns.city.treat = number" in text
     assert "try:" in text
+
+
+def test_interactions_are_pairs_of_columns_that_are_used() -> None:
+    """A command line names them one after the other."""
+    flat = FeatureSpec.model_validate({"interactions": ["age", "city", "age", "member"]})
+    assert flat.interactions == (("age", "city"), ("age", "member"))
+    assert FeatureSpec.model_validate({"interactions": [["age", "city"]]}).interactions == (("age", "city"),)
+    with pytest.raises(ValidationError, match="'member' has no partner"):
+        FeatureSpec.model_validate({"interactions": ["age", "city", "member"]})
+    with pytest.raises(SpecError, match=r"interactions names column 'sity'"):
+        treats(FeatureSpec(interactions=(("age", "sity"),)))
+    with pytest.raises(SpecError, match=r"which features.drop leaves out"):
+        treats(FeatureSpec(interactions=(("age", "city"),), drop=("city",)))
 
 
 def test_an_unknown_column_is_named_with_the_nearest() -> None:
