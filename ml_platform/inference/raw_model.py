@@ -68,9 +68,6 @@ class Estimator(Protocol):
         """Shape (rows, width) → shape (rows, state.outputs): probabilities, or the standardised number."""
 
 
-_STATE: TypeAdapter[ImageState | FeatureState] = TypeAdapter(ImageState | FeatureState)
-
-
 class FileEntry(Spec):
     """One file of the folder."""
 
@@ -239,8 +236,10 @@ def read_state(folder: Path) -> FeatureState:
     Raises:
         DataError: It is missing or unreadable.
     """
+    # Not a constant of the module: it has no identity, and whoever reaches it could not be cached.
+    states: TypeAdapter[ImageState | FeatureState] = TypeAdapter(ImageState | FeatureState)
     try:
-        return _STATE.validate_json((folder / FEATURES).read_bytes())
+        return states.validate_json((folder / FEATURES).read_bytes())
     except (OSError, ValidationError) as error:
         raise DataError(f"the feature state of the model in {folder} cannot be read", got=error) from error
 
