@@ -1,4 +1,4 @@
-"""Sources of tables: `sklearn:NAME`, CSV files, Parquet files and folders.
+"""Sources of tables: `sklearn:NAME`, files and folders of text, Parquet and ORC, here or elsewhere.
 
 A new kind of source is one new file and one line in `READERS`.
 """
@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from ml_platform.data.declared import as_text, declared
 from ml_platform.data.files import suffixes_below
+from ml_platform.data.remote import fetched
 from ml_platform.data.schema_file import check_schema, read_schema
 from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError, SpecError, nearest
@@ -204,14 +205,10 @@ def check_names(opened: Source, source: str, label: str | None) -> None:
 
 
 def _path(source: str) -> Path:
-    """The local path that a source names. It exists."""
+    """The local path that a source names, or where a copy of it lies. It exists."""
     scheme = urlsplit(source).scheme if "://" in source else ""
     if scheme not in {"", "file"}:
-        raise SpecError(
-            f"cannot read {source!r}",
-            wanted="a file, a folder, or sklearn:NAME",
-            got=f"{scheme}://",
-        )
+        return fetched(source)
     path = Path(unquote(urlsplit(source).path) if scheme else source).expanduser().absolute()
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []

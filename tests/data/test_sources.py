@@ -133,7 +133,7 @@ def folder(path: Path) -> str:
         (lambda path: written(path / "t.json", '{"label": 1, "label": 2}'), DataError, "'label' twice"),
         (lambda path: written(path / "t.json", b'{"label": "caf\xe9"}'), DataError, "line 1(.|\n)*utf-8"),
         (lambda path: "sklearn:digist", SpecError, "did you mean 'digits'"),
-        (lambda path: "s3://bucket/t.parquet", SpecError, "s3://"),
+        (lambda path: "nowhere://bucket/t.parquet", SpecError, "cannot read nowhere://"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_loaded_is_refused_with_its_name(
