@@ -21,7 +21,16 @@ from ml_platform import (
 from ml_platform.data.schema_file import read_schema
 from ml_platform.specs.problems import AskedProblem
 from tasks.data import apply_features, check_retrain, find_problem, fit_features, load_table, split_table
-from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
+from tasks.evaluate import (
+    choose_challenger,
+    explain_model,
+    find_champion,
+    judge,
+    measure_champion,
+    measure_model,
+    promote,
+    write_card,
+)
 from tasks.report import RetrainReport, report_retrain
 from tasks.score import score_table
 from tasks.train import train_keras, train_xgboost
@@ -82,7 +91,11 @@ def retrain(
     champion_on_holdout = measure_champion(champion, parts.holdout)
 
     verdict = judge(challenger, champion, champion_on_holdout, state, split, gate, name)
-    winner = promote(challenger, verdict, champion, name)
+    leans_on = explain_model(challenger, parts.holdout)
+    card = write_card(
+        name, table, found, parts, split, state, candidates, challenger, verdict, importance=leans_on
+    )
+    winner = promote(challenger, verdict, champion, name, card)
     scored = score_table(winner, table.data, score, split.key_columns, predictions)
     return report_retrain(table, found, candidates, challenger, champion_on_holdout, verdict, winner, scored)
 

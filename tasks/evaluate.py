@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ml_platform import (
@@ -10,23 +11,30 @@ from ml_platform import (
     FeatureState,
     GateSpec,
     Model,
+    Parts,
     Spark,
     SplitSpec,
+    Table,
     Tracking,
     Verdict,
     Version,
     task,
 )
-from ml_platform.evaluation import gate, pictures
+from ml_platform.evaluation import explain, gate, pictures
+from ml_platform.evaluation.card import as_description, model_card
 from ml_platform.evaluation.measure import measure, read_rows
+from ml_platform.evaluation.metrics import primary_metric
 from ml_platform.evaluation.slices import listed, slice_table
 from ml_platform.inference.raw_model import read_manifest
 from ml_platform.specs.contracts import missing
+from ml_platform.specs.problems import Problem
 from ml_platform.specs.tracking import TrackingRun
+from ml_platform.store.leftovers import scratch_folder
 from ml_platform.tracking import registry
 from ml_platform.tracking.fetching import fetch
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import SparkSession
 
 
@@ -52,6 +60,68 @@ def measure_model(
     for picture, figure in pictures.draw_all(rows, model.classes, f"{model.family} on {name}").items():
         own.log_figure(figure, f"{picture}_{name}.png")
     return evaluation
+
+
+@task
+def explain_model(
+    challenger: Evaluation, part: Dataset, spark: SparkSession = Spark(), run: TrackingRun = Tracking()
+) -> dict[str, float]:
+    """What the challenger leans on, by raw column, and the 50 rows where it is most wrong, as artifacts."""
+    model = challenger.model
+    own = run.at(model.run_id)
+    importance = explain.permutation_importance(spark, fetch(model), part)
+    title, rise = f"{model.family}: importance of columns", f"rise of {primary_metric(model.problem)}"
+    own.log_figure(
+        pictures.draw_importance(importance, title, measure=rise, of="column"), "importance_of_columns.png"
+    )
+    table = {"column": list(importance), rise: list(importance.values())}
+    own.log_table(table, "importance_of_columns.json")
+    _log_rows(own, explain.worst_rows(spark, model, challenger, part), f"worst_rows_{challenger.part}")
+    return importance
+
+
+def _log_rows(run: TrackingRun, rows: pa.Table, name: str) -> None:
+    """A table as Parquet, and as CSV for people."""
+    from pyarrow import parquet
+
+    with scratch_folder() as scratch:
+        file = Path(scratch) / f"{name}.parquet"
+        parquet.write_table(rows, file)
+        run.log_file(file)
+        text = file.with_suffix(".csv")
+        rows.to_pandas().to_csv(text, index=False)
+        run.log_file(text)
+
+
+@task
+def write_card(
+    name: str,
+    table: Table,
+    problem: Problem,
+    parts: Parts,
+    split: SplitSpec,
+    state: FeatureState,
+    candidates: list[Evaluation],
+    challenger: Evaluation,
+    verdict: Verdict,
+    importance: dict[str, float],
+    run: TrackingRun = Tracking(),
+) -> str:
+    """The challenger's model card, Markdown, kept with the run that trained it."""
+    card = model_card(
+        name=name,
+        table=table,
+        problem=problem,
+        parts=parts,
+        split=split,
+        state=state,
+        candidates=candidates,
+        challenger=challenger,
+        verdict=verdict,
+        importance=importance,
+    )
+    run.at(challenger.model.run_id).log_text(card, "model_card.md")
+    return card
 
 
 @task
@@ -117,14 +187,19 @@ def promote(
     verdict: Verdict,
     champion: Version | None,
     name: str,
+    card: str,
     run: TrackingRun = Tracking(),
 ) -> Version | None:
-    """Register the challenger with its verdict; move the alias if the gate says so. Returns the champion."""
+    """Register the challenger with verdict and card; move the alias if the gate says so. The champion."""
     gain = verdict.gain.model_dump() if verdict.gain else {}
     tags = {"gate.decision": verdict.decision, "gate.against": verdict.against}
     tags |= {f"gate.gain_{key}": f"{value:.6g}" for key, value in gain.items()}
     version = registry.register(
-        challenger.model, name, tags=tags, description=verdict.reason, holdout=challenger.data_fingerprint
+        challenger.model,
+        name,
+        tags=tags,
+        description=as_description(card),
+        holdout=challenger.data_fingerprint,
     )
     run.set_tags({"gate.decision": verdict.decision, "model.version": version.uri})
     return registry.promote(version, champion) if verdict.decision == "promote" else champion

@@ -135,7 +135,7 @@ def measured_rows(frame: DataFrame, model_folder: Path, slices: Sequence[str] = 
     schema = ", ".join([SCHEMAS[state.problem], *types])
     loss = LOSS_COLUMNS[primary_metric(state.problem)]
     with spark_failures("a model could not be measured"):
-        lines = numbered(_keyed(frame).withColumns(beside), needed).mapInArrow(scorer, schema).toArrow()
+        lines = numbered(keyed(frame).withColumns(beside), needed).mapInArrow(scorer, schema).toArrow()
     return lines.sort_by([(name, "ascending") for name in ("row_key", "label", loss)])
 
 
@@ -250,7 +250,7 @@ def _beside(
     return columns, names, types
 
 
-def _keyed(frame: DataFrame) -> DataFrame:
+def keyed(frame: DataFrame) -> DataFrame:
     """The frame with a hash of each row; a null differs from every value and from its neighbour's."""
     from ml_platform.store.fingerprint import row_hash
 

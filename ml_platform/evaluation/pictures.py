@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ml_platform.evaluation.calibration import BINS as RELIABILITY_BINS, believed, bins_of
 from ml_platform.evaluation.metrics import confusion_of
+from ml_platform.evaluation.ranking import Ranking
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +28,6 @@ TOP_CONFUSIONS = 25
 MOST_POINTS = 5_000
 TOP_FEATURES = 25
 NAME_CHARACTERS, LONG_NAME_CHARACTERS = 18, 32
-RELIABILITY_BINS = 10
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8a8a"
 
 
@@ -38,10 +39,44 @@ def draw_all(rows: pa.Table, classes: Sequence[str], title: str) -> dict[str, Fi
     """
     if not classes:
         return {"residuals": draw_residuals(rows, title)}
-    return {
+    found = {
         "confusion_matrix": draw_confusion(rows, classes, title),
-        "reliability": draw_reliability(rows, title),
+        "reliability": draw_reliability(rows, title, classes),
     }
+    if len(classes) == 2 and (curves := draw_ranking(rows, classes[1], title)) is not None:
+        found["roc_and_precision_recall"] = curves
+    return found
+
+
+def draw_ranking(rows: pa.Table, positive: str, title: str) -> Figure | None:
+    """ROC curve, and precision against recall, of a binary evaluation; None where one class has no row."""
+    labels = rows.column("label").to_numpy()
+    known = labels >= 0
+    of_class = labels[known] == 1
+    if of_class.all() or not of_class.any():
+        return None
+    ranking = Ranking(rows.column("score").to_numpy()[known], of_class)
+    curves, ones, share = ranking.curves(), np.ones(len(of_class)), float(of_class.mean())
+    figure = _figure(9.6, 4.8)
+    name = _short(positive, LONG_NAME_CHARACTERS)
+    counted = f"{int(of_class.sum()):,} of {len(of_class):,} rows are {name}"
+    figure.suptitle(f"{title}\n{counted}", fontsize=11)
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="by chance")
+    left.plot(curves["false_positive_rate"], curves["recall"], color=BLUE, label="model")
+    left.set(xlabel="false positive rate", ylabel="true positive rate (recall)")
+    left.set_title(f"ROC, area {float(ranking.roc_auc(ones)):.4f}", fontsize=9, color=GREY)
+    right.axhline(share, color=GREY, linestyle=":", label="by chance")
+    right.step(curves["recall"], curves["precision"], color=BLUE, where="pre", label="model")
+    right.set(xlabel="recall", ylabel="precision")
+    average = float(ranking.average_precision(ones))
+    right.set_title(f"average precision {average:.4f}", fontsize=9, color=GREY)
+    for axes in (left, right):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
+    left.legend(frameon=False, loc="lower right")
+    right.legend(frameon=False, loc="lower left")
+    _plain(left, right)
+    return figure
 
 
 def draw_residuals(rows: pa.Table, title: str) -> Figure:
@@ -67,7 +102,7 @@ def draw_residuals(rows: pa.Table, title: str) -> Figure:
     left.legend(frameon=False, loc="upper left")
     residuals = predicted - label
     low, high = np.quantile(residuals, [0.005, 0.995]) if len(label) else (0.0, 1.0)
-    right.hist(np.clip(residuals, low, high), bins=40, color=BLUE)
+    right.hist(np.clip(residuals, low, high), bins=min(40, 8 + len(label) // 15), color=BLUE)
     right.axvline(0, color=GREY, linestyle=":")
     if len(label):
         mean = float(residuals.mean())
@@ -116,23 +151,28 @@ def draw_learning_curves(
     return figure
 
 
-def draw_importance(importance: Mapping[str, float], title: str, *, measure: str = "gain") -> Figure:
+def draw_importance(
+    importance: Mapping[str, float], title: str, *, measure: str = "gain", of: str = "feature with a split"
+) -> Figure:
     """The features that matter most, as bars.
 
     Args:
-        importance: Value by name of the feature, at least 0.
+        importance: Value by name of the feature.
         measure: What the value is.
+        of: What is counted: features, or columns.
     """
     top = sorted(importance.items(), key=lambda item: (-item[1], item[0]))[:TOP_FEATURES]
     figure = _figure(7, 1.5 + 0.28 * max(len(top), 3))
     axes = figure.add_subplot()
-    bars = axes.barh(range(len(top)), [value for _, value in top], color=BLUE)
-    axes.bar_label(bars, labels=[f"{value:.4g}" for _, value in top], padding=3, fontsize=8)
+    axes.barh(range(len(top)), [value for _, value in top], color=BLUE)
+    for at, (_, value) in enumerate(top):
+        axes.text(max(value, 0), at, f" {value:.4g}", va="center", fontsize=8)
     names = [_short(name, LONG_NAME_CHARACTERS) for name, _ in top]
     axes.set_yticks(range(len(top)), names, fontsize=8)
     axes.set_ylim(max(len(top), 1) - 0.4, -0.6)
     axes.margins(x=0.12)
-    used = f"{len(importance)} feature{'s' if len(importance) != 1 else ''} with a split"
+    noun, _, rest = of.partition(" ")
+    used = " ".join([f"{len(importance)} {noun}{'s' if len(importance) != 1 else ''}", rest]).strip()
     shown = f"; the first {len(top)}" if len(importance) > len(top) else ""
     axes.set_title(f"{title}\n{used}{shown}", fontsize=11)
     axes.set_xlabel(measure)
@@ -140,12 +180,19 @@ def draw_importance(importance: Mapping[str, float], title: str, *, measure: str
     return figure
 
 
-def draw_reliability(rows: pa.Table, title: str) -> Figure:
-    """How often predictions of a confidence are right, and how many rows have that confidence."""
-    confidence = rows.column("confidence").to_numpy()
-    right = (rows.column("label").to_numpy() == rows.column("predicted").to_numpy()) & (confidence > 0)
+def draw_reliability(rows: pa.Table, title: str, classes: Sequence[str] = ()) -> Figure:
+    """How often what has a probability happens, and how many rows have that probability.
+
+    Of two classes the probability is that of the second, of more that of the predicted class.
+    """
+    confidence, right = believed(rows)
+    if "score" in rows.column_names and len(classes) == 2:
+        name = _short(classes[1], NAME_CHARACTERS)
+        happened, of = f"share that is {name}", f"predicted probability of {name}"
+    else:
+        happened, of = "share predicted rightly", "confidence of the prediction"
     edges = np.linspace(0, 1, RELIABILITY_BINS + 1)
-    bins = np.clip(np.digitize(confidence, edges) - 1, 0, RELIABILITY_BINS - 1)
+    bins = bins_of(confidence)
     counts = np.bincount(bins, minlength=RELIABILITY_BINS)
     used = counts > 0
     mean = np.bincount(bins, confidence, RELIABILITY_BINS)[used] / counts[used]
@@ -154,10 +201,10 @@ def draw_reliability(rows: pa.Table, title: str) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
     upper.plot(mean, share, color=BLUE, marker="o", label="model")
-    upper.set(title=title, ylabel="share predicted rightly", xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
-    upper.legend(loc="lower right", frameon=False)
+    upper.set(title=title, ylabel=happened, xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
+    upper.legend(loc="upper left", frameon=False)
     lower.bar(edges[:-1] + 0.05, counts, width=0.09, color=BLUE)
-    lower.set(xlabel="confidence of the prediction", ylabel="rows", ylim=(0, counts.max() * 1.25))
+    lower.set(xlabel=of, ylabel="rows", ylim=(0, max(counts.max(), 1) * 1.25))
     for center, count in zip(edges[:-1] + 0.05, counts, strict=True):
         lower.text(center, count, f"{count:,}" if count else "", ha="center", va="bottom", fontsize=7)
     _plain(upper, lower)

@@ -40,10 +40,12 @@ def slices_of(rows: pa.Table, classes: int, columns: Sequence[str]) -> tuple[Sli
     found = []
     for column in columns:
         values = rows.column(f"{PREFIX}{column}")
-        for value, members in _cut(values):
+        for value, is_range, members in _cut(values):
             part = rows.filter(members)
             metrics = metrics_of(part, classes) if part.num_rows >= LEAST_ROWS else {}
-            found.append(Slice(column=column, value=value, rows=part.num_rows, metrics=metrics))
+            found.append(
+                Slice(column=column, value=value, is_range=is_range, rows=part.num_rows, metrics=metrics)
+            )
     return tuple(found)
 
 
@@ -68,8 +70,8 @@ def slice_table(slices: Sequence[Slice]) -> dict[str, list[object]]:
     return table
 
 
-def _cut(values: pa.ChunkedArray) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Names of slices, and which rows are in them."""
+def _cut(values: pa.ChunkedArray) -> Iterator[tuple[str, bool, NDArray[np.bool_]]]:
+    """Names of slices, whether they are ranges, and which rows are in them."""
     import pyarrow as pa
 
     missing = values.is_null().to_numpy()
@@ -80,23 +82,23 @@ def _cut(values: pa.ChunkedArray) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     else:
         yield from _textual(np.array(values.to_pylist(), object), ~missing)
     if missing.any():
-        yield MISSING, missing
+        yield MISSING, False, missing
 
 
 def _numeric(
     numbers: NDArray[np.float64], there: NDArray[np.bool_]
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+) -> Iterator[tuple[str, bool, NDArray[np.bool_]]]:
     different = np.unique(numbers[there])
     if len(different) <= FEW_NUMBERS:
         for number in different:
-            yield f"{number:g}", there & (numbers == number)
+            yield f"{number:g}", False, there & (numbers == number)
         return
     edges = np.unique(np.quantile(numbers[there], QUANTILES, method="lower"))
     place = np.searchsorted(edges, numbers, side="left")
     for at in range(len(edges) + 1):
         members = there & (place == at)
         if members.any():
-            yield _named(edges, at), members
+            yield _named(edges, at), True, members
 
 
 def _named(edges: NDArray[np.float64], at: int) -> str:
@@ -107,13 +109,13 @@ def _named(edges: NDArray[np.float64], at: int) -> str:
 
 def _textual(
     values: NDArray[np.object_], there: NDArray[np.bool_]
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+) -> Iterator[tuple[str, bool, NDArray[np.bool_]]]:
     names, codes, counts = np.unique(values[there].astype(str), return_inverse=True, return_counts=True)
     frequent = np.argsort(-counts, kind="stable")[:MOST_VALUES]
     of_row = np.full(len(values), -1)
     of_row[there] = codes
     for code in sorted(frequent):
-        yield str(names[code]), of_row == code
+        yield str(names[code]), False, of_row == code
     others = there & ~np.isin(of_row, frequent)
     if others.any():
-        yield OTHERS, others
+        yield OTHERS, False, others

@@ -93,11 +93,12 @@ class Slice(Spec):
 
     column: str
     value: str
+    is_range: bool = Field(False, description="`value` is a range of numbers: ≤ 25, 25 to 50, > 75.")
     rows: int
     metrics: dict[str, Metric] = Field({}, description="Empty: too few rows to tell.")
 
     def __str__(self) -> str:
-        return f"{self.column} = {self.value}"
+        return f"{self.column} {self.value}" if self.is_range else f"{self.column} = {self.value}"
 
 
 class Model(Spec):

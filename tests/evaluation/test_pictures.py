@@ -91,12 +91,12 @@ def test_no_curves_make_an_empty_picture() -> None:
     assert draw_learning_curves({}, "t").axes == []
 
 
-def test_reliability_counts_rows_and_does_not_count_failures_as_right() -> None:
+def test_reliability_counts_rows_that_have_a_prediction() -> None:
     rows = pa.table({"label": [0, 1, -1], "predicted": [0, 0, -1], "confidence": [0.95, 0.95, 0.0]})
     upper, lower = draw_reliability(rows, "t").axes
     model = next(line for line in upper.lines if line.get_label() == "model")
-    assert list(model.get_ydata()) == [0.0, 0.5]
-    assert [text for text in _texts(lower) if text] == ["1", "2"]
+    assert list(model.get_ydata()) == [0.5]
+    assert [text for text in _texts(lower) if text] == ["2"]
 
 
 def test_names_that_would_break_the_drawing_are_drawn_as_they_are() -> None:

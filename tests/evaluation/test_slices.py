@@ -73,6 +73,12 @@ def test_numbers_are_cut_at_quartiles_and_few_of_them_are_not() -> None:
         ("> 75", 25),
         ("(missing)", 4),
     ]
+    assert [str(each) for each in found[1:]] == [
+        "age 25 to 50",
+        "age 50 to 75",
+        "age > 75",
+        "age = (missing)",
+    ]
     few = slices_of(_lines({"n": pa.array([1.0, 2.0] * 40)}, 80), 2, ["n"])
     assert [(each.value, each.rows) for each in few] == [("1", 40), ("2", 40)]
     skewed = slices_of(_lines({"n": pa.array([0.0] * 90 + [float(at) for at in range(10)])}, 100), 2, ["n"])

@@ -150,7 +150,7 @@ def test_the_plan_after_a_promotion_re_evaluates_and_nothing_else(
     again = project.run("flows.retrain", "--json", PREFECT_API_URL=server)
     assert again.code == 0, again.err
     record = _newest_record(project)
-    evaluation = {"find_champion", "measure_champion", "judge", "promote", "report_retrain"}
+    evaluation = {"find_champion", "measure_champion", "judge", "write_card", "promote", "report_retrain"}
     verdicts = _changed(record["plan"]["nodes"])
     assert set(verdicts) == {*evaluation, "score_table"}
     assert verdicts["find_champion"] == "run"
@@ -180,7 +180,8 @@ def test_one_hyper_parameter_of_one_model_runs_its_branch_alone_and_the_worse_ch
     worse = project.run("flows.retrain", option, "1", PREFECT_API_URL=server)
     assert worse.code == 0, worse.err
     record = _newest_record(project)
-    branch = {trains, measures, "choose_challenger", "measure_model-3", "judge", "promote", "report_retrain"}
+    branch = {trains, measures, "choose_challenger", "measure_model-3", "explain_model"}
+    branch |= {"judge", "write_card", "promote", "report_retrain"}
     verdicts = _changed(record["plan"]["nodes"])
     assert set(verdicts) == {*branch, "score_table"}
     assert verdicts[trains] == "run"
