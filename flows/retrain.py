@@ -97,7 +97,9 @@ def retrain(
     )
     winner = promote(challenger, verdict, champion, name, card)
     scored = score_table(winner, table.data, score, split.key_columns, predictions)
-    return report_retrain(table, found, candidates, challenger, champion_on_holdout, verdict, winner, scored)
+    return report_retrain(
+        table, found, candidates, challenger, champion_on_holdout, verdict, winner, scored, parts
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ml_platform import (
     TableSchema,
     task,
 )
-from ml_platform.data import classes, load, split
+from ml_platform.data import classes, load, split as cut
 from ml_platform.data.sources import check_columns, source_columns, source_identity
 from ml_platform.errors import SpecError, nearest
 from ml_platform.evaluation.slices import listed
@@ -34,6 +34,7 @@ def check_retrain(
     reading: ReadingSpec,
     schema_file: str | None,
     score: str | None,
+    split: SplitSpec,
     features: FeatureSpec,
     slices: tuple[str, ...] = (),
 ) -> None:
@@ -42,6 +43,8 @@ def check_retrain(
     for name in listed(slices):
         if name not in (there := source_columns(source, reading)):
             raise SpecError(f"cannot slice by {name!r}: no such column", hint=nearest(name, there))
+    if split.time or split.group or split.key_columns:
+        cut.check_names(source_columns(source, reading), split)
     if features.drop or features.columns or features.interactions:
         check_names(source_columns(source, reading), label, features)
 
@@ -68,7 +71,7 @@ def find_problem(table: Table, asked: AskedProblem) -> Problem:
 @task
 def split_table(table: Dataset, spec: SplitSpec, problem: Problem, spark: SparkSession = Spark()) -> Parts:
     """Deal the rows into train, validation and holdout, by their own key alone."""
-    return split.split_table(spark, table, spec, problem.kind)
+    return cut.split_table(spark, table, spec, problem.kind)
 
 
 @task

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ml_platform import Evaluation, Metric, Predictions, Table, Tracking, Verdict, Version, task
+from ml_platform import Evaluation, Metric, Parts, Predictions, Table, Tracking, Verdict, Version, task
 from ml_platform.data.findings import notes as finding_notes
 from ml_platform.data.profile_page import draw_profile, profile_page, profile_rows
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
@@ -66,6 +66,7 @@ class RetrainReport(Spec):
     champion: Champion | None
     predictions: Predictions | None
     quarantined: int
+    split: str | None = Field(None, description="Rows of each part, and the proof that they are disjoint.")
     notes: tuple[str, ...] = ()
     links: Annotated[dict[str, str], NotIdentity()]
 
@@ -79,6 +80,8 @@ class RetrainReport(Spec):
         champion, scored = self.champion, self.predictions
         facts = {"champion": f"{champion.uri} ({champion.family})" if champion else "none yet"}
         facts["problem"] = f"{self.problem.kind}: {self.problem.reason}"
+        if self.split:
+            facts["split"] = self.split
         if self.calibration is not None:
             facts["chances"] = f"{self.calibration}"
         if scored:
@@ -134,6 +137,7 @@ def report_retrain(
     verdict: Verdict,
     winner: Version | None,
     scored: Predictions | None,
+    parts: Parts | None = None,
     run: TrackingRun = Tracking(),
 ) -> RetrainReport:
     """Gather what the run found; leave it in Prefect and MLflow."""
@@ -149,6 +153,7 @@ def report_retrain(
         champion=_champion(winner, measured) if winner else None,
         predictions=scored,
         quarantined=table.quarantined,
+        split=str(parts) if parts else None,
         notes=(*table.notes, *finding_notes(table.findings), *_notes(evaluations)),
         links={**_quarantine(table), **_links(run)},
     )

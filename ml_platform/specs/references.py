@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -41,12 +42,36 @@ class Table(Spec):
     notes: Annotated[tuple[str, ...], NotIdentity()] = Field((), description="How the source was read.")
 
 
+class SplitProof(Spec):
+    """That no key lies in two parts, by 128-bit hashes of the columns that decided each row's part."""
+
+    columns: tuple[str, ...]
+    distinct: int = Field(ge=0, description="Different keys in all parts.")
+    shared: int = Field(ge=0, description="Keys in more than one part.")
+    cuts: tuple[dt.datetime, dt.datetime] | None = Field(
+        None, description="Where validation and holdout begin, of a split by time."
+    )
+
+    def __str__(self) -> str:
+        by = self.columns[0] if len(self.columns) == 1 else f"{len(self.columns)} columns"
+        cuts = f"; cut at {self.cuts[0].isoformat()} and {self.cuts[1].isoformat()}" if self.cuts else ""
+        keys = "key" if self.distinct == 1 else "keys"
+        return f"{self.distinct:,} {keys} by {by}, {self.shared:,} of them in more than one part{cuts}"
+
+
 class Parts(Spec):
     """A table cut into three disjoint parts."""
 
     train: Dataset
     validation: Dataset
     holdout: Dataset
+    proof: Annotated[SplitProof | None, NotIdentity()] = None
+
+    def __str__(self) -> str:
+        sizes = (
+            f"{self.train.rows:,} train, {self.validation.rows:,} validation, {self.holdout.rows:,} holdout"
+        )
+        return f"{sizes} rows" + (f"; {self.proof}" if self.proof else "")
 
 
 def shown(*values: float, sign: str = "") -> tuple[str, ...]:

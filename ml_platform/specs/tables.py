@@ -14,7 +14,12 @@ from ml_platform.specs.problems import NumericTarget, ProblemKind, kind_of
 class SplitSpec(Spec):
     """How rows are dealt into train, validation and holdout.
 
-    A row's part depends on its own key alone, so rows keep their part when others are added.
+    A row's part depends on its own key alone, so rows keep their part when others are added. Without key
+    columns the key is the whole row but its label: then a corrected cell may move its row to another part,
+    and a further column deals all rows anew. With key columns, or a group, neither does.
+
+    With `time`, the latest rows are the holdout, those before them validation, and the rest, with those
+    that have no time, train. Cuts by share move when rows are added; cuts by date do not.
     """
 
     key_columns: tuple[str, ...] = Field(
@@ -23,6 +28,13 @@ class SplitSpec(Spec):
     group: str | None = Field(
         None, title="Group column", description="Rows with the same value stay in the same part."
     )
+    time: str | None = Field(
+        None, title="Time column", description="A date or timestamp: parts follow each other in time."
+    )
+    validation_from: dt.datetime | None = Field(
+        None, description="First moment of the validation part, in UTC. Empty: by the shares."
+    )
+    holdout_from: dt.datetime | None = Field(None, description="First moment of the holdout, in UTC.")
     validation: float = Field(0.15, gt=0, lt=1, description="Share of rows that choose among models.")
     holdout: float = Field(0.25, gt=0, lt=1, description="Share of rows that are read once, by the gate.")
     salt: str = Field("ml-platform", description="Another salt deals the rows anew.")
@@ -33,6 +45,26 @@ class SplitSpec(Spec):
             raise ValueError(
                 f"validation + holdout = {self.validation + self.holdout:g}: too little is left to train"
             )
+        return self
+
+    @field_validator("validation_from", "holdout_from")
+    @classmethod
+    def _in_utc(cls, moment: dt.datetime | None) -> dt.datetime | None:
+        if moment is None:
+            return None
+        return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+
+    @model_validator(mode="after")
+    def _cuts_in_time_fit(self) -> SplitSpec:
+        if self.time is not None and (self.group is not None or self.key_columns):
+            raise ValueError("rows are cut by time, or dealt by a group or key columns: not both")
+        if (self.validation_from is None) != (self.holdout_from is None):
+            raise ValueError("validation_from and holdout_from are given together")
+        if self.validation_from is not None and self.holdout_from is not None:
+            if self.time is None:
+                raise ValueError("dates cut a split by time: name its column in `time`")
+            if self.validation_from >= self.holdout_from:
+                raise ValueError("validation_from is before holdout_from")
         return self
 
 

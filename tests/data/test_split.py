@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import ValidationError
 
-from ml_platform.data.split import key_columns, split_table
-from ml_platform.errors import DataError, SpecError
+from ml_platform.data.split import _proof, key_columns, split_table
+from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.specs.contracts import Column, Contract
 from ml_platform.specs.references import Dataset, Parts
 from ml_platform.specs.tables import SplitSpec
@@ -45,6 +47,9 @@ def test_parts_are_disjoint_and_of_the_asked_shares(spark: SparkSession) -> None
     for members, share in zip(found, (0.6, 0.15, 0.25), strict=True):
         assert abs(len(members) / ROWS - share) < 4 * (share * (1 - share) / ROWS) ** 0.5
     assert all(part.contract.label == "label" for part in parts_of(parts))
+    assert parts.proof is not None
+    assert (parts.proof.distinct, parts.proof.shared) == (ROWS, 0)
+    assert "4,000 keys by 2 columns, 0 of them in more than one part" in str(parts)
 
 
 @pytest.mark.spark
@@ -56,6 +61,86 @@ def test_rows_keep_their_part_when_rows_are_added_and_types_widen(spark: SparkSe
     after = [ids(part) for part in parts_of(split_table(spark, grown, spec))]
     for old, new in zip(before, after, strict=True):
         assert {member for member in new if member < ROWS} == old
+
+
+@pytest.mark.spark
+def test_columns_added_and_cells_corrected_move_no_row_that_has_a_key(spark: SparkSession) -> None:
+    """Without key columns the whole row is the key: then a correction is another row, and may move."""
+
+    def grown(correction: str) -> Dataset:
+        frame = spark.range(0, ROWS, 1, 2).selectExpr(
+            "id", f"{correction} as `the group`", "id * 3 as further", "concat('c', id % 3) as label"
+        )
+        return write_dataset(frame, name="table", label="label")
+
+    keyed = SplitSpec(key_columns=("id",))
+    before = [ids(part) for part in parts_of(split_table(spark, table(spark), keyed))]
+    assert [ids(part) for part in parts_of(split_table(spark, grown("id % 41"), keyed))] == before
+    whole = [
+        ids(split_table(spark, grown(f"if(id < 200, {changed}, id % 40)"), SplitSpec()).holdout)
+        for changed in ("1", "2")
+    ]
+    moved = whole[0] ^ whole[1]
+    assert moved
+    assert max(moved) < 200
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("kind", ["timestamp", "timestamp_ntz", "date"])
+def test_parts_follow_each_other_in_time(spark: SparkSession, kind: str) -> None:
+    """By shares, exact to a row; rows of one moment stay together, those without one are trained on."""
+    frame = spark.range(0, 220, 1, 3).selectExpr(
+        f"cast(if(id < 20, null, timestamp'2024-01-01' + make_dt_interval(int(id div 2))) as {kind}) as at",
+        "id",
+        "concat('c', id % 2) as label",
+    )
+    source = write_dataset(frame, name="table", label="label")
+    parts = split_table(spark, source, SplitSpec(time="at"))
+    assert [ids(part) for part in parts_of(parts)] == [
+        set(range(140)),
+        set(range(140, 170)),
+        set(range(170, 220)),
+    ]
+    first, second = (dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(days=days) for days in (70, 85))
+    assert parts.proof is not None
+    assert parts.proof.cuts == (first, second)
+    assert (parts.proof.distinct, parts.proof.shared) == (101, 0)
+    dated = SplitSpec(time="at", validation_from=first, holdout_from=second)
+    again = split_table(spark, source, dated)
+    assert [part.fingerprint for part in parts_of(again)] == [part.fingerprint for part in parts_of(parts)]
+
+
+@pytest.mark.spark
+def test_a_cut_that_leaves_a_part_empty_says_so(spark: SparkSession) -> None:
+    frame = spark.range(100).selectExpr("date'2024-01-01' as at", "id", "concat('c', id % 2) as label")
+    source = write_dataset(frame, name="table", label="label")
+    with pytest.raises(DataError, match=r"train and validation would be empty(.|\n)*other dates in `split`"):
+        split_table(spark, source, SplitSpec(time="at"))
+
+
+def test_a_split_by_time_excludes_other_ways_and_names_dates_in_order() -> None:
+    day = dt.datetime(2024, 1, 1)  # noqa: DTZ001  (as a person types it)
+    assert SplitSpec(time="at", validation_from=day, holdout_from=day.replace(year=2025)).validation_from == (
+        day.replace(tzinfo=dt.UTC)
+    )
+    for wrong, said in [
+        ({"time": "at", "group": "g"}, "not both"),
+        ({"time": "at", "validation_from": day}, "given together"),
+        ({"validation_from": day, "holdout_from": day.replace(year=2025)}, "name its column"),
+        ({"time": "at", "validation_from": day, "holdout_from": day}, "is before"),
+    ]:
+        with pytest.raises(ValidationError, match=said):
+            SplitSpec.model_validate(wrong)
+
+
+@pytest.mark.spark
+def test_a_key_in_two_parts_is_found(spark: SparkSession) -> None:
+    source = table(spark, 50)
+    parts = Parts(train=source, validation=table(spark, 10), holdout=source)
+    with pytest.raises(
+        StoreError, match=r"not disjoint(.|\n)*50 keys by id, 50 of them in more than one part"
+    ):
+        _proof(spark, parts, ("id",), None)
 
 
 @pytest.mark.spark
@@ -115,3 +200,7 @@ def test_keys_are_the_group_then_the_keys_then_all_but_the_label() -> None:
     assert key_columns(contract, SplitSpec(key_columns=("b",), group="a")) == ("a",)
     with pytest.raises(SpecError, match=r"needs column 'aa'(.|\n)*did you mean 'a'"):
         key_columns(contract, SplitSpec(group="aa"))
+    with pytest.raises(
+        SpecError, match=r"cannot cut by column 'a'(.|\n)*wanted: date or timestamp(.|\n)*integer"
+    ):
+        key_columns(contract, SplitSpec(time="a"))
