@@ -7,9 +7,8 @@ from pathlib import PurePath
 from ml_platform import BackboneSpec, GateSpec, Horovod, KerasSpec, Spark, SplitSpec, XGBoostSpec, dag
 from tasks.data import find_problem, split_table
 from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
-from tasks.images import apply_images, by_content, fit_images, load_images
+from tasks.images import apply_images, by_content, fit_images, load_images, score_images, show_mistakes
 from tasks.report import RetrainReport, report_retrain
-from tasks.score import score_table
 from tasks.train import train_keras, train_xgboost
 
 
@@ -22,6 +21,7 @@ def image_classification(
     keras: KerasSpec = KerasSpec(),
     xgboost: XGBoostSpec = XGBoostSpec(),
     gate: GateSpec = GateSpec(),
+    score: str | None = None,
     predictions: str | None = None,
 ) -> RetrainReport:
     """Learn to tell images apart: features of a backbone, then Keras on Horovod ranks and XGBoost on Spark.
@@ -36,6 +36,7 @@ def image_classification(
         keras: The network on top of the features.
         xgboost: The trees on top of the features.
         gate: When a challenger replaces the champion.
+        score: Images to score with the champion. Empty: those of the source.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
     """
     name = model or f"{PurePath(source.removeprefix('sklearn:')).name.split('.')[0]}-images"
@@ -53,12 +54,13 @@ def image_classification(
 
     candidates = [measure_model(each, parts.validation, "validation") for each in (network, trees)]
     challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout")
+    show_mistakes(challenger, parts.holdout)
     champion = find_champion(name)
     champion_on_holdout = measure_champion(champion, parts.holdout)
 
     verdict = judge(challenger, champion, champion_on_holdout, state, split, gate, name)
     winner = promote(challenger, verdict, champion, name)
-    scored = score_table(winner, images.data, None, ("path",), predictions)
+    scored = score_images(winner, score or source, predictions)
     return report_retrain(images, found, candidates, challenger, champion_on_holdout, verdict, winner, scored)
 
 

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml_platform import BackboneSpec, Dataset, ImageSpec, ImageState, Spark, SplitSpec, Table, task
+from ml_platform import (
+    BackboneSpec,
+    Dataset,
+    Evaluation,
+    ImageSpec,
+    ImageState,
+    Predictions,
+    Spark,
+    SplitSpec,
+    Table,
+    Tracking,
+    Version,
+    task,
+)
 from ml_platform.images import features, load
 from ml_platform.images.backbone import backbone_identity
 from ml_platform.images.files import images_identity, list_images
+from ml_platform.images.mistakes import draw_mistakes, worst_mistakes
+from ml_platform.images.read import read_files
 from ml_platform.images.samples import image_folder
+from ml_platform.inference.destination import check_destination
+from ml_platform.inference.score import score_table
+from ml_platform.specs.tracking import TrackingRun
+from ml_platform.store.location import home
+from ml_platform.tracking.fetching import fetch
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -51,3 +71,45 @@ def fit_images(train: Dataset, spec: BackboneSpec) -> ImageState:
 def apply_images(part: Dataset, state: ImageState, spark: SparkSession = Spark()) -> Dataset:
     """Encoded images to packed float32 features and class indices."""
     return features.apply_images(spark, part, state)
+
+
+@task
+def show_mistakes(
+    evaluation: Evaluation, part: Dataset, spark: SparkSession = Spark(), run: TrackingRun = Tracking()
+) -> int:
+    """A picture of the images that the model was most wrong about, on its own run. Returns how many."""
+    mistakes = worst_mistakes(spark, evaluation, part)
+    model = evaluation.model
+    title = f"{model.family} on {evaluation.part}: {len(mistakes)} mistakes, the surest first"
+    run.at(model.run_id).log_figure(draw_mistakes(mistakes, title), f"mistakes_{evaluation.part}.png")
+    return len(mistakes)
+
+
+def check_image_scoring(source: str, destination: str | None) -> None:
+    """Before anything starts: are there files, and can the result be written?"""
+    check_images(source)
+    if destination is not None:
+        check_destination(destination)
+
+
+def probe_image_scoring(source: str, destination: str | None) -> dict[str, str]:
+    """What scoring sees besides its arguments: the files' contents, and where results go by default."""
+    return {"source": probe_images(source), "folder": destination or str(home() / "predictions")}
+
+
+@task(preflight=check_image_scoring, probe=probe_image_scoring)
+def score_images(
+    version: Version | None, source: str, destination: str | None, spark: SparkSession = Spark()
+) -> Predictions | None:
+    """A prediction beside the path of every file, or an error, as Parquet that appears whole or not at all.
+
+    Args:
+        version: The model. None, when no model has ever passed the gate, scores nothing.
+        source: Images: a folder, a glob, a file or a URI.
+        destination: Folder to write. Empty: `predictions/<model>` beside the platform's other files.
+    """
+    if version is None:
+        return None
+    frame = read_files(spark, image_folder(source))
+    folder = destination or str(home() / "predictions" / version.name)
+    return score_table(spark, fetch(version), version, frame, keys=("path",), destination=folder)

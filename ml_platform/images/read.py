@@ -103,6 +103,41 @@ class _Decoder:
         return pa.RecordBatch.from_arrays(columns, names=names)
 
 
+def read_files(spark: SparkSession, source: str, most_bytes: int = ImageSpec().most_bytes) -> DataFrame:
+    """Files as they are, for a model that decodes them itself. Lazy.
+
+    Returns:
+        `path`, `label`, and `content`: null where the file cannot be read or is larger than `most_bytes`.
+    Raises:
+        DataError: Nothing is there.
+    """
+    return listed(spark, list_images(source)).mapInArrow(_Reader(most_bytes), _Reader.schema)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What runs on executors."""
+
+    most_bytes: int
+
+    schema = "path string, label string, content binary"
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for batch in batches:
+            for piece in pieces(batch):
+                contents = [self._content(uri) for uri in piece.column("uri").to_pylist()]
+                kept = [piece.column("path"), piece.column("label"), pa.array(contents, pa.binary())]
+                yield pa.RecordBatch.from_arrays(kept, names=["path", "label", "content"])
+
+    def _content(self, uri: str) -> bytes | None:
+        try:
+            return read_bytes(uri, self.most_bytes)
+        except (OSError, DataError):
+            return None
+
+
 class Decoded(NamedTuple):
     """What was found of one image: its file's bytes and their SHA-256, its pixels, or why there are none."""
 

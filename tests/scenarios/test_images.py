@@ -70,7 +70,11 @@ def test_images_are_learnt_and_what_is_none_is_set_aside(outcome: Outcome) -> No
 
 
 def test_each_file_has_its_prediction(outcome: Outcome, drawings: Path) -> None:
-    scored = pq.read_table(Path(outcome.json["predictions"]["uri"].removeprefix("file://"))).to_pylist()
+    table = pq.read_table(Path(outcome.json["predictions"]["uri"].removeprefix("file://"))).to_pylist()
+    assert {row["path"]: row["error"] for row in table if row["error"]} == {
+        "disc/broken.png": "not an image (bytes that begin with 6e 6f 74 20 61 6e 20 69)"
+    }
+    scored = [row for row in table if row["error"] is None]
     assert len(scored) == 240
     assert all((drawings / row["path"]).is_file() for row in scored)
     right = sum(row["prediction"] == row["path"].partition("/")[0] for row in scored)

@@ -1,0 +1,79 @@
+"""A picture of the images that a model was most wrong about."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ml_platform.evaluation.measure import ROW_KEY, read_rows
+from ml_platform.specs.base import Spec
+from ml_platform.specs.references import Dataset, Evaluation
+from ml_platform.store.datasets import spark_frame
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pyspark.sql import SparkSession
+
+SHOWN = 25
+COLUMNS = 5
+
+
+class Mistake(Spec):
+    """One image, what it is and what the model took it for."""
+
+    path: str
+    label: str
+    predicted: str
+    log_loss: float
+    content: bytes
+
+
+def worst_mistakes(spark: SparkSession, evaluation: Evaluation, part: Dataset) -> list[Mistake]:
+    """The images that were taken for something else, the surest error first; at most `SHOWN`.
+
+    Args:
+        part: The images that were measured.
+    """
+    import pyarrow.compute as pc
+    import pyspark.sql.functions as sf
+
+    from ml_platform.store.fingerprint import row_hash
+
+    rows = read_rows(evaluation)
+    wrong = rows.filter(pc.not_equal(rows["label"], rows["predicted"])).sort_by([("log_loss", "descending")])
+    worst = wrong.slice(0, SHOWN).select(["row_key", "label", "predicted", "log_loss"]).to_pylist()
+    frame = spark_frame(spark, part)
+    keyed = frame.withColumn(ROW_KEY, row_hash(frame.schema, ROW_KEY)).select(ROW_KEY, "path", "content")
+    found = {
+        row[0]: row for row in keyed.where(sf.col(ROW_KEY).isin([r["row_key"] for r in worst])).collect()
+    }
+    names = (*evaluation.model.classes, "nothing")  # a row that failed has the prediction -1
+    return [
+        Mistake(
+            path=found[row["row_key"]].path,
+            label=names[row["label"]],
+            predicted=names[row["predicted"]],
+            log_loss=row["log_loss"],
+            content=bytes(found[row["row_key"]].content),
+        )
+        for row in worst
+    ]
+
+
+def draw_mistakes(mistakes: Sequence[Mistake], title: str) -> Figure:
+    """A grid of images with what each is and what it was taken for."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    lines = max(1, -(-len(mistakes) // COLUMNS))
+    figure = Figure(figsize=(2.2 * COLUMNS, 2.5 * lines + 0.6), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    cells = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
+    for cell in cells:
+        cell.set_axis_off()
+    for cell, mistake in zip(cells, mistakes, strict=False):
+        with Image.open(io.BytesIO(mistake.content)) as image:
+            cell.imshow(image.convert("RGB"))
+        cell.set_title(f"{mistake.label}, taken for {mistake.predicted}", fontsize=8)
+    return figure
