@@ -15,7 +15,7 @@ from tests.scenarios.conftest import Outcome, Project
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
+pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod, pytest.mark.timeout(600)]
 
 SHAPES = ("disc", "ring", "square")
 
