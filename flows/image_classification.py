@@ -6,7 +6,15 @@ from pathlib import PurePath
 
 from ml_platform import BackboneSpec, GateSpec, Horovod, KerasSpec, Spark, SplitSpec, XGBoostSpec, dag
 from tasks.data import find_problem, split_table
-from tasks.evaluate import choose_challenger, find_champion, judge, measure_champion, measure_model, promote
+from tasks.evaluate import (
+    choose_challenger,
+    find_champion,
+    judge,
+    measure_champion,
+    measure_model,
+    promote,
+    write_card,
+)
 from tasks.images import apply_images, by_content, fit_images, load_images, score_images, show_mistakes
 from tasks.report import RetrainReport, report_retrain
 from tasks.train import train_keras, train_xgboost
@@ -59,9 +67,14 @@ def image_classification(
     champion_on_holdout = measure_champion(champion, parts.holdout)
 
     verdict = judge(challenger, champion, champion_on_holdout, state, split, gate, name)
-    winner = promote(challenger, verdict, champion, name)
+    card = write_card(
+        name, images, found, parts, split, state, candidates, challenger, verdict, importance={}
+    )
+    winner = promote(challenger, verdict, champion, name, card)
     scored = score_images(winner, score or source, predictions)
-    return report_retrain(images, found, candidates, challenger, champion_on_holdout, verdict, winner, scored)
+    return report_retrain(
+        images, found, candidates, challenger, champion_on_holdout, verdict, winner, scored, parts
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,22 @@
+"""The flows of images as they are declared: what their plans say before anything has run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.image_classification import image_classification
+from flows.image_scoring import image_scoring
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_task_can_be_cached_and_no_key_is_coarse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    plan = image_classification.plan()
+    assert {decision.name: decision.uncacheable for decision in plan.nodes if decision.uncacheable} == {}
+    assert plan.notes == ()
+    assert len(image_scoring.graph().nodes) == 3
