@@ -13,6 +13,7 @@ import pytest
 from ml_platform.data import load
 from ml_platform.data.load import load_table
 from ml_platform.errors import DataError
+from ml_platform.specs.schemas import TableSchema
 from ml_platform.store.datasets import read_table
 from tests.data.conftest import nothing_is_left
 
@@ -93,6 +94,35 @@ def test_of_bad_rows_one_in_a_hundred_is_set_aside_and_thirty_are_too_many(
     with pytest.raises(DataError, match=r"60 rows \(30.0%\)(.|\n)*60 × a record of other than 2 fields"):
         load_table(spark, source, "label")
     assert nothing_is_left()
+
+
+@pytest.mark.parametrize(("bad", "kind", "aside"), [(1, "integer", 1), (2, "category", 0)])
+def test_a_column_has_the_type_of_exactly_99_in_100_of_its_values(
+    spark: SparkSession, written: Callable[..., str], bad: int, kind: str, aside: int
+) -> None:
+    rows = [f"{'?' if at < bad else at % 7},{'xy'[at % 2]}\n" for at in range(100)]
+    table = load_table(spark, written("a,label\n" + "".join(rows)), "label")
+    assert (table.data.contract["a"].kind, table.quarantined) == (kind, aside)
+
+
+def test_declared_types_reach_columns_of_any_name(spark: SparkSession, written: Callable[..., str]) -> None:
+    """Names end up in SQL text, and in the reasons of bad rows."""
+    names = ["a b", "a.b", "`a`", "it's", "back\\slash", "r'$1", "😀", "l" * 300]
+    rows = [",".join(["1"] * len(names)) + f",{'xy'[at % 2]}\n" for at in range(40 * len(names))]
+    for at in range(len(names)):
+        rows[at] = ",".join("bad" if at == place else "1" for place in range(len(names))) + ",x\n"
+    schema = TableSchema(columns=dict.fromkeys(names, "integer"))
+    source = written(",".join([*names, "label"]) + "\n" + "".join(rows))
+    table = load_table(spark, source, "label", schema)
+    assert {table.data.contract[name].type for name in names} == {"integer"}
+    assert table.quarantine is not None
+    reasons = read_table(table.quarantine)["_reason"].to_pylist()
+    assert sorted(reasons) == sorted(f"column {name!r} is no whole number: bad" for name in names)
+
+
+def test_a_label_alone_is_refused(spark: SparkSession, written: Callable[..., str]) -> None:
+    with pytest.raises(DataError, match=r"no column to learn from(.|\n)*the label 'label' alone"):
+        load_table(spark, written("label\nx\ny\n"), "label")
 
 
 def test_a_nul_byte_is_refused_wherever_it_is(spark: SparkSession, written: Callable[..., str]) -> None:
