@@ -50,6 +50,7 @@ def retrain(
     xgboost: XGBoostSpec = XGBoostSpec(),
     gate: GateSpec = GateSpec(),
     slices: tuple[str, ...] = (),
+    require_promotion: bool = False,
     score: str | None = None,
     predictions: str | None = None,
 ) -> RetrainReport:
@@ -70,6 +71,8 @@ def retrain(
         xgboost: The trees.
         gate: When a challenger replaces the champion.
         slices: Columns by whose values the challenger is measured once more; numbers are cut at quartiles.
+        require_promotion: End with exit code 4 where the gate does not promote the challenger. Without it, a
+            hold is a result like another.
         score: Table to score with the champion. Empty: the source itself.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
     """
@@ -90,7 +93,7 @@ def retrain(
     champion = find_champion(name)
     champion_on_holdout = measure_champion(champion, parts.holdout)
 
-    verdict = judge(challenger, champion, champion_on_holdout, state, split, gate, name)
+    verdict = judge(challenger, champion, champion_on_holdout, parts.holdout, state, split, gate, name)
     leans_on = explain_model(challenger, parts.holdout)
     card = write_card(
         name, table, found, parts, split, state, candidates, challenger, verdict, importance=leans_on
@@ -98,7 +101,16 @@ def retrain(
     winner = promote(challenger, verdict, champion, name, card)
     scored = score_table(winner, table.data, score, split.key_columns, predictions)
     return report_retrain(
-        table, found, candidates, challenger, champion_on_holdout, verdict, winner, scored, parts
+        table,
+        found,
+        candidates,
+        challenger,
+        champion_on_holdout,
+        verdict,
+        winner,
+        scored,
+        parts,
+        require_promotion=require_promotion,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from prefect.runtime import flow_run
+
 from ml_platform import (
     Dataset,
     Evaluation,
@@ -25,12 +27,13 @@ from ml_platform.evaluation.card import as_description, model_card
 from ml_platform.evaluation.measure import measure, read_rows
 from ml_platform.evaluation.metrics import primary_metric
 from ml_platform.evaluation.slices import listed, slice_table
+from ml_platform.inference.input_check import InputDiff, input_diff
 from ml_platform.inference.raw_model import read_manifest
-from ml_platform.specs.contracts import missing
 from ml_platform.specs.problems import Problem
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.leftovers import scratch_folder
 from ml_platform.tracking import registry
+from ml_platform.tracking.champions import rolled_back
 from ml_platform.tracking.fetching import fetch
 
 if TYPE_CHECKING:
@@ -141,16 +144,17 @@ def measure_champion(
     champion: Version | None, holdout: Dataset, spark: SparkSession = Spark()
 ) -> Evaluation | None:
     """The champion on the rows that the challenger is measured on; None when it cannot read them."""
-    if champion is None or missing(champion.model.contract, holdout.contract):
+    if champion is None or _diff(champion, holdout):
         return None
     return measure(spark, fetch(champion), champion.model, holdout, "holdout")
 
 
-@task
+@task(probe=rolled_back)
 def judge(
     challenger: Evaluation,
     champion: Version | None,
     champion_on_holdout: Evaluation | None,
+    holdout: Dataset,
     state: FeatureState,
     split: SplitSpec,
     spec: GateSpec,
@@ -158,27 +162,40 @@ def judge(
     run: TrackingRun = Tracking(),
 ) -> Verdict:
     """Promote, hold, reject, cannot tell or not comparable: on paired evidence of the holdout."""
-    uses = 1 + registry.holdout_uses(name, challenger.data_fingerprint)
+    uses = registry.holdout_uses(name, challenger.data_fingerprint, challenger.model)
     if champion is not None and champion_on_holdout is None:
-        return _unreadable(champion, challenger, spec, uses)
+        return _unreadable(champion, challenger, holdout, spec, uses)
     splits = (split, read_manifest(fetch(champion)).split) if champion else None
     uri = champion.uri if champion else None
     verdict = gate.decide(
         challenger, champion_on_holdout, state, spec, holdout_uses=uses, champion_uri=uri, splits=splits
     )
+    taken_back = rolled_back(name).get(challenger.model.uri)
+    if taken_back and verdict.decision == "promote":
+        reason = f"This model was taken back by {taken_back}. It is not promoted again unasked."
+        verdict = verdict.model_copy(update={"decision": "hold", "reason": reason})
     run.log_text(verdict.model_dump_json(indent=2), "verdict.json")
     return verdict
 
 
-def _unreadable(champion: Version, challenger: Evaluation, spec: GateSpec, uses: int) -> Verdict:
+def _unreadable(
+    champion: Version, challenger: Evaluation, holdout: Dataset, spec: GateSpec, uses: int
+) -> Verdict:
     return Verdict(
         decision="not comparable",
-        reason="The champion reads columns that this table does not have; register under another name.",
+        reason="The champion cannot read this table. Give it the columns back, or train another --model.",
         metric=gate.gate_metric(challenger, spec.metric),
         against=champion.uri,
         rows=challenger.rows,
         holdout_uses=uses,
+        holdout_note=gate.holdout_note(uses, spec),
+        evidence=str(_diff(champion, holdout)),
     )
+
+
+def _diff(version: Version, table: Dataset) -> InputDiff | None:
+    types = {column.name: column.type for column in table.contract.columns}
+    return input_diff(version.model.contract, types, types)
 
 
 @task(verify=registry.still_champion)
@@ -202,4 +219,6 @@ def promote(
         holdout=challenger.data_fingerprint,
     )
     run.set_tags({"gate.decision": verdict.decision, "model.version": version.uri})
-    return registry.promote(version, champion) if verdict.decision == "promote" else champion
+    if verdict.decision != "promote":
+        return champion
+    return registry.promote(version, champion, why=verdict.reason, run=flow_run.name or "")

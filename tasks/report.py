@@ -15,7 +15,7 @@ from ml_platform import Evaluation, Metric, Parts, Predictions, Table, Tracking,
 from ml_platform.data.findings import notes as finding_notes
 from ml_platform.data.profile_page import draw_profile, profile_page, profile_rows
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
-from ml_platform.errors import GraphError
+from ml_platform.errors import GraphError, PromotionError
 from ml_platform.evaluation.slices import CANNOT_TELL, slice_table
 from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.problems import Problem, ProblemKind
@@ -74,11 +74,14 @@ class RetrainReport(Spec):
         verdict = f"{self.verdict.decision}: {self.verdict.reason}"
         table = _models_table(self.models, SHOWN[self.problem.kind])
         slices = [_slices_table(self.slices, SHOWN[self.problem.kind]), Text("")] if self.slices else []
-        return Group(table, Text(""), *slices, *_lines({"verdict": verdict, **self._facts()}))
+        evidence = [Text(f"{'':<12} {line}") for line in self.verdict.evidence.splitlines()]
+        said = [*_lines({"verdict": verdict}), *evidence, *_lines(self._facts())]
+        return Group(table, Text(""), *slices, *said)
 
     def _facts(self) -> dict[str, str]:
         champion, scored = self.champion, self.predictions
         facts = {"champion": f"{champion.uri} ({champion.family})" if champion else "none yet"}
+        facts["holdout"] = self.verdict.holdout_note
         facts["problem"] = f"{self.problem.kind}: {self.problem.reason}"
         if self.split:
             facts["split"] = self.split
@@ -99,10 +102,10 @@ class RetrainReport(Spec):
         head = f"| model | measured on | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"
         facts = [f"- **{name}**: {value}" for name, value in self._facts().items()]
         verdict = f"**{self.verdict.decision}**: {self.verdict.reason}"
-        uses = f"This holdout has decided {self.verdict.holdout_uses} time(s)."
         slices = [*_slice_lines(self.slices), ""] if self.slices else []
+        evidence = ["```", self.verdict.evidence, "```", ""] if self.verdict.evidence else []
         return "\n".join(
-            [f"# Retrain {self.run}", "", verdict, "", uses, "", *head, *rows, "", *slices, *facts]
+            [f"# Retrain {self.run}", "", verdict, "", *evidence, *head, *rows, "", *slices, *facts]
         )
 
 
@@ -138,9 +141,14 @@ def report_retrain(
     winner: Version | None,
     scored: Predictions | None,
     parts: Parts | None = None,
+    require_promotion: bool = False,
     run: TrackingRun = Tracking(),
 ) -> RetrainReport:
-    """Gather what the run found; leave it in Prefect and MLflow."""
+    """Gather what the run found; leave it in Prefect and MLflow.
+
+    Raises:
+        PromotionError: A promotion is required, and the challenger does not serve.
+    """
     evaluations = [*candidates, challenger]
     measured = challenger if winner and winner.model == challenger.model else champion_on_holdout
     report = RetrainReport(
@@ -154,7 +162,12 @@ def report_retrain(
         predictions=scored,
         quarantined=table.quarantined,
         split=str(parts) if parts else None,
-        notes=(*table.notes, *finding_notes(table.findings), *_notes(evaluations)),
+        notes=(
+            *table.notes,
+            *finding_notes(table.findings),
+            *_notes(evaluations),
+            *_unscored(winner, scored),
+        ),
         links={**_quarantine(table), **_links(run)},
     )
     run.log_text(report.markdown(), "report.md")
@@ -164,7 +177,34 @@ def report_retrain(
     )
     _leave_profile(run, table)
     _link_artifact(report.links)
+    if require_promotion and not (winner and winner.model == challenger.model):
+        raise _not_promoted(report)
     return report
+
+
+NEXT_STEPS = {
+    "promote": "run again",
+    "hold": "train on more rows or longer, or let --gate.margin and --gate.confidence ask for less",
+    "cannot tell": "add rows: the holdout is too small to tell",
+    "reject": "see what changed since the champion: python -m flows.retrain diff OLD-RUN NEW-RUN",
+    "not comparable": "train under another --model, or with the table and the split of the champion",
+}
+"""What to do about a verdict where a promotion is required."""
+
+
+def _not_promoted(report: RetrainReport) -> PromotionError:
+    names, record = SHOWN[report.problem.kind], report.links["record"]
+    measured = [
+        f"{model.family} on {model.part}: {', '.join(f'{n} {_shown(model.metrics, n)}' for n in names)}"
+        for model in report.models
+    ]
+    return PromotionError(
+        "a promotion is required, and the challenger was not promoted",
+        wanted="promote",
+        got=f"{report.verdict.decision}: {report.verdict.reason}",
+        evidence="\n".join([*report.verdict.evidence.splitlines(), *measured, f"record: {record}"]),
+        hint=NEXT_STEPS[report.verdict.decision],
+    )
 
 
 def _leave_profile(run: TrackingRun, table: Table) -> None:
@@ -219,6 +259,12 @@ def _notes(evaluations: list[Evaluation]) -> list[str]:
         if alone
         else []
     )
+
+
+def _unscored(winner: Version | None, scored: Predictions | None) -> list[str]:
+    if winner is None or scored is not None:
+        return []
+    return [f"Nothing was scored: {winner.uri} cannot read this table."]
 
 
 def _quarantine(table: Table) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ml_platform import Dataset, Predictions, Spark, Version, task
 from ml_platform.data.sources import open_source, source_identity
 from ml_platform.inference.destination import check_destination
+from ml_platform.inference.input_check import input_diff
 from ml_platform.inference.score import score_table as score
 from ml_platform.store.datasets import spark_frame
 from ml_platform.store.location import home
@@ -49,14 +50,21 @@ def score_table(
     """Predictions beside the key columns, as Parquet that appears whole or not at all.
 
     Args:
-        version: The model. None, when no model has ever passed the gate, scores nothing.
+        version: The model. None, when no model has ever passed the gate, scores nothing. Neither does a
+            champion that cannot read the run's own table.
         table: The rows, when they are in the store already.
         source: Else where to read them.
         keys: Columns to keep beside the predictions. Empty: all.
         destination: Folder to write. Empty: `predictions/<model>` beside the platform's other files.
     """
-    if version is None:
+    if version is None or (source is None and table and not _reads(version, table)):
         return None
     frame = spark_frame(spark, table) if source is None and table else open_source(source).frame(spark)
     folder = destination or str(home() / "predictions" / version.name)
     return score(spark, fetch(version), version, frame, keys=keys or None, destination=folder)
+
+
+def _reads(version: Version, table: Dataset) -> bool:
+    """Whether a model can read the table that the run loaded. An older champion may not."""
+    types = {column.name: column.type for column in table.contract.columns}
+    return input_diff(version.model.contract, types, types) is None

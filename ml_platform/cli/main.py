@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ml_platform.cli.cache import cache
 from ml_platform.cli.contract import contract
+from ml_platform.cli.registry import registry
 from ml_platform.errors import PlatformError
 
 INTERRUPTED = 130
@@ -26,6 +27,7 @@ app = cyclopts.App(
 
 app.command(cache)
 app.command(contract)
+app.command(registry)
 
 Port = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1, lte=65535))]
 

@@ -90,7 +90,7 @@ def decide(
         champion: The champion measured on the same rows. None: the trivial predictor stands in, which gives
             every row the shares of the classes in the training part, or the mean of its labels.
         state: Of the challenger; its class counts or its mean make the trivial predictor.
-        holdout_uses: How often this holdout has decided, this time included.
+        holdout_uses: Challengers that this holdout has judged, this one included.
         champion_uri: How the verdict names the champion; by default its model's uri.
         splits: Of challenger and champion. When they differ, the champion may have seen the holdout.
     Raises:
@@ -157,6 +157,22 @@ def judge(gain: Metric, spec: GateSpec) -> str:
     return "reject" if gain.high < 0 else "hold"
 
 
+def holdout_note(uses: int, spec: GateSpec) -> str:
+    """What it means that a holdout has judged so many challengers.
+
+    >>> holdout_note(1, GateSpec())
+    'This holdout has judged 1 challenger.'
+    """
+    if uses == 1:
+        return "This holdout has judged 1 challenger."
+    once = (1 - spec.confidence) / 2
+    return (
+        f"This holdout has judged {uses} challengers; an equal one is promoted by luck {once:.1%} of the "
+        f"time at most, one of {uses} up to {1 - (1 - once) ** uses:.0%}. "
+        "Add rows, or raise --gate.confidence."
+    )
+
+
 def trivial_losses(rows: pa.Table, state: FeatureState, metric: str) -> NDArray[np.float64]:
     """Loss of each row under the class shares of the training part, or under its mean. Shape (rows,)."""
     labels = rows.column("label").to_numpy()
@@ -188,6 +204,7 @@ class _Report:
                 "gain": gain,
                 "rows": self.rows,
                 "holdout_uses": self.holdout_uses,
+                "holdout_note": holdout_note(self.holdout_uses, self.spec),
             }
         )
 

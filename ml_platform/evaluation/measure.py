@@ -21,8 +21,9 @@ from ml_platform.evaluation.metrics import (
     row_losses,
 )
 from ml_platform.evaluation.slices import PREFIX, slices_of
+from ml_platform.inference.input_check import check_input
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
-from ml_platform.inference.score import check_input, frame_types, numbered, predict_rows
+from ml_platform.inference.score import frame_types, numbered, predict_rows
 from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.specs.problems import NumericTarget, ProblemKind
 from ml_platform.specs.references import Dataset, Evaluation, Model

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import DataError, PlatformError, SpecError, nearest
+from ml_platform.errors import PlatformError, SpecError, nearest
 from ml_platform.inference.columns import PREDICTION_COLUMNS
 from ml_platform.inference.destination import write_predictions
+from ml_platform.inference.input_check import check_input
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.specs.contracts import Contract
@@ -28,34 +29,6 @@ SCORE_COLUMNS = (*PREDICTION_COLUMNS, *STAMP_COLUMNS)
 """Columns that scoring adds, in this order; without probabilities where a number is predicted."""
 
 ERROR_CHARACTERS = 500
-
-
-def check_input(contract: Contract, names: Iterable[str], *, types: Mapping[str, str] | None = None) -> None:
-    """Check a table's columns against a model's raw input, before anything starts.
-
-    Args:
-        contract: Raw input of the model.
-        names: Columns of the table; others than the contract's do not matter.
-        types: Their types (`ColumnType`), as far as known. Numbers serve for numbers.
-    Raises:
-        DataError: Columns are missing or retyped; names every one of them.
-    """
-    there = list(names)
-    faults = [
-        f"- {column.name} ({column.type}) is missing; {nearest(column.name, there)}"
-        for column in contract.columns
-        if column.name not in there
-    ]
-    for column in contract.columns:
-        got = (types or {}).get(column.name, column.type)
-        if column.name in there and not _serves(got, column.type):
-            faults.append(f"~ {column.name} is {got}, the model reads {column.type}")
-    if faults:
-        raise DataError(
-            f"the table does not fit the model: {len(faults)} of {len(contract.columns)} columns",
-            evidence="\n".join(faults[:40] + ["…"] * (len(faults) > 40)),
-            hint="give the table the columns that the model was trained on",
-        )
 
 
 def score_frame(
@@ -80,7 +53,9 @@ def score_frame(
         DataError: Columns are missing or retyped.
         SpecError: A key is unknown, or has the name of a column that scoring adds.
     """
-    check_input(contract, frame.columns, types=frame_types(frame))
+    check_input(
+        contract, frame.columns, types=frame_types(frame), model=version.uri if version else "the model"
+    )
     keep = _kept(frame, keys)
     needed = [*keep, *(name for name in contract.names if name not in keep)]
     name, number = (version.name, version.version) if version else (None, None)
@@ -230,12 +205,6 @@ def _text(error: Exception) -> str:
     if isinstance(error, PlatformError) and error.got:
         text += f" ({error.got})"
     return " ".join(text.split())[:ERROR_CHARACTERS]
-
-
-def _serves(got: str, wanted: str) -> bool:
-    numbers = {"integer", "float", "decimal"}
-    times = {"date", "timestamp"}
-    return got == wanted or {got, wanted} <= numbers or (got in times and wanted == "timestamp")
 
 
 def _kept(frame: DataFrame, keys: Sequence[str] | None) -> list[str]:

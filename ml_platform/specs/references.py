@@ -178,7 +178,9 @@ class Verdict(Spec):
     against: str = Field(description="The champion's uri, or 'trivial predictor'.")
     gain: Metric | None = Field(None, description="By how much the challenger is better, paired.")
     rows: int = Field(0, description="Rows of the holdout that were compared.")
-    holdout_uses: int = Field(1, description="How often this holdout has decided, this time included.")
+    holdout_uses: int = Field(1, description="Challengers that this holdout has judged, this one included.")
+    holdout_note: str = Field("", description="What that means, for people.")
+    evidence: str = Field("", description="Lines that show why: columns that differ.")
 
 
 class Predictions(Spec):

@@ -90,8 +90,18 @@ def claim(mlflow: MlflowClient, name: str, move: Move, follows: int) -> tuple[En
 def mark_done(mlflow: MlflowClient, name: str, entry: Entry) -> Entry:
     """Remember that the aliases stand where the entry says."""
     number = str(entry.number)
-    upsert("tag a promotion", mlflow.set_model_version_tag, _ledger(name), number, DONE_TAG, "yes")
+    upsert("tag a promotion", mlflow.set_model_version_tag, ledger_of(name), number, DONE_TAG, "yes")
     return replace(entry, done=True)
+
+
+def ledger_of(name: str) -> str:
+    """The registered model that keeps the ledger of another."""
+    return f"{name}{SUFFIX}"
+
+
+def is_ledger(name: str) -> bool:
+    """Whether a registered model is the ledger of another."""
+    return name.endswith(SUFFIX)
 
 
 def upsert(what: str, question: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -153,12 +163,8 @@ def quoted(text: str) -> str:
     return text
 
 
-def _ledger(name: str) -> str:
-    return f"{name}{SUFFIX}"
-
-
 def _entries(mlflow: MlflowClient, name: str) -> Iterator[Entry]:
-    for version in search_versions(mlflow, f"name = '{quoted(_ledger(name))}'"):
+    for version in search_versions(mlflow, f"name = '{quoted(ledger_of(name))}'"):
         if f"{TAG}claim" in version.tags:
             yield _read(version)
 
@@ -194,11 +200,11 @@ def _enter(mlflow: MlflowClient, name: str, move: Move, follows: int, claim: str
         "claim": claim,
     }
     if not follows:
-        create_registered(mlflow, _ledger(name), f"Who became champion of {name}, and when. Not a model.")
+        create_registered(mlflow, ledger_of(name), f"Who became champion of {name}, and when. Not a model.")
     ask(
         f"enter a promotion of {name!r}",
         mlflow.create_model_version,
-        _ledger(name),
+        ledger_of(name),
         source=SOURCE,
         tags={f"{TAG}{key}": str(value) for key, value in fields.items()},
         description=f"{name} {move.before or 'none'} → {move.to} ({move.kind})",

@@ -9,7 +9,7 @@ from ml_platform.errors import DataError, SpecError, TrackingError
 from ml_platform.store.garbage import Reached
 from ml_platform.tracking.ledger import search_versions
 from ml_platform.tracking.models import DIGEST_TAG, TRAIN_TAG, logged_model
-from ml_platform.tracking.registry import HOLDOUT_TAG, MODEL_TAG
+from ml_platform.tracking.registry import JUDGED_ON, MODEL_TAG
 from ml_platform.tracking.server import absent, ask, client
 from ml_platform.tracking.uris import database_file, tracking_uri
 
@@ -35,9 +35,8 @@ def reached() -> Reached:
 
 
 def _fingerprints(mlflow: MlflowClient, version: Any) -> Iterator[str]:
-    """Of the training part, of the holdout, and of whatever else its run said that it read."""
-    if HOLDOUT_TAG in version.tags:
-        yield version.tags[HOLDOUT_TAG]
+    """Of the training part, of each holdout, and of whatever else its run said that it read."""
+    yield from (tag.removeprefix(JUDGED_ON) for tag in version.tags if tag.startswith(JUDGED_ON))
     if MODEL_TAG in version.tags:
         yield from _trained_on(mlflow, version.tags[MODEL_TAG])
     if version.run_id:

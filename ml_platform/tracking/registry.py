@@ -33,7 +33,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
 MODEL_TAG = "ml_platform.model"
-HOLDOUT_TAG = "ml_platform.holdout"
+JUDGED_ON = "ml_platform.judged_on."
+"""And the fingerprint of a holdout: the name of a tag. A model may be judged on several."""
 TAG_CHARACTERS = 100_000
 
 
@@ -90,9 +91,14 @@ def register(
     """
     mlflow = client()
     create_registered(mlflow, name)
-    used = {} if holdout is None else {HOLDOUT_TAG: holdout}
+    used = {} if holdout is None else {f"{JUDGED_ON}{holdout}": "yes"}
     marked = {str(key): str(value)[:TAG_CHARACTERS] for key, value in {**tags, **used}.items()}
-    number = _registered(mlflow, name, model) or _new_version(mlflow, name, model, marked, description)
+    number = _registered(mlflow, name, model)
+    if number is None:
+        number = _new_version(mlflow, name, model, marked, description)
+    else:
+        for key, value in used.items():
+            upsert("tag a version", mlflow.set_model_version_tag, name, str(number), key, value)
     crash.point("before the challenger changes")
     ask("set an alias", mlflow.set_registered_model_alias, name, CHALLENGER, str(number))
     return Version(name=name, version=number, model=model)
@@ -114,7 +120,7 @@ def promote(version: Version, expected: Version | None, *, why: str = "", run: s
             the next.
     """
     before = expected.version if expected else None
-    _change_champion(version.name, Move(version.version, before, "gate", why=why, run=run))
+    change_champion(version.name, Move(version.version, before, "gate", why=why, run=run))
     return version
 
 
@@ -124,16 +130,22 @@ def still_champion(output: Version | None, name: str) -> str | None:
     return None if now == output else f"the champion is now {_shown(name, now.version if now else None)}"
 
 
-def holdout_uses(name: str, holdout: str) -> int:
-    """How many registered versions of `name` were decided on these holdout rows.
+def champion_now(name: str) -> int | None:
+    """Number of the version that serves; None when the model or the alias is not there."""
+    return champion_number(client(), name)
+
+
+def holdout_uses(name: str, holdout: str, challenger: Model) -> int:
+    """How many different challengers of `name` these holdout rows have judged, this one included.
 
     Args:
         name: The registered model; one that does not exist has used nothing.
         holdout: Fingerprint of the rows.
+        challenger: The one that is judged now; again, perhaps.
     """
-    mlflow = client()
-    wanted = f"name = '{quoted(name)}' and tag.`{HOLDOUT_TAG}` = '{quoted(holdout)}'"
-    return sum(1 for _ in search_versions(mlflow, wanted))
+    wanted = f"name = '{quoted(name)}' and tag.`{JUDGED_ON}{quoted(holdout)}` = 'yes'"
+    judged = {version.tags.get(MODEL_TAG, "") for version in search_versions(client(), wanted)}
+    return len(judged | {challenger.uri})
 
 
 def _parsed(uri: str) -> tuple[str, str, int]:
@@ -160,7 +172,8 @@ def _aliases(mlflow: MlflowClient, name: str) -> dict[str, int]:
     return {alias: int(number) for alias, number in found.aliases.items()}
 
 
-def _champion_number(mlflow: MlflowClient, name: str) -> int | None:
+def champion_number(mlflow: MlflowClient, name: str) -> int | None:
+    """Number of the version that the alias stands on, whoever set it."""
     return _aliases(mlflow, name).get(CHAMPION)
 
 
@@ -210,11 +223,16 @@ def _marks(model: Model) -> dict[str, str]:
     return {MODEL_TAG: model.uri, models.DIGEST_TAG: model.digest, models.FAMILY_TAG: model.family}
 
 
-def _change_champion(name: str, move: Move) -> None:
+def change_champion(name: str, move: Move) -> None:
+    """Move the champion, if it still is `move.before`. One that is there already is left as it is.
+
+    Raises:
+        PromotionError: Another process moved the champion meanwhile.
+    """
     mlflow = client()
     with _turn(name):
         last = _settled(mlflow, name)
-        now = _champion_number(mlflow, name)
+        now = champion_number(mlflow, name)
         if now == move.to:
             return
         if now != move.before:
@@ -224,7 +242,7 @@ def _change_champion(name: str, move: Move) -> None:
         if not mine:
             raise _lost(name, move, entry.move.to)
         _carry_out(mlflow, name, entry)
-        now = _champion_number(mlflow, name)
+        now = champion_number(mlflow, name)
         if now != move.to:
             raise _lost(name, move, now)
 
@@ -235,7 +253,7 @@ def _settled(mlflow: MlflowClient, name: str) -> Entry | None:
     if not chain or chain[-1].done:
         return chain[-1] if chain else None
     last = chain[-1]
-    if _champion_number(mlflow, name) == last.move.before and _exists(mlflow, name, last.move.to):
+    if champion_number(mlflow, name) == last.move.before and _exists(mlflow, name, last.move.to):
         _carry_out(mlflow, name, last)
     return ledger.mark_done(mlflow, name, last)
 

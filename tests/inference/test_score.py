@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.errors import DataError
+from ml_platform.inference.input_check import check_input
 from ml_platform.inference.raw_model import load_raw_model
-from ml_platform.inference.score import check_input, predict_rows
+from ml_platform.inference.score import predict_rows
 from tests.inference.builders import PEOPLE, PEOPLE_CONTRACT, people_model
 
 INPUT = PEOPLE_CONTRACT.without(["id", "left"])
@@ -21,8 +22,10 @@ def test_every_fault_of_a_table_is_named_at_once() -> None:
         check_input(INPUT, ["aeg", "city"], types={"city": "integer"})
     assert str(caught.value) == (
         "the table does not fit the model: 2 of 2 columns\n"
-        "  | - age (integer) is missing; did you mean 'aeg'?\n"
-        "  | ~ city is integer, the model reads string\n"
+        "  | column  the model reads  the table has\n"
+        "  | age     integer          nothing; did you mean 'aeg'?\n"
+        "  | city    string           integer\n"
+        "  | aeg     –                a column\n"
         "  try: give the table the columns that the model was trained on"
     )
 

@@ -198,12 +198,17 @@ def test_one_hyper_parameter_of_one_model_runs_its_branch_alone_and_the_worse_ch
     assert f"models:/digits/{first['champion']['version']}" in worse.out
 
 
-def test_a_run_of_one_epoch_and_one_tree_is_held_and_the_alias_stays(
+def test_a_held_challenger_ends_with_4_where_a_promotion_is_required_and_the_alias_stays(
     first: Any, project: Project, server: str
 ) -> None:
-    done = project.run(
-        "flows.retrain", "--keras.epochs", "1", "--xgboost.trees", "1", "--json", PREFECT_API_URL=server
-    )
-    assert done.code == 0, done.err
-    assert done.json["verdict"]["decision"] in ("hold", "reject")
-    assert done.json["champion"]["uri"] == first["champion"]["uri"]
+    spoiled = ["--keras.epochs", "1", "--xgboost.trees", "1"]
+    done = project.run("flows.retrain", *spoiled, "--require-promotion", PREFECT_API_URL=server)
+    assert done.code == 4, done.err
+    assert "PromotionError: a promotion is required, and the challenger was not promoted" in done.err
+    assert "got: hold: " in done.err or "got: reject: " in done.err
+    assert "try: " in done.err
+    asked = project.run("ml_platform", "registry", "history", "digits", "--json")
+    assert asked.code == 0, asked.err
+    assert asked.json["champion"] == first["champion"]["version"]
+    (reign,) = asked.json["history"]
+    assert (reign["verdict"], reign["flow_run"]) == ("promote", first["run"])

@@ -91,12 +91,24 @@ def test_a_gate_that_saw_another_champion_has_lost_the_race(
     assert len(ledger.entries(client(), "retrain")) == 1
 
 
-def test_each_decision_on_the_same_holdout_is_counted(model: Model, run: TrackingRun) -> None:
-    assert holdout_uses("retrain", "cd" * 32) == 0
+def test_each_challenger_that_a_holdout_judges_is_counted_once(model: Model) -> None:
+    """What is judged again, as after its promotion, is no further look at the holdout."""
+    another = model.model_copy(update={"uri": "models:/m-another"})
+    assert holdout_uses("retrain", "cd" * 32, model) == 1
     register(model, "retrain", tags={}, holdout="cd" * 32)
     register(model, "other", tags={}, holdout="cd" * 32)
-    assert holdout_uses("retrain", "cd" * 32) == 1
-    assert holdout_uses("retrain", "ef" * 32) == 0
+    assert holdout_uses("retrain", "cd" * 32, model) == 1
+    assert holdout_uses("retrain", "cd" * 32, another) == 2
+    assert holdout_uses("retrain", "ef" * 32, another) == 1
+
+
+def test_a_model_that_is_judged_on_further_rows_counts_there_too(model: Model) -> None:
+    """New rows of the holdout, the same training part: the same model, so the same version."""
+    another = model.model_copy(update={"uri": "models:/m-another"})
+    assert register(model, "retrain", tags={}, holdout="cd" * 32) == register(
+        model, "retrain", tags={}, holdout="ef" * 32
+    )
+    assert [holdout_uses("retrain", digest * 32, another) for digest in ("cd", "ef")] == [2, 2]
 
 
 def test_a_version_of_somebody_else_is_refused(home: Path) -> None:
