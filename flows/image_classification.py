@@ -66,7 +66,7 @@ def image_classification(
     champion = find_champion(name)
     champion_on_holdout = measure_champion(champion, parts.holdout)
 
-    verdict = judge(challenger, champion, champion_on_holdout, state, split, gate, name)
+    verdict = judge(challenger, champion, champion_on_holdout, parts.holdout, state, split, gate, name)
     card = write_card(
         name, images, found, parts, split, state, candidates, challenger, verdict, importance={}
     )
