@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from ml_platform import dag
 from tasks.report import ScoringReport, report_scoring
-from tasks.score import find_version, score_table
+from tasks.score import check_batch, find_version, score_table
 
 
-@dag
+@dag(preflight=check_batch)
 def batch_inference(
     model: str = "models:/digits@champion",
     source: str = "sklearn:digits",
     keys: tuple[str, ...] = (),
     predictions: str | None = None,
+    day: str | None = None,
 ) -> ScoringReport:
     """Score a table with a registered model and write Parquet.
 
@@ -22,9 +23,11 @@ def batch_inference(
             sklearn:NAME.
         keys: Columns to keep beside the predictions. Empty: all.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
+        day: Add the predictions to the folder as the partition scored_on=DAY, a date, in place of
+            those of the same day. Empty: they replace what the folder holds.
     """
     version = find_version(model)
-    scored = score_table(version, None, source, keys, predictions)
+    scored = score_table(version, None, source, keys, predictions, day)
     return report_scoring(version, scored)
 
 

@@ -53,6 +53,7 @@ def retrain(
     require_promotion: bool = False,
     score: str | None = None,
     predictions: str | None = None,
+    day: str | None = None,
 ) -> RetrainReport:
     """Train Keras on Horovod ranks and XGBoost on Spark, promote the better one, score a table.
 
@@ -75,6 +76,8 @@ def retrain(
             hold is a result like another.
         score: Table to score with the champion. Empty: the source itself.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
+        day: Add the predictions to the folder as the partition scored_on=DAY, a date, in place of
+            those of the same day. Empty: they replace what the folder holds.
     """
     name = model or PurePath(source.removeprefix("sklearn:")).name.split(".")[0]
     table = load_table(source, label, read_schema(schema_file), reading)
@@ -99,7 +102,7 @@ def retrain(
         name, table, found, parts, split, state, candidates, challenger, verdict, importance=leans_on
     )
     winner = promote(challenger, verdict, champion, name, card)
-    scored = score_table(winner, table.data, score, split.key_columns, predictions)
+    scored = score_table(winner, table.data, score, split.key_columns, predictions, day)
     return report_retrain(
         table,
         found,

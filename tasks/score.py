@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 from ml_platform import Dataset, Predictions, Spark, Version, task
-from ml_platform.data.sources import open_source, source_identity
+from ml_platform.data.sources import open_source, source_columns, source_identity
+from ml_platform.errors import SpecError
 from ml_platform.inference.destination import check_destination
-from ml_platform.inference.input_check import input_diff
+from ml_platform.inference.input_check import check_input, input_diff
 from ml_platform.inference.score import score_table as score
 from ml_platform.store.datasets import spark_frame
 from ml_platform.store.location import home
@@ -24,18 +26,40 @@ def find_version(uri: str) -> Version:
     return registry.find(uri)
 
 
-def check_scoring(source: str | None, destination: str | None) -> None:
+def check_batch(model: str, source: str) -> None:
+    """Before anything starts: is there such a version, and does the table have the columns that it reads?
+
+    Names alone, from the header; types are looked at when the table is opened.
+    """
+    version = registry.find(model)
+    check_input(version.model.contract, source_columns(source), model=version.uri)
+
+
+def check_scoring(source: str | None, destination: str | None, day: str | None) -> None:
     """Before anything starts: is there a table to score, and can the result be written?"""
     if source is not None:
         open_source(source).check()
+    when = which_day(day)
     if destination is not None:
-        check_destination(destination)
+        check_destination(destination, when)
 
 
 def probe_scoring(source: str | None, destination: str | None) -> dict[str, object]:
     """What scoring sees besides its arguments: the content of the table, and where results go by default."""
     content = source_identity(source) if source is not None else None
     return {"source": content, "folder": destination or str(home() / "predictions")}
+
+
+def which_day(day: str | None) -> date | None:
+    """The day that is meant. The clock is not asked: whoever starts a run says which day it is for.
+
+    Raises:
+        SpecError: It is no day.
+    """
+    try:
+        return None if day is None else date.fromisoformat(day)
+    except ValueError as error:
+        raise SpecError(f"{day!r} is no day", wanted="a date, such as 2026-11-27") from error
 
 
 @task(preflight=check_scoring, probe=probe_scoring)
@@ -45,6 +69,7 @@ def score_table(
     source: str | None,
     keys: tuple[str, ...],
     destination: str | None,
+    day: str | None = None,
     spark: SparkSession = Spark(),
 ) -> Predictions | None:
     """Predictions beside the key columns, as Parquet that appears whole or not at all.
@@ -55,13 +80,18 @@ def score_table(
         table: The rows, when they are in the store already.
         source: Else where to read them.
         keys: Columns to keep beside the predictions. Empty: all.
-        destination: Folder to write. Empty: `predictions/<model>` beside the platform's other files.
+        destination: Folder to write. Empty: `predictions/<model>` beside the platform's other files, with a
+            day `predictions/<model>-by-day`.
+        day: Add to the folder as the partition of this day. Empty: replace what the folder holds.
     """
     if version is None or (source is None and table and not _reads(version, table)):
         return None
     frame = spark_frame(spark, table) if source is None and table else open_source(source).frame(spark)
-    folder = destination or str(home() / "predictions" / version.name)
-    return score(spark, fetch(version), version, frame, keys=keys or None, destination=folder)
+    when = which_day(day)
+    # Days are kept apart from predictions without a day: no reader could tell them apart in one folder.
+    own = home() / "predictions" / (version.name if when is None else f"{version.name}-by-day")
+    folder = destination or str(own)
+    return score(spark, fetch(version), version, frame, keys=keys or None, destination=folder, day=when)
 
 
 def _reads(version: Version, table: Dataset) -> bool:

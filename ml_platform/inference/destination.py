@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import uuid
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from pyspark.sql import DataFrame
 
+PARTITION = "scored_on"
+"""Column by which dated predictions are kept apart; it stands in the folders' names alone."""
+
 MARKER = "_predictions.json"
 """Written last. Says that scoring wrote the folder, and what is in it; readers of Parquet skip it."""
 
@@ -37,14 +41,19 @@ class Written:
     failed_rows: int
 
 
-def check_destination(destination: str) -> None:
+def check_destination(destination: str, day: date | None = None) -> None:
     """Find out before scoring whether predictions can be written; leaves nothing behind.
 
+    Args:
+        day: Predictions are added as the partition of this day. None: they replace all that is there.
     Raises:
         SpecError: It is no local path.
         StoreError: It cannot be written, or holds something that scoring did not write.
     """
     folder = local_folder(destination)
+    if day is not None:
+        _check_dated(folder)
+        folder = partition(folder, day)
     _check_replaceable(folder)
     anchor = folder.parent
     while not anchor.exists() and anchor != anchor.parent:
@@ -76,14 +85,25 @@ def local_folder(destination: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def write_predictions(scored: DataFrame, destination: str, version: Version) -> Written:
+def partition(folder: Path, day: date) -> Path:
+    """Where the predictions of a day lie, as Spark, pyarrow and others read partitions."""
+    return folder / f"{PARTITION}={day.isoformat()}"
+
+
+def write_predictions(
+    scored: DataFrame, destination: str, version: Version, day: date | None = None
+) -> Written:
     """Write a scored frame beside the destination, count it, then move it there.
 
+    Args:
+        day: As `check_destination`. What was scored on that day before is replaced.
     Raises:
         StoreError: It cannot be written, or the files do not hold the rows that were scored.
     """
-    check_destination(destination)
+    check_destination(destination, day)
     folder = local_folder(destination)
+    if day is not None:
+        folder = partition(folder, day)
     building = folder.parent / f".{folder.name}.{builder()}-{uuid.uuid4().hex[:8]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +206,27 @@ def _exchange(building: Path, folder: Path) -> bool:
     return renameat2 is not None and renameat2(here, names[0], here, names[1], exchange) == 0
 
 
+def _check_dated(folder: Path) -> None:
+    """Predictions of a day are added to such of other days alone."""
+    if folder.is_dir() and (folder / MARKER).is_file():
+        raise StoreError(
+            f"{folder} holds predictions without a day, so none of a day can be added",
+            wanted=f"a new or empty folder, or one with {PARTITION}=… in it",
+            hint="name another path, or leave out --day to replace them",
+        )
+    if folder.is_dir() and any(not _is_of_a_day(path) for path in folder.iterdir()):
+        raise StoreError(
+            f"{folder} holds something that scoring did not write; it stays as it is",
+            wanted=f"a new or empty folder, or one with {PARTITION}=… in it",
+            hint="name another path",
+        )
+
+
+def _is_of_a_day(path: Path) -> bool:
+    """Also one that is being written."""
+    return path.name.removeprefix(".").startswith(f"{PARTITION}=")
+
+
 def _check_replaceable(folder: Path) -> None:
     """Only an empty folder or earlier predictions may be replaced."""
     if not folder.exists() and not folder.is_symlink():
@@ -195,6 +236,12 @@ def _check_replaceable(folder: Path) -> None:
             f"{folder} is in the way of the predictions",
             wanted="a folder, or nothing",
             hint="name another path",
+        )
+    if any(folder.iterdir()) and all(map(_is_of_a_day, folder.iterdir())):
+        raise StoreError(
+            f"{folder} holds predictions of several days; they stay as they are",
+            wanted=f"an empty folder, or one with {MARKER}",
+            hint="name another path, or a --day to add or replace",
         )
     if any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise StoreError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,19 +72,21 @@ def score_table(
     *,
     keys: Sequence[str] | None = None,
     destination: str,
+    day: date | None = None,
 ) -> Predictions:
     """Score a table and write the predictions: the whole result appears at `destination`, or nothing changes.
 
     Args:
         destination: A local folder, as a path or a file:// URI. Predictions of ours that it holds are
             replaced once the new ones are complete.
+        day: Add the predictions there as the partition of this day, in place of those of the same day.
     Raises:
         StoreError: The destination cannot be written, or holds something that scoring did not write.
         DataError, SpecError: As `score_frame`.
     """
     contract = read_manifest(model_folder).contract
     scored = score_frame(source, model_folder, contract, keys=keys, version=version)
-    written = write_predictions(scored, destination, version)
+    written = write_predictions(scored, destination, version, day)
     return Predictions(
         uri=written.uri,
         rows=written.rows,

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from ml_platform.errors import SpecError, StoreError
 from ml_platform.inference import destination
-from ml_platform.inference.destination import MARKER, _move, check_destination, local_folder
+from ml_platform.inference.destination import MARKER, _move, check_destination, local_folder, partition
 
 
 def test_a_new_folder_is_fine_and_the_check_leaves_nothing(tmp_path: Path) -> None:
@@ -93,3 +94,57 @@ def test_what_a_killed_scoring_left_is_removed_by_the_next(tmp_path: Path) -> No
     assert ended.returncode == -signal.SIGKILL
     destination.remove_leftovers(tmp_path / "scores")
     assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["other"]
+
+
+DAY = date(2026, 11, 27)
+
+
+def test_a_day_is_added_to_days_and_to_nothing_else(tmp_path: Path) -> None:
+    """Readers take a folder as one table: what has a day and what has none cannot lie in one."""
+    check_destination(str(tmp_path / "new"), DAY)
+    earlier = partition(tmp_path / "days", date(2026, 11, 26))
+    earlier.mkdir(parents=True)
+    (earlier / MARKER).write_text("{}")
+    check_destination(str(tmp_path / "days"), DAY)
+    check_destination(str(tmp_path / "days"), date(2026, 11, 26))
+    with pytest.raises(StoreError, match="holds predictions of several days; they stay as they are"):
+        check_destination(str(tmp_path / "days"))
+    with pytest.raises(StoreError, match="holds predictions without a day"):
+        check_destination(str(earlier), DAY)
+    (tmp_path / "days" / "thesis.tex").write_text("three years")
+    with pytest.raises(StoreError, match="holds something that scoring did not write"):
+        check_destination(str(tmp_path / "days"), DAY)
+
+
+KILLED_IN_THE_MIDDLE = """
+import os, signal, sys
+from datetime import date
+from pathlib import Path
+from ml_platform.inference import destination
+
+def half(scored, folder):
+    folder.mkdir()
+    (folder / "part-0.parquet").write_bytes(b"PAR1 half of")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+destination._write = half
+destination.write_predictions(None, sys.argv[1], None, date(2026, 11, 27) if sys.argv[2] else None)
+"""
+
+
+@pytest.mark.parametrize("day", ["", "a day"])
+def test_a_scoring_that_is_killed_in_the_middle_leaves_the_old_predictions(tmp_path: Path, day: str) -> None:
+    """What it had written lies under a name that readers of Parquet pass over."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    old = partition(tmp_path / "scores", DAY) if day else tmp_path / "scores"
+    old.mkdir(parents=True)
+    (old / MARKER).write_text("{}")
+    pq.write_table(pa.table({"prediction": ["old"]}), old / "part-0.parquet")
+    command = [sys.executable, "-c", KILLED_IN_THE_MIDDLE, str(tmp_path / "scores"), day]
+    assert subprocess.run(command, env=dict(os.environ), check=False).returncode == -signal.SIGKILL
+    assert pq.read_table(tmp_path / "scores").column("prediction").to_pylist() == ["old"]
+    assert len(list(tmp_path.rglob("*.parquet"))) == 2, "the half of the new ones is there, unseen"
+    destination.remove_leftovers(old)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,6 +191,25 @@ def test_new_predictions_replace_old_ones_only_when_they_are_complete(
     score_table(spark, people, version, frame.limit(2), destination=destination)
     assert pq.read_table(destination).num_rows == 2
     assert [path.name for path in tmp_path.iterdir()] == ["scores"]
+
+
+def test_days_are_kept_apart_and_one_that_is_scored_again_is_replaced(
+    spark: SparkSession, frame: DataFrame, people: Path, version: Version, tmp_path: Path
+) -> None:
+    for day, rows in (("2026-11-26", 6), ("2026-11-27", 6), ("2026-11-27", 2)):
+        got = score_table(
+            spark,
+            people,
+            version,
+            frame.limit(rows),
+            keys=["id"],
+            destination=str(tmp_path / "scores"),
+            day=date.fromisoformat(day),
+        )
+    assert (got.rows, got.uri) == (2, (tmp_path / "scores" / "scored_on=2026-11-27").as_uri())
+    days = pq.read_table(tmp_path / "scores").column("scored_on").to_pylist()
+    assert {day: days.count(day) for day in set(days)} == {"2026-11-26": 6, "2026-11-27": 2}
+    assert spark.read.parquet(str(tmp_path / "scores")).count() == 8
 
 
 def test_a_changed_model_stops_the_job_and_writes_nothing(

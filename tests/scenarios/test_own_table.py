@@ -112,3 +112,30 @@ def test_an_unlabelled_table_is_scored_with_the_champion(
     assert by_customer["n3"]["prediction"] == "no"
     assert {row["error"] for row in scored} == {None}
     assert {row["model_version"] for row in scored} == {1}
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("customer,plan,visit,spend", "nothing; did you mean 'visit'?"),
+        ("customer,plan,spend", "nothing; no column of a similar name"),
+    ],
+)
+def test_a_table_without_a_column_is_refused_with_a_diff_before_anything_starts(
+    trained: Any,
+    project: Project,
+    tmp_path: Path,
+    header: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(project.home))
+    (tmp_path / "new.csv").write_text(f"{header}\nn1,basic,3,10.5\n")
+    arguments = ["plan", "--model", "models:/churn@champion", "--source", str(tmp_path / "new.csv")]
+    assert main(batch_inference, arguments) == 3
+    err = capfd.readouterr().err
+    assert "the table does not fit models:/churn/1: 1 of 3 columns" in err
+    assert said in err
+    assert main(batch_inference, ["plan", "--model", "models:/churn/9", "--source", "sklearn:wine"]) == 2
+    assert "MLflow has no version 9 of 'churn'" in capfd.readouterr().err
