@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from ml_platform.engine.check import refuse
 from ml_platform.engine.decide import World
@@ -104,7 +105,7 @@ def _run(
         _show(planned.plan)
         refuse(graph.name, planned.faults)
         with at_work(), heeding_cancellation():
-            return fill(graph.output, execution.run())
+            return _told(fill(graph.output, execution.run()), execution.states)
     except BaseException as error:
         ended = error
         raise
@@ -119,6 +120,16 @@ def _run(
             if not isinstance(ended, Exception | None):
                 # Whoever stops a run may end the process next: what became of the tasks is sent now.
                 flush(timeout_s=FLUSH_S)
+
+
+def _told(value: Any, states: Mapping[str, str]) -> Any:
+    """The value; of a run that had nothing to do in a state that says so, on the page of a nightly run."""
+    reused = list(states.values()).count("cached")
+    if not reused or set(states.values()) - {"cached", "skipped"}:
+        return value
+    message = f"nothing to do: {'1 result is' if reused == 1 else f'{reused} results are'} stored"
+    get_run_logger().info(message)
+    return Completed(message=message, data=value)
 
 
 def _remember(graph: Graph, execution: Execution) -> None:

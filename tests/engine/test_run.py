@@ -10,7 +10,9 @@ from uuid import UUID
 import prefect
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
@@ -245,6 +247,29 @@ def test_retries_and_async_tasks_work_as_in_prefect() -> None:
         return later(flaky())
 
     assert tries() == 6
+
+
+@task
+def ten_times(value: int) -> int:
+    return value * 10
+
+
+def test_a_run_that_has_nothing_to_do_says_so_in_its_state_and_gives_what_it_gave() -> None:
+    """A nightly run on unchanged data: one line on its page in Prefect, and in its plan."""
+
+    @dag
+    def nightly(n: int = 4711) -> int:
+        return ten_times(n)
+
+    assert nightly() == nightly() == 47110
+    with get_client(sync_client=True) as client:
+        newest = FlowFilter(name=FlowFilterName(any_=["nightly"]))
+        runs = client.read_flow_runs(flow_filter=newest, sort=FlowRunSort.START_TIME_ASC)
+        first, second = (client.read_flow_run(run.id).state for run in runs[-2:])
+    assert first is not None
+    assert second is not None
+    assert first.message is None
+    assert (second.type, second.message) == (StateType.COMPLETED, "nothing to do: 1 result is stored")
 
 
 def test_the_run_record_says_what_each_node_did() -> None:
