@@ -149,12 +149,12 @@ def _runner(dag: Dag[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(dag.function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        from ml_platform.engine.flow_run import execute
+        from ml_platform.engine.flow_run import conclude
 
         bound = inspect.signature(run).bind(*args, **kwargs)
         bound.apply_defaults()
         parameters = dict(bound.arguments)
-        return execute(dag, parameters, parameters.pop(ENGINE))
+        return conclude(dag, parameters, parameters.pop(ENGINE))
 
     hints = get_type_hints(dag.function, include_extras=True)
     signature = inspect.signature(dag.function)

@@ -58,18 +58,32 @@ def execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) 
 
     With mode `plan`: plans only, leaves the plan as an artifact, and returns it.
     """
+    return _execute(dag, parameters, engine)[0]
+
+
+def conclude(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> Any:
+    """As `execute`; of a run that had nothing to do, in a state that says so on its page in Prefect."""
+    return _told(*_execute(dag, parameters, engine))
+
+
+def _execute(
+    dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
+) -> tuple[Any, Mapping[str, str]]:
+    """What its function promised, and what became of the nodes."""
     with as_declared():
-        return _execute(dag, parameters, engine)
+        return _planned_and_run(dag, parameters, engine)
 
 
-def _execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> Any:
+def _planned_and_run(
+    dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
+) -> tuple[Any, Mapping[str, str]]:
     if engine.mode == "resume":
         parameters = resumed_parameters(dag, engine)
     dag.check(**parameters)
     if engine.mode == "plan":
         shown = plan(dag, parameters, engine).plan
         _show(shown)
-        return shown
+        return shown, {}
     graph = selected(dag.graph(**parameters), engine)
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url or "")}
     name = record_name(flow_run.name or "", str(flow_run.id))
@@ -95,7 +109,7 @@ def _execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec)
 
 def _run(
     graph: Graph, planned: Planned, world: World, leases: Leases, facts: dict[str, Any], engine: EngineSpec
-) -> Any:
+) -> tuple[Any, Mapping[str, str]]:
     sweep()
     record = RunRecord(leases.scope.folder)
     record.begin(**facts)
@@ -105,7 +119,7 @@ def _run(
         _show(planned.plan)
         refuse(graph.name, planned.faults)
         with at_work(), heeding_cancellation():
-            return _told(fill(graph.output, execution.run()), execution.states)
+            return fill(graph.output, execution.run()), execution.states
     except BaseException as error:
         ended = error
         raise
@@ -123,7 +137,6 @@ def _run(
 
 
 def _told(value: Any, states: Mapping[str, str]) -> Any:
-    """The value; of a run that had nothing to do in a state that says so, on the page of a nightly run."""
     reused = list(states.values()).count("cached")
     if not reused or set(states.values()) - {"cached", "skipped"}:
         return value
