@@ -165,7 +165,7 @@ def test_a_run_through_the_api_completes_with_its_overrides(completed: Any, depl
 def test_the_run_page_has_the_plan_and_the_graph_as_a_picture(completed: Any, deployed: Api) -> None:
     artifacts = deployed.ask("/artifacts/filter", {"flow_runs": {"id": {"any_": [completed["id"]]}}})
     by_key = {artifact["key"]: artifact for artifact in artifacts}
-    assert by_key["plan"]["description"] == "17 run"
+    assert by_key["plan"]["description"] == "20 run"
     assert "| train_keras | **run** |" in by_key["plan"]["data"]
     assert by_key["graph"]["type"] == "image"
     assert by_key["graph"]["data"].startswith("data:image/svg+xml;base64,")
@@ -183,7 +183,7 @@ def test_a_plan_through_the_deployment_after_a_run_by_command_is_all_cached(
     assert planned["state_type"] == "COMPLETED", planned["state"]["message"]
     filters = {"flow_runs": {"id": {"any_": [planned["id"]]}}}
     (plan,) = (a for a in deployed.ask("/artifacts/filter", filters) if a["key"] == "plan")
-    assert plan["description"] == "17 cached", plan["data"]
+    assert plan["description"] == "20 cached", plan["data"]
     assert deployed.ask("/task_runs/filter", filters) == []
 
 
