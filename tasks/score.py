@@ -6,7 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from ml_platform import Dataset, Predictions, Spark, Version, task
-from ml_platform.data.sources import open_source, source_columns, source_identity
+from ml_platform.data.sources import open_source, read_raw, source_columns, source_identity
 from ml_platform.errors import SpecError
 from ml_platform.inference.destination import check_destination
 from ml_platform.inference.input_check import check_input, input_diff
@@ -86,7 +86,10 @@ def score_table(
     """
     if version is None or (source is None and table and not _reads(version, table)):
         return None
-    frame = spark_frame(spark, table) if source is None and table else open_source(source).frame(spark)
+    if source is None and table:
+        frame = spark_frame(spark, table)
+    else:
+        frame = read_raw(spark, source, version.model.contract)
     when = which_day(day)
     # Days are kept apart from predictions without a day: no reader could tell them apart in one folder.
     own = home() / "predictions" / (version.name if when is None else f"{version.name}-by-day")

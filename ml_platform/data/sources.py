@@ -16,6 +16,7 @@ from ml_platform.data.remote import fetched
 from ml_platform.data.schema_file import check_schema, read_schema
 from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError, SpecError, nearest
+from ml_platform.specs.contracts import Contract
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
@@ -140,6 +141,16 @@ def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
     import pyspark.sql.functions as sf
 
     return frame.withColumn(reason, sf.lit(None).cast("string"))
+
+
+def read_raw(spark: SparkSession, source: str, contract: Contract) -> DataFrame:
+    """The table at `source` for a model that takes this contract: what is text to it stays as it is written.
+
+    Raises:
+        DataError: It is missing, empty or corrupt, or a row is bad.
+    """
+    texts = {column.name for column in contract.columns if column.type == "string"}
+    return open_source(source).frame(spark, as_text=texts)
 
 
 def check_source(

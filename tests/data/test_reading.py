@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from ml_platform.data.load import check_source, load_table
-from ml_platform.data.sources import open_source, source_columns
+from ml_platform.data.sources import open_source, read_raw, source_columns
 from ml_platform.errors import DataError, SpecError
+from ml_platform.specs.contracts import Column, Contract
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.datasets import read_table
 
@@ -111,6 +112,16 @@ def test_a_bad_line_of_json_is_set_aside_and_too_many_are_refused(
         load_table(spark, many, "label")
     with pytest.raises(DataError, match="line 201 is no JSON object"):
         open_source(many).frame(spark)
+
+
+@pytest.mark.spark
+def test_what_a_model_knows_as_text_is_read_as_text(spark: SparkSession, tmp_path: Path) -> None:
+    """A table to score may hold codes of digits alone, where the one that was learnt from had letters too."""
+    contract = Contract(columns=(Column(name="code", type="string"), Column(name="n", type="float")))
+    lines = '{"code": "007", "n": 1}\n{"code": 8, "n": 2}\n'
+    for name, text in (("t.csv", "code,n\n007,1\n8,2\n"), ("t.jsonl", lines)):
+        frame = read_raw(spark, written(tmp_path / name, text), contract)
+        assert [tuple(row) for row in frame.orderBy("n").collect()] == [("007", 1), ("8", 2)]
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
