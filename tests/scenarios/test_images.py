@@ -45,18 +45,18 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcome(project: Project, drawings: Path) -> Outcome:
-    options = [
+    small = [
         "--keras.epochs",
         "12",
         "--keras.hidden",
         "32",
         "--xgboost.trees",
         "15",
-        "--model",
-        "shapes",
-        "--json",
+        "--gate.minimum-rows",
+        "10",
     ]
-    return project.run("flows.image_classification", "--source", str(drawings), *options)
+    options = ["--source", str(drawings), "--model", "shapes", "--json", *small]
+    return project.run("flows.image_classification", *options)
 
 
 def test_images_are_learnt_and_what_is_none_is_set_aside(outcome: Outcome) -> None:
