@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import PlatformError, SpecError, nearest
+from ml_platform.errors import SpecError, nearest, one_line
 from ml_platform.inference.columns import PREDICTION_COLUMNS
 from ml_platform.inference.destination import write_predictions
 from ml_platform.inference.input_check import check_input
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 STAMP_COLUMNS = ("error", "model_name", "model_version")
 SCORE_COLUMNS = (*PREDICTION_COLUMNS, *STAMP_COLUMNS)
 """Columns that scoring adds, in this order; without probabilities where a number is predicted."""
-
-ERROR_CHARACTERS = 500
 
 
 def score_frame(
@@ -182,7 +180,7 @@ def predict_rows(model: RawModel, batch: pa.RecordBatch) -> tuple[NDArray[Any], 
         outputs = model.predict(batch)
     except Exception as error:  # noqa: BLE001  (whatever a row provokes is that row's error)
         if batch.num_rows == 1:
-            return np.zeros((1, model.state.outputs), np.float32), [_text(error)]
+            return np.zeros((1, model.state.outputs), np.float32), [one_line(error)]
         half = batch.num_rows // 2
         parts = [predict_rows(model, piece) for piece in (batch.slice(0, half), batch.slice(half))]
         return np.concatenate([part[0] for part in parts]), [text for part in parts for text in part[1]]
@@ -201,13 +199,6 @@ def _nulled(columns: Sequence[pa.Array], failed: pa.Array) -> list[pa.Array]:
     rows = np.arange(len(failed))
     indices = pa.array(rows, mask=failed.to_numpy(zero_copy_only=False))
     return [column.take(indices) for column in columns]
-
-
-def _text(error: Exception) -> str:
-    text = error.what if isinstance(error, PlatformError) else f"{type(error).__name__}: {error}"
-    if isinstance(error, PlatformError) and error.got:
-        text += f" ({error.got})"
-    return " ".join(text.split())[:ERROR_CHARACTERS]
 
 
 def _kept(frame: DataFrame, keys: Sequence[str] | None) -> list[str]:
