@@ -137,7 +137,9 @@ class CsvSource:
         with spark_failures(f"{self._path} cannot be read as CSV"):
             texts = self._texts(spark, reason, text)
             types, exceptions = _infer(self._path, texts, reason, as_text)
-        columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self.columns()]
+        # In a record of another number of fields, any text may stand in any column.
+        cast = "CAST" if reason is None else "TRY_CAST"
+        columns = [_typed(name, types[name], cast, is_mixed=name in exceptions) for name in self.columns()]
         if reason is None:
             return texts.selectExpr(*columns)
         why = self._why_bad(reason, {name: types[name] for name in exceptions})
@@ -329,9 +331,9 @@ def _narrowest(bits: int | None) -> str:
     return next(fits, "string")
 
 
-def _typed(name: str, kind: str, *, is_mixed: bool = False) -> str:
+def _typed(name: str, kind: str, cast: str, *, is_mixed: bool = False) -> str:
     value = quoted(name)
     if kind == "string":
         return value
     usable = f"NOT {_is_missing(name)}" + (f" AND {_fits(name, kind)}" if is_mixed else "")
-    return f"CAST(CASE WHEN {usable} THEN {value} END AS {kind}) AS {value}"
+    return f"{cast}(CASE WHEN {usable} THEN {value} END AS {kind}) AS {value}"

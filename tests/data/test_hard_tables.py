@@ -82,6 +82,18 @@ def test_the_last_record_of_a_truncated_table_is_set_aside(
     )
 
 
+def test_a_record_that_a_delimiter_has_shifted_may_hold_any_text_in_any_column(
+    spark: SparkSession, written: Callable[..., str]
+) -> None:
+    """Numbers, dates, times and booleans are those of the whole records; the shifted one is set aside."""
+    good = "2024-01-01,2024-01-01 10:00:00,3,1.5,true,x\n2024-01-02,2024-01-01 11:00:00,4,2.5,false,y\n"
+    shifted = "word,2024-01-01,2024-01-01 10:00:00,3,1.5,true,x\n"
+    table = load_table(spark, written("day,at,n,v,is,label\n" + good * 20 + shifted), "label")
+    assert (table.data.rows, table.quarantined) == (40, 1)
+    kinds = [column.type for column in table.data.contract.columns]
+    assert kinds == ["date", "timestamp", "integer", "float", "boolean", "string"]
+
+
 @pytest.mark.parametrize(("bad", "is_refused"), [(2, False), (60, True)])
 def test_of_bad_rows_one_in_a_hundred_is_set_aside_and_thirty_are_too_many(
     spark: SparkSession, written: Callable[..., str], bad: int, is_refused: bool
