@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TRIVIAL = "trivial predictor"
+OPTION = "--gate.minimum-rows"
+"""What a person asks for fewer rows with."""
 
 LOSS_NAMES = {
     "log_loss": "log loss",
@@ -107,13 +109,15 @@ def decide(
         return report.verdict("not comparable", obstacle)
     if challenger.rows < spec.minimum_rows:
         return report.verdict(
-            "cannot tell", f"The holdout has {challenger.rows} rows; {spec.minimum_rows} are needed to tell."
+            "cannot tell",
+            f"The holdout has {challenger.rows} rows; {spec.minimum_rows} are needed to tell ({OPTION}).",
         )
     rows = read_rows(challenger)
     groups = challenger.groups
     if groups is not None and groups < spec.minimum_rows:
         return report.verdict(
-            "cannot tell", f"The holdout has {groups} groups; {spec.minimum_rows} are needed to tell."
+            "cannot tell",
+            f"The holdout has {groups} groups; {spec.minimum_rows} are needed to tell ({OPTION}).",
         )
     rare = _rarest(rows, challenger.model.classes, spec.minimum_rows)
     if rare:
@@ -326,7 +330,8 @@ def _rarest(rows: pa.Table, classes: tuple[str, ...], least: int) -> str | None:
     rarest = few[np.argmin(counts[few])]
     others = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
     count = f"{counts[rarest]} row{'' if counts[rarest] == 1 else 's'}"
-    return f"Class {classes[rarest]!r} has {count} in the holdout{others}; {least} are needed to tell."
+    found = f"Class {classes[rarest]!r} has {count} in the holdout{others}"
+    return f"{found}; {least} are needed to tell ({OPTION})."
 
 
 def _paired_losses(rows: pa.Table, opposed: pa.Table, metric: str) -> NDArray[np.float64] | None:

@@ -127,7 +127,7 @@ def test_too_few_rows_cannot_tell(rows: Rows) -> None:
     verdict = decide(few, None, STATE, SPEC)
     assert verdict.decision == "cannot tell"
     assert verdict.gain is None
-    assert verdict.reason == "The holdout has 29 rows; 30 are needed to tell."
+    assert verdict.reason == "The holdout has 29 rows; 30 are needed to tell (--gate.minimum-rows)."
 
 
 def test_too_few_rows_of_a_class_cannot_tell_and_name_it(rows: Rows, losses: np.ndarray) -> None:
@@ -135,10 +135,15 @@ def test_too_few_rows_of_a_class_cannot_tell_and_name_it(rows: Rows, losses: np.
     rows.labels = (np.arange(ROWS) < 12).astype(np.int32)
     verdict = decide(rows.evaluation(losses, "new"), None, STATE, SPEC)
     assert (verdict.decision, verdict.gain) == ("cannot tell", None)
-    assert verdict.reason == "Class 'yes' has 12 rows in the holdout; 30 are needed to tell."
+    assert (
+        verdict.reason
+        == "Class 'yes' has 12 rows in the holdout; 30 are needed to tell (--gate.minimum-rows)."
+    )
     rows.labels[:] = 0
     alone = decide(rows.evaluation(losses, "new"), None, STATE, SPEC)
-    assert alone.reason == "Class 'yes' has 0 rows in the holdout; 30 are needed to tell."
+    assert (
+        alone.reason == "Class 'yes' has 0 rows in the holdout; 30 are needed to tell (--gate.minimum-rows)."
+    )
     few = GateSpec(resamples=500, minimum_rows=2)
     rows.labels[:2] = 1
     assert decide(rows.evaluation(losses, "new"), None, STATE, few).decision != "cannot tell"

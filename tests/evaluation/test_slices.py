@@ -138,7 +138,7 @@ def test_too_few_groups_cannot_tell(tmp_path: Path) -> None:
     challenger = Rows(tmp_path).evaluation(np.full(400, 0.1), "new", groups=12)
     verdict = decide(challenger, None, STATE, GateSpec(resamples=300))
     assert verdict.decision == "cannot tell"
-    assert verdict.reason == "The holdout has 12 groups; 30 are needed to tell."
+    assert verdict.reason == "The holdout has 12 groups; 30 are needed to tell (--gate.minimum-rows)."
 
 
 def test_every_metric_stands_on_groups() -> None:
