@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ml_platform.evaluation.measure import ROW_KEY, read_rows
+from ml_platform.evaluation.measure import ROW_KEY, keyed, read_rows
+from ml_platform.images.decode import decode
 from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Dataset, Evaluation
 from ml_platform.store.datasets import spark_frame
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SHOWN = 25
 COLUMNS = 5
+TILE = 256
+"""Pixels of an image's longer side: as many as the picture can show."""
 
 
 class Mistake(Spec):
@@ -38,16 +40,12 @@ def worst_mistakes(spark: SparkSession, evaluation: Evaluation, part: Dataset) -
     import pyarrow.compute as pc
     import pyspark.sql.functions as sf
 
-    from ml_platform.store.fingerprint import row_hash
-
     rows = read_rows(evaluation)
     wrong = rows.filter(pc.not_equal(rows["label"], rows["predicted"])).sort_by([("log_loss", "descending")])
     worst = wrong.slice(0, SHOWN).select(["row_key", "label", "predicted", "log_loss"]).to_pylist()
-    frame = spark_frame(spark, part)
-    keyed = frame.withColumn(ROW_KEY, row_hash(frame.schema, ROW_KEY)).select(ROW_KEY, "path", "content")
-    found = {
-        row[0]: row for row in keyed.where(sf.col(ROW_KEY).isin([r["row_key"] for r in worst])).collect()
-    }
+    frame = keyed(spark_frame(spark, part)).select(ROW_KEY, "path", "content")
+    wanted = sf.col(ROW_KEY).isin([row["row_key"] for row in worst])
+    found = {row[ROW_KEY]: row for row in frame.where(wanted).collect()}
     names = (*evaluation.model.classes, "nothing")  # a row that failed has the prediction -1
     return [
         Mistake(
@@ -73,7 +71,8 @@ def draw_mistakes(mistakes: Sequence[Mistake], title: str) -> Figure:
     for cell in cells:
         cell.set_axis_off()
     for cell, mistake in zip(cells, mistakes, strict=False):
-        with Image.open(io.BytesIO(mistake.content)) as image:
-            cell.imshow(image.convert("RGB"))
+        image = Image.fromarray(decode(mistake.content)[:, :, ::-1])
+        image.thumbnail((TILE, TILE))
+        cell.imshow(image)
         cell.set_title(f"{mistake.label}, taken for {mistake.predicted}", fontsize=8)
     return figure
