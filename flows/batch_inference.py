@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ml_platform import dag
+from ml_platform import ReadingSpec, dag
 from tasks.report import ScoringReport, report_scoring
 from tasks.score import check_batch, find_version, score_table
 
@@ -11,6 +11,7 @@ from tasks.score import check_batch, find_version, score_table
 def batch_inference(
     model: str = "models:/digits@champion",
     source: str = "sklearn:digits",
+    reading: ReadingSpec = ReadingSpec(),
     keys: tuple[str, ...] = (),
     predictions: str | None = None,
     day: str | None = None,
@@ -21,13 +22,14 @@ def batch_inference(
         model: Registered model: models:/NAME@champion or models:/NAME/VERSION.
         source: Table to score: a CSV, JSON lines, Parquet or ORC file, a folder of the latter two, or
             sklearn:NAME.
+        reading: How the table is written, where its files do not say so themselves.
         keys: Columns to keep beside the predictions. Empty: all.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
         day: Add the predictions to the folder as the partition scored_on=DAY, a date, in place of
             those of the same day. Empty: they replace what the folder holds.
     """
     version = find_version(model)
-    scored = score_table(version, None, source, keys, predictions, day)
+    scored = score_table(version, None, source, keys, predictions, day, reading)
     return report_scoring(version, scored)
 
 

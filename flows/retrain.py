@@ -52,6 +52,7 @@ def retrain(
     slices: tuple[str, ...] = (),
     require_promotion: bool = False,
     score: str | None = None,
+    score_reading: ReadingSpec = ReadingSpec(),
     predictions: str | None = None,
     day: str | None = None,
 ) -> RetrainReport:
@@ -75,6 +76,7 @@ def retrain(
         require_promotion: End with exit code 4 where the gate does not promote the challenger. Without it, a
             hold is a result like another.
         score: Table to score with the champion. Empty: the source itself.
+        score_reading: How that table is written, where its files do not say so themselves.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
         day: Add the predictions to the folder as the partition scored_on=DAY, a date, in place of
             those of the same day. Empty: they replace what the folder holds.
@@ -102,7 +104,7 @@ def retrain(
         name, table, found, parts, split, state, candidates, challenger, verdict, importance=leans_on
     )
     winner = promote(challenger, verdict, champion, name, card)
-    scored = score_table(winner, table.data, score, split.key_columns, predictions, day)
+    scored = score_table(winner, table.data, score, split.key_columns, predictions, day, score_reading)
     return report_retrain(
         table,
         found,

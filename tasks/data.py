@@ -37,9 +37,10 @@ def check_retrain(
     split: SplitSpec,
     features: FeatureSpec,
     slices: tuple[str, ...] = (),
+    score_reading: ReadingSpec = ReadingSpec(),
 ) -> None:
     """Refuse, before anything starts, columns that are asked for and are not there."""
-    check_columns(source, label, reading, schema_file, score)
+    check_columns(source, label, reading, schema_file, score, score_reading)
     for name in listed(slices):
         if name not in (there := source_columns(source, reading)):
             raise SpecError(f"cannot slice by {name!r}: no such column", hint=nearest(name, there))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
-from ml_platform import Dataset, Predictions, Spark, Version, task
+from ml_platform import Dataset, Predictions, ReadingSpec, Spark, Version, task
 from ml_platform.data.sources import open_source, read_raw, source_columns, source_identity
 from ml_platform.errors import SpecError
 from ml_platform.inference.destination import check_destination
@@ -26,27 +26,31 @@ def find_version(uri: str) -> Version:
     return registry.find(uri)
 
 
-def check_batch(model: str, source: str) -> None:
+def check_batch(model: str, source: str, reading: ReadingSpec = ReadingSpec()) -> None:
     """Before anything starts: is there such a version, and does the table have the columns that it reads?
 
     Names alone, from the header; types are looked at when the table is opened.
     """
     version = registry.find(model)
-    check_input(version.model.contract, source_columns(source), model=version.uri)
+    check_input(version.model.contract, source_columns(source, reading), model=version.uri)
 
 
-def check_scoring(source: str | None, destination: str | None, day: str | None) -> None:
+def check_scoring(
+    source: str | None, destination: str | None, day: str | None, reading: ReadingSpec = ReadingSpec()
+) -> None:
     """Before anything starts: is there a table to score, and can the result be written?"""
     if source is not None:
-        open_source(source).check()
+        open_source(source, reading).check()
     when = which_day(day)
     if destination is not None:
         check_destination(destination, when)
 
 
-def probe_scoring(source: str | None, destination: str | None) -> dict[str, object]:
+def probe_scoring(
+    source: str | None, destination: str | None, reading: ReadingSpec = ReadingSpec()
+) -> dict[str, object]:
     """What scoring sees besides its arguments: the content of the table, and where results go by default."""
-    content = source_identity(source) if source is not None else None
+    content = source_identity(source, reading) if source is not None else None
     return {"source": content, "folder": destination or str(home() / "predictions")}
 
 
@@ -70,6 +74,7 @@ def score_table(
     keys: tuple[str, ...],
     destination: str | None,
     day: str | None = None,
+    reading: ReadingSpec = ReadingSpec(),
     spark: SparkSession = Spark(),
 ) -> Predictions | None:
     """Predictions beside the key columns, as Parquet that appears whole or not at all.
@@ -82,6 +87,7 @@ def score_table(
         keys: Columns to keep beside the predictions. Empty: all.
         destination: Folder to write. Empty: `predictions/<model>` beside the platform's other files, with a
             day `predictions/<model>-by-day`.
+        reading: How `source` is written, where its file does not say so itself.
         day: Add to the folder as the partition of this day. Empty: replace what the folder holds.
     """
     if version is None or (source is None and table and not _reads(version, table)):
@@ -89,7 +95,7 @@ def score_table(
     if source is None and table:
         frame = spark_frame(spark, table)
     else:
-        frame = read_raw(spark, source, version.model.contract)
+        frame = read_raw(spark, source, version.model.contract, reading)
     when = which_day(day)
     # Days are kept apart from predictions without a day: no reader could tell them apart in one folder.
     own = home() / "predictions" / (version.name if when is None else f"{version.name}-by-day")

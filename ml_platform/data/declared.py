@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from ml_platform.data.csv_source import DATE, EXPONENT, FRACTION, MISSING, TIMESTAMP, WORDS, quoted
@@ -49,6 +50,8 @@ FITS = {
     ("date", "timestamp"): "true",
 }
 """Which values of a column become those of another type."""
+WRITTEN = {"integer", "float", "decimal", "boolean", "date", "timestamp"}
+"""Types whose values have a text, as a category."""
 SHOWN = 60
 
 
@@ -87,6 +90,20 @@ def declared(frame: DataFrame, reason: str, schema: TableSchema | None, source: 
     return frame.selectExpr(*columns, f"coalesce({', '.join(faults)}) AS {quoted(reason)}")
 
 
+def texts_of(frame: DataFrame, names: Set[str]) -> DataFrame:
+    """The frame with these columns as text: of a number the text that a declared category or text has."""
+    types = {field.name: COLUMN_TYPES.get(field.dataType.typeName()) for field in frame.schema.fields}
+    written = [name for name in names if types.get(name) in WRITTEN]
+    if not written:
+        return frame
+    return frame.selectExpr(
+        *[
+            f"CAST({quoted(name)} AS string) AS {quoted(name)}" if name in written else quoted(name)
+            for name in frame.columns
+        ]
+    )
+
+
 def _type(kind: ColumnKind) -> str:
     return "string" if kind in {"category", "text"} else kind
 
@@ -94,7 +111,7 @@ def _type(kind: ColumnKind) -> str:
 def _converted(name: str, have: str, kind: ColumnKind, source: str) -> tuple[str, str]:
     """Whether a value is of this type, and the value; as SQL text."""
     value, stored = quoted(name), STORED[kind]
-    if stored == "string" and have in {"integer", "float", "decimal", "boolean", "date", "timestamp"}:
+    if stored == "string" and have in WRITTEN:
         return "true", f"CAST({value} AS string)"
     cast = f"TRY_CAST({value} AS {stored})"
     if have == "string":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ml_platform.data.declared import as_text, declared
+from ml_platform.data.declared import as_text, declared, texts_of
 from ml_platform.data.files import suffixes_below
 from ml_platform.data.remote import fetched
 from ml_platform.data.schema_file import check_schema, read_schema
@@ -143,14 +143,18 @@ def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
     return frame.withColumn(reason, sf.lit(None).cast("string"))
 
 
-def read_raw(spark: SparkSession, source: str, contract: Contract) -> DataFrame:
-    """The table at `source` for a model that takes this contract: what is text to it stays as it is written.
+def read_raw(
+    spark: SparkSession, source: str, contract: Contract, reading: ReadingSpec = ReadingSpec()
+) -> DataFrame:
+    """The table at `source` for a model that takes this contract.
+
+    What is text to it stays as it is written, and is written out where a file holds it as a number.
 
     Raises:
         DataError: It is missing, empty or corrupt, or a row is bad.
     """
     texts = {column.name for column in contract.columns if column.type == "string"}
-    return open_source(source).frame(spark, as_text=texts)
+    return texts_of(open_source(source, reading).frame(spark, as_text=texts), texts)
 
 
 def check_source(
@@ -181,7 +185,12 @@ def source_identity(source: str, reading: ReadingSpec = ReadingSpec()) -> dict[s
 
 
 def check_columns(
-    source: str, label: str, reading: ReadingSpec, schema_file: str | None, score: str | None
+    source: str,
+    label: str,
+    reading: ReadingSpec,
+    schema_file: str | None,
+    score: str | None,
+    score_reading: ReadingSpec = ReadingSpec(),
 ) -> None:
     """Refuse, before anything starts, a table to score that lacks columns of the one to learn from.
 
@@ -192,7 +201,7 @@ def check_columns(
     schema = read_schema(schema_file)
     if score is None:
         return
-    have = source_columns(score)
+    have = source_columns(score, score_reading)
     unneeded = {label, *(schema.dropped if schema else ()), *have}
     lacking = [name for name in source_columns(source, reading) if name not in unneeded]
     if lacking:

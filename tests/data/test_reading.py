@@ -13,6 +13,7 @@ from ml_platform.data.load import check_source, load_table
 from ml_platform.data.sources import open_source, read_raw, source_columns
 from ml_platform.errors import DataError, SpecError
 from ml_platform.specs.contracts import Column, Contract
+from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.datasets import read_table
 
@@ -122,6 +123,32 @@ def test_what_a_model_knows_as_text_is_read_as_text(spark: SparkSession, tmp_pat
     for name, text in (("t.csv", "code,n\n007,1\n8,2\n"), ("t.jsonl", lines)):
         frame = read_raw(spark, written(tmp_path / name, text), contract)
         assert [tuple(row) for row in frame.orderBy("n").collect()] == [("007", 1), ("8", 2)]
+
+
+@pytest.mark.spark
+def test_a_table_to_score_is_read_as_it_is_said_to_be_written(spark: SparkSession, tmp_path: Path) -> None:
+    contract = Contract(columns=(Column(name="code", type="string"), Column(name="n", type="float")))
+    source = written(tmp_path / "t.csv", "é;1,5\n007;2\n".encode("cp1252"))
+    reading = ReadingSpec(delimiter=";", encoding="cp1252", header=("code", "n"))
+    assert read_raw(spark, source, contract, reading).collect()[1]["code"] == "007"
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("suffix", ["parquet", "orc"])
+def test_a_category_of_numbers_is_the_same_text_when_it_is_learnt_and_when_it_is_scored(
+    spark: SparkSession, tmp_path: Path, store: None, suffix: str
+) -> None:
+    """A Parquet file holds the codes of a declared category as integers, today as on the day of training."""
+    frame = spark.createDataFrame([(1, 0.5, "x"), (20, 1.5, "y")] * 3, "zip int, size double, label string")
+    source = str(tmp_path / f"t.{suffix}")
+    frame.coalesce(1).write.format(suffix).save(source)
+    schema = TableSchema(columns={"zip": "category", "size": "category"})
+    learnt = load_table(spark, source, "label", schema).data
+    scored = read_raw(spark, source, learnt.contract)
+    assert dict(scored.dtypes) == {"zip": "string", "size": "string", "label": "string"}
+    assert {tuple(row) for row in scored.collect()} == {
+        tuple(row.values()) for row in read_table(learnt).to_pylist()
+    }
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
