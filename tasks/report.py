@@ -88,7 +88,7 @@ class RetrainReport(Spec):
         if self.calibration is not None:
             facts["chances"] = f"{self.calibration}"
         if scored:
-            facts["predictions"] = f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}"
+            facts["predictions"] = f"{_counts(scored)}: {scored.uri}"
         facts.update({f"note {i}": note for i, note in enumerate(self.notes, 1)})
         return {**facts, **self.links}
 
@@ -119,14 +119,14 @@ class ScoringReport(Spec):
 
     def __rich__(self) -> RenderableType:
         scored = self.predictions
-        counts = f"{scored.rows:,} rows, {scored.failed_rows} with an error: {scored.uri}"
+        counts = f"{_counts(scored)}: {scored.uri}"
         return Group(*_lines({"model": self.model, "predictions": counts, **self.links}))
 
     def markdown(self) -> str:
         """The same for a page."""
         scored = self.predictions
         facts = [f"- **{name}**: {value}" for name, value in self.links.items()]
-        counts = f"{scored.rows:,} rows, {scored.failed_rows} with an error, in `{scored.uri}`"
+        counts = f"{_counts(scored)}, in `{scored.uri}`"
         return "\n".join([f"# Scored with {self.model}", "", counts, "", *facts])
 
 
@@ -229,6 +229,11 @@ def report_scoring(
     create_markdown_artifact(report.markdown(), key="scoring-report", description="What was scored.")
     _link_artifact(report.links)
     return report
+
+
+def _counts(scored: Predictions) -> str:
+    reused = f", {scored.reused_rows:,} of them scored before" if scored.reused_rows else ""
+    return f"{scored.rows:,} rows, {scored.failed_rows} with an error{reused}"
 
 
 def _measured(evaluation: Evaluation) -> MeasuredModel:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
+from prefect.logging import get_run_logger
+
 from ml_platform import Dataset, Predictions, ReadingSpec, Spark, Version, task
-from ml_platform.data.sources import open_source, read_raw, source_columns, source_identity
+from ml_platform.data.sources import open_source, plain_files, read_raw, source_columns, source_identity
 from ml_platform.errors import SpecError
 from ml_platform.inference.destination import check_destination
 from ml_platform.inference.input_check import check_input, input_diff
 from ml_platform.inference.score import score_table as score
-from ml_platform.store.datasets import spark_frame
+from ml_platform.store.datasets import dataset_files, spark_frame
 from ml_platform.store.location import home
 from ml_platform.tracking import registry
 from ml_platform.tracking.fetching import fetch
@@ -93,14 +95,26 @@ def score_table(
     if version is None or (source is None and table and not _reads(version, table)):
         return None
     if source is None and table:
-        frame = spark_frame(spark, table)
+        frame, files = spark_frame(spark, table), dataset_files(table)
     else:
-        frame = read_raw(spark, source, version.model.contract, reading)
+        contract = version.model.contract
+        frame = read_raw(spark, source, contract, reading)
+        files = plain_files(source, contract, reading)
     when = which_day(day)
     # Days are kept apart from predictions without a day: no reader could tell them apart in one folder.
     own = home() / "predictions" / (version.name if when is None else f"{version.name}-by-day")
     folder = destination or str(own)
-    return score(spark, fetch(version), version, frame, keys=keys or None, destination=folder, day=when)
+    return score(
+        spark,
+        fetch(version),
+        version,
+        frame,
+        keys=keys or None,
+        destination=folder,
+        day=when,
+        files=files,
+        tell=get_run_logger().info,
+    )
 
 
 def _reads(version: Version, table: Dataset) -> bool:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.errors import DataError
 from ml_platform.specs.sources import ReadingSpec
+from ml_platform.store.contents import content_digests
 from ml_platform.store.folders import spark_path
+from ml_platform.store.manifest import DataFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +72,22 @@ class ParquetSource:
     def identity(self) -> dict[str, str]:
         return named_digests(self._root, self._files)
 
+    def plain_files(self, texts: Set[str] = frozenset()) -> tuple[DataFile, ...]:
+        """The files, where each holds its rows as they are: equal columns of types that need no care.
+
+        Empty where folders name columns, a file is read in a way that is Spark's own, or one of `texts`
+        must be written out first.
+        """
+        footers = [self._footer(path) for path in self._files]
+        same = all(schema.equals(self._schema) for schema, _ in footers)
+        if not same or partition_names(self._root, self._files[0]) or not _is_plain(self._schema, texts):
+            return ()
+        digests = content_digests(self._files)
+        return tuple(
+            DataFile(uri=path.as_uri(), rows=rows, bytes=path.stat().st_size, checksum=digests[str(path)])
+            for path, (_, rows) in zip(self._files, footers, strict=True)
+        )
+
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
     ) -> DataFrame:
@@ -79,6 +97,24 @@ class ParquetSource:
         paths = [spark_path(path.as_uri()) for path in self._files]
         frame = session.read.option("basePath", base_folder(self._root)).parquet(*paths)
         return frame.withColumns({field.name: _micros(field) for field in nanos}) if nanos else frame
+
+
+def _is_plain(schema: pa.Schema, texts: Set[str]) -> bool:
+    """Whether pyarrow and Spark read the same out of these columns, and `texts` are text."""
+    import pyarrow.types as types
+
+    def plain(name: str, kind: pa.DataType) -> bool:
+        if name in texts:
+            return bool(types.is_string(kind))
+        if types.is_list(kind) or types.is_fixed_size_list(kind):
+            return bool(types.is_floating(kind.value_type))
+        numbers = types.is_signed_integer(kind) or types.is_float32(kind) or types.is_float64(kind)
+        return bool(numbers or any(test(kind) for test in others))
+
+    others = (types.is_boolean, types.is_string, types.is_binary, types.is_date32, types.is_decimal128)
+    return len({name.lower() for name in schema.names}) == len(schema.names) and all(
+        plain(field.name, field.type) for field in schema
+    )
 
 
 def _reads_nanos(spark: SparkSession) -> SparkSession:

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from ml_platform.data.declared import as_text, declared, texts_of
 from ml_platform.data.files import suffixes_below
+from ml_platform.data.parquet_source import ParquetSource
 from ml_platform.data.remote import fetched
 from ml_platform.data.schema_file import check_schema, read_schema
 from ml_platform.data.text_files import open_bytes
@@ -20,6 +21,7 @@ from ml_platform.specs.contracts import Contract
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
+from ml_platform.store.manifest import DataFile
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -155,6 +157,15 @@ def read_raw(
     """
     texts = {column.name for column in contract.columns if column.type == "string"}
     return texts_of(open_source(source, reading).frame(spark, as_text=texts), texts)
+
+
+def plain_files(
+    source: str, contract: Contract, reading: ReadingSpec = ReadingSpec()
+) -> tuple[DataFile, ...]:
+    """The Parquet files that hold the rows of `read_raw` as they are; empty where it is anything else."""
+    opened = open_source(source, reading)
+    texts = {column.name for column in contract.columns if column.type == "string"}
+    return opened.plain_files(texts) if isinstance(opened, ParquetSource) else ()
 
 
 def check_source(

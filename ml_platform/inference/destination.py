@@ -6,27 +6,37 @@ import ctypes
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from pydantic import Field
+
 from ml_platform.errors import SpecError, StoreError
-from ml_platform.specs.references import Version
+from ml_platform.inference.parts import Part, file_name
+from ml_platform.specs.base import Spec
 from ml_platform.store import crash
-from ml_platform.store.leftovers import builder, remove_dead
-from ml_platform.store.spark_failures import spark_failures
+from ml_platform.store.leftovers import builder, is_dead
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
-    from pyspark.sql import DataFrame
 
 PARTITION = "scored_on"
 """Column by which dated predictions are kept apart; it stands in the folders' names alone."""
+
+LEFT = "left-"
+"""Begins the end of the name under which finished parts of a failed scoring wait for the next one."""
+
+FINISHED = re.compile(r"[0-9a-f]{64}\.parquet")
 
 MARKER = "_predictions.json"
 """Written last. Says that scoring wrote the folder, and what is in it; readers of Parquet skip it."""
@@ -39,6 +49,29 @@ class Written:
     uri: str
     rows: int
     failed_rows: int
+    reused_rows: int
+    """Rows of parts that were scored before."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The parts of a scored table, in its order, and the columns of their files."""
+
+    parts: tuple[Part, ...]
+    schema: pa.Schema
+
+
+Score = Callable[[Path, Mapping[str, Part]], Scored]
+
+
+class PartEntry(Spec):
+    """A part in the marker."""
+
+    file: str = Field(pattern=r"^part-[^/]+$")
+    key: str
+    rows: int
+    failed: int
+    bytes: int
 
 
 def check_destination(destination: str, day: date | None = None) -> None:
@@ -91,11 +124,14 @@ def partition(folder: Path, day: date) -> Path:
 
 
 def write_predictions(
-    scored: DataFrame, destination: str, version: Version, day: date | None = None
+    score: Score, destination: str, mark: Mapping[str, object], day: date | None = None
 ) -> Written:
-    """Write a scored frame beside the destination, count it, then move it there.
+    """Score into a folder beside the destination, count what lies there, then move it to its place.
 
     Args:
+        score: Called with the folder, and with the parts that lie in it already: those of the predictions
+            that are replaced, and those that scorings finished that were killed or failed.
+        mark: What scored, for the marker.
         day: As `check_destination`. What was scored on that day before is replaced.
     Raises:
         StoreError: It cannot be written, or the files do not hold the rows that were scored.
@@ -106,53 +142,139 @@ def write_predictions(
         folder = partition(folder, day)
     building = folder.parent / f".{folder.name}.{builder()}-{uuid.uuid4().hex[:8]}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        expected = _write(scored, building)
-        written = Written(folder.as_uri(), *_count(building))
-        if written.rows != expected:
-            raise StoreError(
-                f"predictions for {folder} are incomplete", wanted=f"{expected} rows", got=written.rows
-            )
-        _mark(building, written, version)
+        building.mkdir(parents=True)
+        earlier = taken_over(folder, building)
+        scored = score(building, earlier)
+        written = _assembled(building, folder, scored, set(earlier), mark)
         crash.point("before the predictions appear")
         _move(building, folder)
     except OSError as error:
+        _leave(building, folder)
         raise StoreError(f"predictions cannot be written to {folder}", got=error) from error
+    except BaseException:
+        _leave(building, folder)
+        raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return written
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a scoring into this folder left beside it when it was killed."""
-    remove_dead(folder.parent.glob(f".{glob.escape(folder.name)}.by-*"))
+def taken_over(folder: Path, building: Path) -> dict[str, Part]:
+    """Put finished parts into `building`: those of `folder`, and those that lie beside it unfinished."""
+    found = {}
+    for part, path in _parts_of(folder):
+        if _linked(path, building / file_name(part.key)):
+            found[part.key] = part
+    for left in leftovers(folder):
+        for path in left.glob("*.parquet"):
+            key = path.stem
+            if FINISHED.fullmatch(path.name) and key not in found and _linked(path, building / path.name):
+                counted = _counted(building / path.name, key)
+                found |= {key: counted} if counted is not None else {}
+        shutil.rmtree(left, ignore_errors=True)
+    return found
 
 
-def _write(scored: DataFrame, folder: Path) -> int:
-    """Write the files; returns the rows that passed by, counted on the way."""
-    from pyspark.sql import (
-        Observation,
-        functions as F,  # noqa: N812
-    )
+def leftovers(folder: Path) -> list[Path]:
+    """What scorings into this folder left beside it when they failed, or were killed."""
+    name = glob.escape(folder.name)
+    killed = (path for path in folder.parent.glob(f".{name}.by-*") if is_dead(path.name))
+    return [*killed, *folder.parent.glob(f".{name}.{LEFT}*")]
 
-    seen = Observation(f"scored-{uuid.uuid4().hex}")
-    observed = scored.observe(seen, F.count(F.lit(1)).alias("rows"))
-    with spark_failures(f"predictions for {folder.parent} were not written"):
-        # Not as_uri(): Hadoop takes %20 for a part of the name.
-        observed.write.option("compression", "zstd").parquet(f"file://{folder}")
-    return int(seen.get["rows"])
+
+def _leave(building: Path, folder: Path) -> None:
+    """Keep the parts that are finished for the next scoring into this folder."""
+    if any(FINISHED.fullmatch(path.name) for path in building.glob("*.parquet")):
+        with suppress(OSError):
+            building.replace(folder.parent / f".{folder.name}.{LEFT}{uuid.uuid4().hex[:8]}")
+
+
+def _parts_of(folder: Path) -> list[tuple[Part, Path]]:
+    """The parts that a folder of predictions says it is made of, as far as they are what was written."""
+    try:
+        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        entries = [PartEntry.model_validate(entry) for entry in content.get("parts", ())]
+    except (OSError, ValueError):
+        return []
+    paths = [(entry, folder / entry.file) for entry in entries]
+    return [
+        (Part(entry.key, entry.rows, entry.failed), path)
+        for entry, path in paths
+        if path.is_file() and path.stat().st_size == entry.bytes
+    ]
+
+
+def _linked(path: Path, target: Path) -> bool:
+    """Whether the same content lies at `target` now, by a link or a copy."""
+    try:
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            return True
+        except OSError:  # a file system without links
+            shutil.copyfile(path, target)
+    except OSError:
+        target.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _counted(path: Path, key: str) -> Part | None:
+    """The part as its footer has it; None where that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        footer = pq.read_metadata(path)
+        return Part(key, footer.num_rows, footer.num_rows - _nulls(path, footer, "error"))
+    except (OSError, pa.ArrowException, ValueError):
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _assembled(
+    building: Path, folder: Path, scored: Scored, earlier: set[str], mark: Mapping[str, object]
+) -> Written:
+    """Give the parts their names in the order of the table, count them, and say what they are."""
+    import pyarrow.parquet as pq
+
+    entries = []
+    for number, part in enumerate(scored.parts):
+        path = building / f"part-{number:05d}-{part.key[:16]}.parquet"
+        if not _linked(building / file_name(part.key), path):
+            raise StoreError(f"a part of the predictions for {folder} is gone", got=part.key)
+        size = path.stat().st_size
+        entries.append(
+            PartEntry(file=path.name, key=part.key, rows=part.rows, failed=part.failed, bytes=size)
+        )
+    if not entries:
+        pq.write_table(scored.schema.empty_table(), building / "part-00000.parquet")
+    rows, failed = sum(part.rows for part in scored.parts), sum(part.failed for part in scored.parts)
+    if (got := _count(building)) != (rows, failed):
+        raise StoreError(
+            f"predictions for {folder} are incomplete",
+            wanted=f"{rows} rows, {failed} of them with an error",
+            got=f"{got[0]} rows, {got[1]} of them with an error",
+        )
+    reused = sum(part.rows for part in scored.parts if part.key in earlier)
+    parts = [entry.model_dump() for entry in entries]
+    content = {"rows": rows, "failed_rows": failed, **mark, "parts": parts}
+    (building / MARKER).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    for path in [*building.glob("*.parquet"), *building.glob(".*")]:
+        if not path.name.startswith("part-"):
+            path.unlink(missing_ok=True)
+    return Written(folder.as_uri(), rows, failed, reused)
 
 
 def _count(folder: Path) -> tuple[int, int]:
-    """Rows and rows without a prediction, from the footers of the folder's files."""
+    """Rows and rows with an error, from the footers of the folder's files."""
     import pyarrow.parquet as pq
 
     rows = failed = 0
     for path in sorted(folder.glob("part-*.parquet")):
         footer = pq.read_metadata(path)
         rows += footer.num_rows
-        failed += _nulls(path, footer, "prediction")
+        failed += footer.num_rows - _nulls(path, footer, "error")
     return rows, failed
 
 
@@ -166,18 +288,6 @@ def _nulls(path: Path, footer: pq.FileMetaData, name: str) -> int:
     if all(group is not None and group.has_null_count for group in groups):
         return sum(group.null_count for group in groups)
     return int(pq.read_table(path, columns=[name]).column(0).null_count)
-
-
-def _mark(folder: Path, written: Written, version: Version) -> None:
-    content = {
-        "rows": written.rows,
-        "failed_rows": written.failed_rows,
-        "model_name": version.name,
-        "model_version": version.version,
-        "model_uri": version.model.uri,
-        "model_digest": version.model.digest,
-    }
-    (folder / MARKER).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def _move(building: Path, folder: Path) -> None:

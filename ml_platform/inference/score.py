@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import SpecError, nearest, one_line
 from ml_platform.inference.columns import PREDICTION_COLUMNS
-from ml_platform.inference.destination import write_predictions
+from ml_platform.inference.destination import Scored, write_predictions
 from ml_platform.inference.input_check import check_input
+from ml_platform.inference.parts import (
+    SCHEMA,
+    FilePart,
+    FileParts,
+    FrameParts,
+    Part,
+    PartWriter,
+    Scorer,
+    base_digest,
+    file_parts,
+)
+from ml_platform.inference.progress import progress
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Predictions, Version
+from ml_platform.store.fingerprint import named
+from ml_platform.store.manifest import DataFile
+from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +44,8 @@ if TYPE_CHECKING:
 STAMP_COLUMNS = ("error", "model_name", "model_version")
 SCORE_COLUMNS = (*PREDICTION_COLUMNS, *STAMP_COLUMNS)
 """Columns that scoring adds, in this order; without probabilities where a number is predicted."""
+TASKS_PER_CORE = 4
+"""Spark tasks that share the parts of files: few enough to start quickly, enough to end together."""
 
 
 def score_frame(
@@ -71,27 +89,100 @@ def score_table(
     keys: Sequence[str] | None = None,
     destination: str,
     day: date | None = None,
+    files: Sequence[DataFile] = (),
+    tell: Callable[[str], None] | None = None,
 ) -> Predictions:
     """Score a table and write the predictions: the whole result appears at `destination`, or nothing changes.
+
+    Parts of the table that these very predictions hold already, or that a scoring finished before it was
+    killed, are taken over: a part is scored again when its rows, the model, the kept columns or the code of
+    scoring have changed.
 
     Args:
         destination: A local folder, as a path or a file:// URI. Predictions of ours that it holds are
             replaced once the new ones are complete.
         day: Add the predictions there as the partition of this day, in place of those of the same day.
+        files: The Parquet files that `source` is read from, when it is all of their rows. Executors then
+            read them without Spark's help, and those that are scored already are not read at all.
+        tell: Called with a line of progress now and then.
     Raises:
         StoreError: The destination cannot be written, or holds something that scoring did not write.
         DataError, SpecError: As `score_frame`.
     """
     contract = read_manifest(model_folder).contract
-    scored = score_frame(source, model_folder, contract, keys=keys, version=version)
-    written = write_predictions(scored, destination, version, day)
+    check_input(contract, source.columns, types=frame_types(source), model=version.uri)
+    keep = _kept(source, keys)
+    needed = [*keep, *(name for name in contract.names if name not in keep)]
+    shipped = ship(spark, model_folder)
+    scorer = RowScorer(shipped, tuple(needed), tuple(keep), version.name, version.version)
+    schema = _schema(source, keep, read_state(model_folder).problem)
+    job = ScoringJob(source, tuple(needed), scorer, schema, tuple(files))
+    base = base_digest(shipped.digest, version.name, version.version, needed, keep, schema.json())
+    mark = {
+        "model_name": version.name,
+        "model_version": version.version,
+        "model_uri": version.model.uri,
+        "model_digest": version.model.digest,
+    }
+    written = write_predictions(partial(job.run, base=base, tell=tell), destination, mark, day)
     return Predictions(
         uri=written.uri,
         rows=written.rows,
         failed_rows=written.failed_rows,
+        reused_rows=written.reused_rows,
         model_uri=version.uri,
         model_version=version.version,
     )
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """A table, what scores it, and the types of what is written."""
+
+    source: DataFrame
+    needed: tuple[str, ...]
+    scorer: Scorer
+    schema: StructType
+    files: tuple[DataFile, ...] = ()
+
+    def run(
+        self, folder: Path, finished: Mapping[str, Part], *, base: str, tell: Callable[[str], None] | None
+    ) -> Scored:
+        """Score what is not finished, into `folder`."""
+        from pyspark.sql.pandas.types import to_arrow_schema
+
+        schema = to_arrow_schema(self.schema, timezone="UTC")
+        writer = PartWriter(self.scorer, base, str(folder), _ipc(schema))
+        with spark_failures(f"predictions for {folder.parent} were not written"):
+            parts = file_parts(self.files) if self.files else None
+            count = None if parts is None else len(parts)
+            with progress(folder, count, tell):
+                found = (
+                    self._frame(writer, finished) if parts is None else self._files(writer, finished, parts)
+                )
+        return Scored(tuple(found), schema)
+
+    def _frame(self, writer: PartWriter, finished: Mapping[str, Part]) -> list[Part]:
+        runs = FrameParts(writer, dict(finished), self.needed)
+        rows = numbered(self.source, self.needed).mapInArrow(runs, SCHEMA).collect()
+        return [Part(row.key, row.rows, row.failed) for row in rows]
+
+    def _files(
+        self, writer: PartWriter, finished: Mapping[str, Part], parts: Sequence[FilePart]
+    ) -> list[Part]:
+        from pyspark.sql.pandas.types import to_arrow_schema
+
+        keys = [writer.key(part.identity) for part in parts]
+        known = dict(finished)
+        to_do = list({key: part for key, part in zip(keys, parts, strict=True) if key not in known}.values())
+        if to_do:
+            read = to_arrow_schema(self.source.select(*map(named, self.needed)).schema, timezone="UTC")
+            runs = FileParts(writer, tuple(to_do), _ipc(read))
+            spark = self.source.sparkSession
+            tasks = min(len(to_do), TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
+            rows = spark.range(0, len(to_do), 1, tasks).mapInArrow(runs, SCHEMA).collect()
+            known |= {row.key: Part(row.key, row.rows, row.failed) for row in rows}
+        return [known[key] for key in keys]
 
 
 def frame_types(frame: DataFrame) -> dict[str, str]:
@@ -118,8 +209,6 @@ def frame_types(frame: DataFrame) -> dict[str, str]:
 
 def numbered(frame: DataFrame, names: Sequence[str]) -> DataFrame:
     """These columns, called c0, c1, …: `mapInArrow` takes dots and backticks in a name for syntax."""
-    from ml_platform.store.fingerprint import named
-
     return frame.select(*(named(name).alias(f"c{at}") for at, name in enumerate(names)))
 
 
@@ -135,17 +224,22 @@ class RowScorer:
     model_version: int | None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        model = self.model.open()
+        self.open()
         for batch in batches:
-            yield self.score(model, batch.rename_columns(list(self.names)))
+            yield self.score(batch.rename_columns(list(self.names)))[0]
 
-    def score(self, model: RawModel, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """One batch. Never raises for a row."""
+    def open(self) -> None:
+        """Load the model, if this process has not."""
+        self.model.open()
+
+    def score(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+        """One batch, and how many rows of it have an error. Never raises for a row."""
         import pyarrow as pa
 
-        kept = {name: batch.column(name) for name in self.keep}
-        scored = scored_columns(model, batch, self.model_name, self.model_version)
-        return pa.RecordBatch.from_pydict({**kept, **scored})
+        kept = [batch.column(name) for name in self.keep]
+        scored = scored_columns(self.model.open(), batch, self.model_name, self.model_version)
+        rows = pa.RecordBatch.from_arrays([*kept, *scored.values()], [*self.keep, *scored])
+        return rows, batch.num_rows - scored["error"].null_count
 
 
 def scored_columns(
@@ -233,3 +327,12 @@ def _schema(frame: DataFrame, keep: Sequence[str], problem: ProblemKind) -> Stru
         T.StructField("model_version", T.IntegerType()),
     ]
     return T.StructType([*(frame.schema[name] for name in keep), *added])
+
+
+def _ipc(schema: pa.Schema) -> bytes:
+    import pyarrow as pa
+
+    # Without what Spark notes about columns: it is no business of whoever reads the files.
+    bare = pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
+    serialized: bytes = bare.serialize().to_pybytes()
+    return serialized

@@ -189,5 +189,8 @@ class Predictions(Spec):
     uri: Location
     rows: int
     failed_rows: int = Field(0, description="Rows with an error instead of a prediction.")
+    reused_rows: Annotated[int, NotIdentity()] = Field(
+        0, description="Rows that had been scored before, by the same model and code, and were taken over."
+    )
     model_uri: str
-    model_version: int
+    model_version: int | None = Field(description="None: the model is in no registry.")

@@ -22,7 +22,6 @@ from ml_platform.store.location import home
 
 YOUNG_S = 2.0
 KEPT_FILES = 10_000
-_KNOWN = TypeAdapter(dict[str, Annotated[list[str], Field(min_length=5, max_length=5)]])
 
 
 def content_digests(paths: Iterable[Path]) -> dict[str, str]:
@@ -66,8 +65,12 @@ def _path() -> Path:
 
 def _read() -> dict[str, list[str]]:
     """Empty when what lies there cannot be read, or is something else."""
+    # Not a constant of the module: it has no identity, and whoever reaches it could not be cached.
+    known: TypeAdapter[dict[str, list[str]]] = TypeAdapter(
+        dict[str, Annotated[list[str], Field(min_length=5, max_length=5)]]
+    )
     try:
-        return _KNOWN.validate_json(_path().read_bytes())
+        return known.validate_json(_path().read_bytes())
     except (OSError, ValueError):
         return {}
 

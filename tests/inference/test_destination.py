@@ -92,7 +92,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_what_a_killed_scoring_left_is_removed_by_the_next(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=dict(os.environ), check=False)
     assert ended.returncode == -signal.SIGKILL
-    destination.remove_leftovers(tmp_path / "scores")
+    building = tmp_path / "building"
+    building.mkdir()
+    assert destination.taken_over(tmp_path / "scores", building) == {}
+    building.rmdir()
     assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["other"]
 
 
@@ -122,13 +125,11 @@ from datetime import date
 from pathlib import Path
 from ml_platform.inference import destination
 
-def half(scored, folder):
-    folder.mkdir()
-    (folder / "part-0.parquet").write_bytes(b"PAR1 half of")
+def half(folder, earlier):
+    (folder / f"{'0' * 64}.parquet").write_bytes(b"PAR1 half of")
     os.kill(os.getpid(), signal.SIGKILL)
 
-destination._write = half
-destination.write_predictions(None, sys.argv[1], None, date(2026, 11, 27) if sys.argv[2] else None)
+destination.write_predictions(half, sys.argv[1], {}, date(2026, 11, 27) if sys.argv[2] else None)
 """
 
 
@@ -146,5 +147,8 @@ def test_a_scoring_that_is_killed_in_the_middle_leaves_the_old_predictions(tmp_p
     assert subprocess.run(command, env=dict(os.environ), check=False).returncode == -signal.SIGKILL
     assert pq.read_table(tmp_path / "scores").column("prediction").to_pylist() == ["old"]
     assert len(list(tmp_path.rglob("*.parquet"))) == 2, "the half of the new ones is there, unseen"
-    destination.remove_leftovers(old)
+    building = tmp_path / "building"
+    building.mkdir()
+    assert destination.taken_over(old, building) == {}, "what was cut off is no part"
+    building.rmdir()
     assert len(list(tmp_path.rglob("*.parquet"))) == 1

@@ -149,6 +149,7 @@ def test_predictions_are_plain_parquet_that_anyone_can_read(
         "uri": folder.as_uri(),
         "rows": 6,
         "failed_rows": 0,
+        "reused_rows": 0,
         "model_uri": "models:/people/3",
         "model_version": 3,
     }
@@ -210,6 +211,59 @@ def test_days_are_kept_apart_and_one_that_is_scored_again_is_replaced(
     days = pq.read_table(tmp_path / "scores").column("scored_on").to_pylist()
     assert {day: days.count(day) for day in set(days)} == {"2026-11-26": 6, "2026-11-27": 2}
     assert spark.read.parquet(str(tmp_path / "scores")).count() == 8
+
+
+def test_files_are_read_without_spark_and_only_new_ones_are_scored(
+    spark: SparkSession, people: Path, version: Version, tmp_path: Path
+) -> None:
+    """The same table as a frame and as files gives the same rows; what was scored stays as it lies there."""
+    from ml_platform.data.sources import open_source, plain_files
+
+    source = tmp_path / "rows #1 é"
+    source.mkdir()
+    for number in range(3):
+        pq.write_table(PEOPLE.slice(2 * number, 2), source / f"{number}.parquet")
+
+    def scored(name: str, *, files: bool = True, number: int = 3) -> tuple[pa.Table, int, dict[str, int]]:
+        frame = open_source(str(source)).frame(spark)
+        got = score_table(
+            spark,
+            people,
+            version.model_copy(update={"version": number}),
+            frame,
+            destination=str(tmp_path / name),
+            files=plain_files(str(source), PEOPLE_CONTRACT) if files else (),
+        )
+        inodes = {path.name: path.stat().st_ino for path in (tmp_path / name).glob("part-*")}
+        return pq.read_table(tmp_path / name).sort_by("id"), got.reused_rows, inodes
+
+    by_frame, none, _ = scored("by frame", files=False)
+    assert scored("by frame", files=False)[1:2] == (6,), "a frame is known by its rows"
+    rows, reused, first = scored("scores")
+    assert (none, reused) == (0, 0)
+    assert rows.equals(by_frame)
+
+    pq.write_table(PEOPLE.slice(2, 2).set_column(0, "age", pa.array([1, 2])), source / "1.parquet")
+    changed, reused, second = scored("scores")
+    assert (reused, len(set(first.values()) & set(second.values()))) == (4, 2)
+    assert changed.column("age").to_pylist()[2:4] == [1, 2]
+    assert scored("scores", number=4)[1] == 0, "each row says which version scored it"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_files_that_spark_reads_in_its_own_way_are_left_to_it(tmp_path: Path) -> None:
+    """A number that is text to the model, a timestamp, a column in a folder's name, files that differ."""
+    from ml_platform.data.sources import plain_files
+
+    moments = pa.table({"age": pa.array([1], pa.timestamp("ns"))})
+    tables = {"numbers": pa.table({"city": [1.0]}), "moments": moments, "x=1": PEOPLE, "plain": PEOPLE}
+    for name, table in tables.items():
+        (tmp_path / "all" / name).mkdir(parents=True)
+        pq.write_table(table, tmp_path / "all" / name / "0.parquet")
+    found = {name: len(plain_files(str(tmp_path / "all" / name), PEOPLE_CONTRACT)) for name in tables}
+    assert found == {"numbers": 0, "moments": 0, "x=1": 1, "plain": 1}
+    assert plain_files(str(tmp_path / "all"), PEOPLE_CONTRACT) == ()
+    assert plain_files("sklearn:digits", PEOPLE_CONTRACT) == ()
 
 
 def test_a_changed_model_stops_the_job_and_writes_nothing(
