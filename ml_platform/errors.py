@@ -6,6 +6,7 @@ PlatformError                what failed and where, wanted against got, evidence
 │   ├── SpecError            a value is out of its range or names something that does not exist
 │   └── GraphError           the declared graph cannot run: edges, promises, resources
 ├── DataError             3  the data cannot serve: missing, empty, corrupt, one class, too few rows
+│   └── DivergedError        a loss is no number; every rank knows it, and none is lost
 ├── PromotionError        4  a race to promote was lost, or a required promotion was held
 └── InfrastructureError   5  a server, a session, a rank or a disk failed
     ├── TaskTimeoutError     a task took longer than its `timeout_seconds`
@@ -97,6 +98,10 @@ class GraphError(UsageError):
 
 class DataError(PlatformError):
     exit_code = 3
+
+
+class DivergedError(DataError):
+    pass
 
 
 class PromotionError(PlatformError):

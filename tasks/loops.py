@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from ml_platform.errors import DivergedError
 from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.training import KerasSpec
@@ -19,13 +20,17 @@ def fit_keras(
     outputs: int,
     problem: ProblemKind = "multiclass",
     class_weight: Mapping[int, float] | None = None,
+    stop: Callable[[Sequence[float]], bool] | None = None,
 ) -> Fitted:
     """A dense network with that many outputs, stopped early on the validation part.
 
     Args:
         class_weight: What a row of each class counts in training. None: all count alike.
+        stop: Given the validation losses up to now, whether to end. Asked after each epoch.
     """
     import keras
+
+    from ml_platform.worker.stop_callback import StopByRule
 
     width = train.contract["features"].width or 1
     model = build_network(width, outputs, spec, problem)
@@ -39,7 +44,26 @@ def fit_keras(
         seed=spec.seed,
         shuffle=spec.shuffle,
         patience=spec.patience,
+        callbacks=[] if stop is None else [StopByRule(stop)],
         class_weight=class_weight,
         checkpoint_every_epochs=1,
     )
     return rank.fitted(model, history)
+
+
+def try_keras(
+    rank: Rank,
+    train: Dataset,
+    validation: Dataset,
+    spec: KerasSpec,
+    outputs: int,
+    problem: ProblemKind,
+    class_weight: Mapping[int, float] | None,
+    stop: Callable[[Sequence[float]], bool] | None,
+) -> dict[str, list[float]] | DivergedError:
+    """Values per epoch of `fit_keras`. A loss that is no number is an answer: the ranks stay as they are."""
+    try:
+        fitted = fit_keras(rank, train, validation, spec, outputs, problem, class_weight, stop)
+    except DivergedError as error:
+        return error
+    return fitted.history

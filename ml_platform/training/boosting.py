@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 OnMetrics = Callable[[Mapping[str, float], int], None]
+Stop = Callable[[Sequence[float]], bool]
 
 ESTIMATORS: dict[TreeKind, str] = {
     "classifier": "SparkXGBClassifier",
@@ -53,6 +54,7 @@ def boost(
     *,
     columns: Mapping[str, str],
     on_metrics: OnMetrics | None = None,
+    stop: Stop | None = None,
 ) -> Trees:
     """Train on rows that are dealt to `spec.workers` partitions already.
 
@@ -60,6 +62,7 @@ def boost(
         rows: `label`, `features` (array<float>), and what `columns` names.
         columns: Further columns by XGBoost's parameter: `validation_indicator_col`, `weight_col`, ….
         on_metrics: Called with each round's metrics and number, as rounds happen, each round once.
+        stop: Given the validation losses up to now, whether to end. Asked after each round, on executors.
     Raises:
         ResourceStartError: `device` is cuda, and there is no GPU, or XGBoost was built without CUDA.
     """
@@ -67,7 +70,7 @@ def boost(
     delivery = StepDelivery(_reporting(spec.trees, on_metrics))
     host = spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
     with open_stream(host, delivery.deliver) as address:
-        fitted = _estimator(kind, spec, columns, address).fit(rows)
+        fitted = _estimator(kind, spec, columns, address, stop).fit(rows)
     trees = _trees(fitted)
     delivery.fill(trees.history)
     return trees
@@ -141,11 +144,15 @@ def _reporting(trees: int, on_metrics: OnMetrics | None) -> OnMetrics:
 
 
 def _estimator(
-    kind: TreeKind, spec: XGBoostSpec, columns: Mapping[str, str], address: StreamAddress | None
+    kind: TreeKind,
+    spec: XGBoostSpec,
+    columns: Mapping[str, str],
+    address: StreamAddress | None,
+    stop: Stop | None,
 ) -> Any:
     import xgboost.spark
 
-    from ml_platform.training.tree_callback import RoundSender
+    from ml_platform.training.tree_callback import RoundSender, StopByRule
 
     # It announces itself on stderr at INFO, and adds its own handler to do so.
     logging.getLogger("XGBoost-PySpark").setLevel(logging.WARNING)
@@ -155,7 +162,10 @@ def _estimator(
         label_col="label",
         num_workers=spec.workers,
         early_stopping_rounds=spec.patience if "validation_indicator_col" in columns else None,
-        callbacks=[] if address is None else [RoundSender(address)],
+        callbacks=[
+            *([] if address is None else [RoundSender(address)]),
+            *([] if stop is None else [StopByRule(stop)]),
+        ],
         **parameters(spec),
         **columns,
         **chosen,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import xgboost
@@ -36,6 +36,21 @@ class RoundSender(TrainingCallback):
             self._sender.close()
             self._sender = None
         return model
+
+
+class StopByRule(TrainingCallback):
+    """Ends the training after a round at which the rule says so. Every worker sees the same losses.
+
+    Args:
+        stop: Given the validation losses up to now, whether to end.
+    """
+
+    def __init__(self, stop: Callable[[Sequence[float]], bool]) -> None:
+        self.stop = stop
+
+    def after_iteration(self, model: Any, epoch: int, evals_log: Mapping[str, Any]) -> bool:
+        losses = next(iter(evals_log["validation"].values()))
+        return self.stop([float(loss) for loss in losses])
 
 
 def last_round(evals_log: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, float]:

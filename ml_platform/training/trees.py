@@ -12,7 +12,7 @@ from ml_platform.specs.tables import FeatureState
 from ml_platform.specs.training import XGBoostSpec
 from ml_platform.specs.trees import TreeKind
 from ml_platform.store.spark_failures import spark_failures
-from ml_platform.training.boosting import OnMetrics, Trees, boost
+from ml_platform.training.boosting import OnMetrics, Stop, Trees, boost
 from ml_platform.training.tree_rows import ROWS_PER_PARTITION
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def train_trees(
     spec: XGBoostSpec,
     *,
     on_metrics: OnMetrics | None = None,
+    stop: Stop | None = None,
 ) -> Trees:
     """Train boosted trees with early stopping on the validation part.
 
@@ -38,6 +39,7 @@ def train_trees(
         train: Columns `label` (index of the class, or number) and `features` (packed, `state.width` values).
         validation: The same columns. Rows of classes that train does not know are left out.
         on_metrics: Called with each round's metrics and number, as rounds happen, each round once.
+        stop: Given the validation losses up to now, whether to end. Asked after each round, on executors.
     Raises:
         DataError: There are fewer than two classes, or one without a row to train on.
         ResourceStartError: `device` is cuda and cannot be had.
@@ -50,7 +52,7 @@ def train_trees(
             rows = _weighted(rows, state.balanced_weights)
             columns["weight_col"] = "weight"
         kind: TreeKind = "classifier" if state.target is None else "regressor"
-        return boost(spark, rows, kind, spec, columns=columns, on_metrics=on_metrics)
+        return boost(spark, rows, kind, spec, columns=columns, on_metrics=on_metrics, stop=stop)
 
 
 def _labelled_rows(

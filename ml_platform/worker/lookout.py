@@ -7,7 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import DataError
+from ml_platform.errors import DivergedError
 from ml_platform.worker.collective import Collective, gather_json
 from ml_platform.worker.proof import prove, variables_of
 
@@ -44,7 +44,7 @@ class Lookout:
             loss: This rank's.
             epoch: From 0, for errors.
         Raises:
-            DataError: A rank's loss is no number.
+            DivergedError: A rank's loss is no number.
             DesyncError: Ranks differ. It names the first variables that do.
         """
         began = time.monotonic()
@@ -69,9 +69,9 @@ class Lookout:
         return self.seconds / self.looks if self.looks else 0.0
 
 
-def diverged(value: float, epoch: int, what: str = "loss") -> DataError:
+def diverged(value: float, epoch: int, what: str = "loss") -> DivergedError:
     """The error of a loss that is no number. `epoch` from 0."""
-    return DataError(
+    return DivergedError(
         f"training stopped on all ranks in epoch {epoch + 1}: the {what} is {value}",
         wanted="a finite number",
         got=value,

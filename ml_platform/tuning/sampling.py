@@ -1,0 +1,172 @@
+"""Asks Optuna for the next point.
+
+Every question makes a study in memory from what earlier trials found, so that nothing has to be kept beside
+the results of the trials. It is seeded by the study and the trial's number: equal histories, equal points.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
+
+from ml_platform.specs.base import Spec
+from ml_platform.specs.tuning import Asked, Choice, Dimension, Space, StudySpec, Trial
+from ml_platform.tuning.spaces import fits, is_whole
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    Distribution = CategoricalDistribution | IntDistribution | FloatDistribution
+
+DRAWS = 50
+"""Points that are asked for until one is valid and new."""
+STARTUP_TRIALS = 5
+"""Points drawn at random before a sampler believes what trials found."""
+
+
+def ask(
+    study: StudySpec, space: Space, base: Spec, number: int, told: Sequence[Trial], under_way: Sequence[Asked]
+) -> Asked:
+    """The point that trial `number` shall try.
+
+    Args:
+        number: From 1.
+        told: What earlier trials found.
+        under_way: Points that are being tried, or wait for that.
+    """
+    spent_s = sum(trial.seconds for trial in told)
+    if study.seconds is not None and spent_s >= study.seconds:
+        return _no_more(number, f"the trials have had their {study.seconds:g} s")
+    distributions = {name: distribution(each, base, name) for name, each in space.dimensions.items()}
+    known = [trial.parameters for trial in told] + [each.parameters for each in under_way if each.parameters]
+    for parameters in _draws(study, space, distributions, number, told, under_way):
+        if parameters not in known and fits(base, parameters):
+            return Asked(number=number, parameters=parameters)
+    return _no_more(number, "every point that was drawn had been tried, or is not valid")
+
+
+def distribution(dimension: Dimension, base: Spec, name: str) -> Distribution:
+    """A dimension as Optuna knows it. Choices go by their JSON: Optuna takes no lists."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution([json.dumps(value) for value in dimension.values])
+    if is_whole(base, name):
+        step = int(dimension.step or 1)
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+
+
+def as_optuna(trial: Trial, distributions: Mapping[str, Distribution]) -> optuna.trial.FrozenTrial:
+    """A trial as Optuna remembers it."""
+    from optuna.trial import TrialState, create_trial
+
+    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    return create_trial(
+        state=states.get(trial.state, TrialState.FAIL),
+        value=trial.value if trial.state == "complete" else None,
+        params=_internal(trial.parameters, distributions),
+        distributions={name: distributions[name] for name in trial.parameters},
+        intermediate_values=dict(enumerate(trial.curve)),
+    )
+
+
+def _running(asked: Asked, distributions: Mapping[str, Distribution]) -> optuna.trial.FrozenTrial:
+    from optuna.trial import TrialState, create_trial
+
+    parameters = asked.parameters or {}
+    return create_trial(
+        state=TrialState.RUNNING,
+        params=_internal(parameters, distributions),
+        distributions={name: distributions[name] for name in parameters},
+    )
+
+
+def _draws(
+    study: StudySpec,
+    space: Space,
+    distributions: Mapping[str, Distribution],
+    number: int,
+    told: Sequence[Trial],
+    under_way: Sequence[Asked],
+) -> Iterator[dict[str, JsonValue]]:
+    """Points as the sampler gives them; those that were of no use are under way for it."""
+    import optuna
+
+    with quiet():
+        memory = optuna.create_study(sampler=_sampler(study, number))
+        memory.add_trials([as_optuna(each, distributions) for each in told if each.state != "not run"])
+        memory.add_trials([_running(each, distributions) for each in under_way if each.parameters])
+        for _ in range(DRAWS):
+            yield _suggested(memory.ask(), space, distributions)
+
+
+def _sampler(study: StudySpec, number: int) -> optuna.samplers.BaseSampler:
+    import numpy as np
+    import optuna
+
+    seed = int(np.random.SeedSequence([study.seed, number]).generate_state(1)[0])
+    if study.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if study.sampler == "grid":
+        return optuna.samplers.BruteForceSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True
+    )
+
+
+def _suggested(
+    trial: optuna.Trial, space: Space, distributions: Mapping[str, Distribution]
+) -> dict[str, JsonValue]:
+    found: dict[str, JsonValue] = {}
+    for name, dimension in space.dimensions.items():
+        if all(name in found and found[name] in values for name, values in dimension.when.items()):
+            found[name] = _suggest(trial, name, distributions[name])
+    return found
+
+
+def _suggest(trial: optuna.Trial, name: str, among: Distribution) -> JsonValue:
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(among, CategoricalDistribution):
+        found: JsonValue = json.loads(str(trial.suggest_categorical(name, among.choices)))
+        return found
+    if isinstance(among, IntDistribution):
+        return trial.suggest_int(name, among.low, among.high, step=among.step, log=among.log)
+    return trial.suggest_float(name, among.low, among.high, step=among.step, log=among.log)
+
+
+def _internal(
+    parameters: Mapping[str, JsonValue], distributions: Mapping[str, Distribution]
+) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution
+
+    return {
+        name: json.dumps(value) if isinstance(distributions[name], CategoricalDistribution) else value
+        for name, value in parameters.items()
+    }
+
+
+def _no_more(number: int, reason: str) -> Asked:
+    return Asked(number=number, parameters=None, reason=reason)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna logs what is known, and warns of what it may change one day: the version is pinned."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
