@@ -15,7 +15,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ml_platform.store.garbage import Item
 
-cache = cyclopts.App(name="cache", help="Look after stored outputs: data sets, results, evaluations.")
+cache = cyclopts.App(
+    name="cache", help="Look after what is stored: data sets, results, evaluations, backbones."
+)
 
 Json = Annotated[bool, Parameter(negative="")]
 Runs = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=0))]

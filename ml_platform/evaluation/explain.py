@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,26 +113,33 @@ def worst_rows(spark: SparkSession, model: Model, evaluation: Evaluation, part: 
         of the part, the label first. The greatest loss at the top.
     """
     import pyarrow as pa
-    from pyspark.sql import functions as F  # noqa: N812
-
-    from ml_platform.store.datasets import spark_frame
 
     loss = LOSS_COLUMNS[primary_metric(model.problem)]
     lines = read_rows(evaluation)
     worst = lines.sort_by([(loss, "descending"), ("row_key", "ascending")]).slice(0, WORST_ROWS)
-    keys = worst.column("row_key").to_pylist()
-    frame = spark_frame(spark, part)
-    with spark_failures("the worst rows were not read"):
-        wanted = numbered(keyed(frame).where(F.col(ROW_KEY).isin(keys)), [ROW_KEY, *frame.columns])
-        raw = wanted.toArrow().rename_columns([ROW_KEY, *frame.columns])
-    # Rows that are equal have the same key, and are there as often as they were measured.
-    place = {key: at for at, key in enumerate(raw.column(ROW_KEY).to_pylist())}
     label = part.contract.label
-    order = sorted(frame.columns, key=lambda name: name != label)
-    there = raw.select(order).take(pa.array([place[key] for key in keys], pa.int64()))
+    order = sorted(part.contract.names, key=lambda name: name != label)
+    there = measured_rows(spark, part, worst.column("row_key").to_pylist(), order)
     names = [_free(name, there.column_names) for name in ("loss", "predicted")]
     added = [worst.column(loss), _predicted(worst, model.classes)]
     return pa.table([*added, *there.columns], names=[*names, *there.column_names])
+
+
+def measured_rows(spark: SparkSession, part: Dataset, keys: list[str], columns: Sequence[str]) -> pa.Table:
+    """The raw rows that measuring gave these keys, in the order of the keys.
+
+    Rows that are equal have the same key, and are there as often as they were measured.
+    """
+    import pyarrow as pa
+    from pyspark.sql import functions as F  # noqa: N812
+
+    from ml_platform.store.datasets import spark_frame
+
+    with spark_failures("the measured rows were not read"):
+        wanted = keyed(spark_frame(spark, part)).where(F.col(ROW_KEY).isin(keys))
+        raw = numbered(wanted, [ROW_KEY, *columns]).toArrow().rename_columns([ROW_KEY, *columns])
+    place = {key: at for at, key in enumerate(raw.column(ROW_KEY).to_pylist())}
+    return raw.select(list(columns)).take(pa.array([place[key] for key in keys], pa.int64()))
 
 
 def _predicted(worst: pa.Table, classes: tuple[str, ...]) -> pa.Array | pa.ChunkedArray:

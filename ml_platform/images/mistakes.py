@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ml_platform.evaluation.measure import ROW_KEY, keyed, read_rows
+from ml_platform.evaluation.explain import measured_rows
+from ml_platform.evaluation.measure import read_rows
 from ml_platform.images.decode import decode
 from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Dataset, Evaluation
-from ml_platform.store.datasets import spark_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,24 +38,21 @@ def worst_mistakes(spark: SparkSession, evaluation: Evaluation, part: Dataset) -
         part: The images that were measured.
     """
     import pyarrow.compute as pc
-    import pyspark.sql.functions as sf
 
     rows = read_rows(evaluation)
     wrong = rows.filter(pc.not_equal(rows["label"], rows["predicted"])).sort_by([("log_loss", "descending")])
     worst = wrong.slice(0, SHOWN).select(["row_key", "label", "predicted", "log_loss"]).to_pylist()
-    frame = keyed(spark_frame(spark, part)).select(ROW_KEY, "path", "content")
-    wanted = sf.col(ROW_KEY).isin([row["row_key"] for row in worst])
-    found = {row[ROW_KEY]: row for row in frame.where(wanted).collect()}
+    images = measured_rows(spark, part, [row["row_key"] for row in worst], ["path", "content"]).to_pylist()
     names = (*evaluation.model.classes, "nothing")  # a row that failed has the prediction -1
     return [
         Mistake(
-            path=found[row["row_key"]].path,
+            path=image["path"],
             label=names[row["label"]],
             predicted=names[row["predicted"]],
             log_loss=row["log_loss"],
-            content=bytes(found[row["row_key"]].content),
+            content=image["content"],
         )
-        for row in worst
+        for row, image in zip(worst, images, strict=True)
     ]
 
 

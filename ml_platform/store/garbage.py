@@ -27,8 +27,8 @@ from ml_platform.store.objects import BUILDING, Entry, open_objects
 from ml_platform.store.records import RUN
 from ml_platform.store.results import CODE, FOLDER, Result, opened, sealed_body
 
-Kind = Literal["result", "code", "data set", "evaluation", "unfinished"]
-ORDER: tuple[Kind, ...] = ("result", "code", "unfinished", "evaluation", "data set")
+Kind = Literal["result", "code", "data set", "evaluation", "backbone", "unfinished"]
+ORDER: tuple[Kind, ...] = ("result", "code", "unfinished", "evaluation", "backbone", "data set")
 """In which order they are removed: a result never outlives what it names."""
 GRACE_S = 3600
 GRACE_ELSEWHERE_S = 24 * GRACE_S
@@ -82,15 +82,15 @@ class Runs(NamedTuple):
 
 
 def contents() -> tuple[Item, ...]:
-    """Everything that this platform keeps in its store and beside it, evaluated rows included.
+    """Everything that this platform keeps in its store and beside it: evaluated rows, backbones of images.
 
     Raises:
         StoreError: The store cannot be asked.
     """
-    store, beside = data_uri(), (home() / "evaluations").as_uri()
+    store = data_uri()
     try:
-        in_store = list(_items_of_store(store, open_objects(store).walk()))
-        return (*in_store, *_evaluations(beside, open_objects(beside).walk()))
+        beside = (*_beside("evaluation", "evaluations"), *_beside("backbone", "backbones"))
+        return (*_items_of_store(store, open_objects(store).walk()), *beside)
     except OSError as error:
         raise StoreError(f"the store {store} cannot be listed", got=error) from error
 
@@ -164,6 +164,8 @@ class _Mark:
             return young or item.name in self._names or Path(item.name).stem[-16:] in self._models
         if item.kind == "code":
             return young or item.name.removesuffix(".json") in self._names
+        if item.kind == "backbone":
+            return young or item.name in self._names
         return young
 
     def _keeps_result(self, item: Item, young: bool) -> bool:
@@ -216,10 +218,7 @@ def _items_of_store(root: str, entries: Iterable[Entry]) -> Iterator[Item]:
             yield _item("unfinished", root, entry.key, [entry])
             continue
         if parts[0] == FOLDER:
-            kind: Kind = (
-                "unfinished" if BUILDING in parts[-1] else "code" if parts[1:2] == [CODE] else "result"
-            )
-            yield _item(kind, root, entry.key, [entry])
+            yield _item(_kind_of_result(parts), root, entry.key, [entry])
             continue
         at = next((at for at, part in enumerate(parts[:-1]) if at and FOLDER_NAME.match(part)), None)
         # What has no such folder above it is none of ours, and is left alone.
@@ -236,10 +235,11 @@ def _kind_of_result(parts: Sequence[str]) -> Kind:
     return "code" if parts[1:2] == [CODE] else "result"
 
 
-def _evaluations(root: str, entries: Iterable[Entry]) -> Iterator[Item]:
-    for entry in entries:
-        kind: Kind = "unfinished" if entry.key.startswith(".") else "evaluation"
-        yield _item(kind, root, entry.key, [entry])
+def _beside(kind: Kind, folder: str) -> Iterator[Item]:
+    """Files in a folder of the platform's."""
+    root = (home() / folder).as_uri()
+    for entry in open_objects(root).walk():
+        yield _item("unfinished" if entry.key.startswith(".") else kind, root, entry.key, [entry])
 
 
 def _item(kind: Kind, root: str, key: str, entries: Sequence[Entry]) -> Item:

@@ -99,6 +99,22 @@ def test_a_run_keeps_what_it_names_and_older_runs_do_not(
     assert uris(survey(Reached(), keep_runs=0)) == {new.uri, other.uri}
 
 
+def test_a_backbone_stays_while_a_run_names_it(
+    store: Store, home: Path, aged: Callable[[float], None]
+) -> None:
+    folder = home / "backbones"
+    folder.mkdir(parents=True)
+    used, unused, cut_short = (folder / name for name in (f"{ONE}.keras", f"{TWO}.keras", f".{THREE}.1-2"))
+    for file in (used, unused, cut_short):
+        file.write_bytes(b"network")
+    record(home, "images", names=[{"output": {"backbone": used.as_uri()}}])
+    aged(OLD_S)
+    found = survey(Reached())
+    assert uris(found) == {unused.as_uri(), cut_short.as_uri()}
+    remove(found.garbage)
+    assert list(folder.iterdir()) == [used]
+
+
 def test_a_run_under_way_or_killed_keeps_what_it_names(
     store: Store, home: Path, aged: Callable[[float], None]
 ) -> None:
