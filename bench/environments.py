@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PEERS = Path(__file__).parent / "peers"
-OWN = frozenset({"ours", "ours_feed", "reading"})
+OWN = frozenset({"ours", "ours_feed", "ours_gang", "ours_ranks", "launchers", "by_hand", "reading"})
 """Drivers that run in this project's own environment."""
 UV = Path(sys.executable).with_name("uv")
 

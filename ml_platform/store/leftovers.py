@@ -30,6 +30,7 @@ _BUILT_AT_HOME = (
     "history/.*-by-*",
     "runs/*/.*-by-*",
     "evaluations/.*.by-*",
+    "backbones/.*.by-*",
     "models/.download-by-*",
     "scratch/*by-*",
 )

@@ -16,6 +16,7 @@ from ml_platform.errors import TrackingError
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.references import Dataset, Family, Model
 from ml_platform.specs.tracking import TrackingRun
+from ml_platform.store.leftovers import builder, is_dead
 from ml_platform.tracking import entries, models
 from ml_platform.tracking.metrics import MetricQueue
 from ml_platform.tracking.server import ask, client
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 BATCH = 100
 """Most parameters, or tags, that MLflow takes in one request."""
+PROCESS = "ml_platform.process"
+"""Tag with the process that writes a run."""
 
 T = TypeVar("T")
 
@@ -48,6 +51,7 @@ def open_tracking(*, experiment: str, run_name: str, tags: Mapping[str, str]) ->
     """
     mlflow = client()
     experiment_id = _experiment(mlflow, experiment)
+    _end_abandoned(mlflow, experiment_id)
     queue = MetricQueue(mlflow)
     run = _start(mlflow, queue, experiment_id, run_name, {**_origin(), **tags}, tags)
     with _ending(run):
@@ -213,6 +217,15 @@ def _end_quietly(run: MlflowRun, status: str) -> None:
         log.warning("run %s could not be ended as %s: %s", run.run_id, status, trouble)
 
 
+def _end_abandoned(mlflow: MlflowClient, experiment_id: str) -> None:
+    """End, as KILLED, what processes of this machine were writing when they were killed."""
+    running = "attributes.status = 'RUNNING'"
+    found = ask("search runs", mlflow.search_runs, [experiment_id], filter_string=running, max_results=BATCH)
+    for run in found:
+        if is_dead(run.data.tags.get(PROCESS, "")):
+            ask("end a run", mlflow.set_terminated, run.info.run_id, "KILLED")
+
+
 def _experiment(mlflow: MlflowClient, name: str) -> str:
     found = ask("read the experiment", mlflow.get_experiment_by_name, name)
     if found is None:
@@ -243,7 +256,8 @@ def _artifact_folder(uri: str) -> str | None:
 
 
 def _origin() -> dict[str, str]:
-    return {"mlflow.user": _user(), "mlflow.source.name": Path(sys.argv[0] or "python").name}
+    name = Path(sys.argv[0] or "python").name
+    return {"mlflow.user": _user(), "mlflow.source.name": name, PROCESS: builder()}
 
 
 def _user() -> str:

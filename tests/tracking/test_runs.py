@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -14,6 +16,9 @@ from ml_platform.errors import TrackingError
 from ml_platform.specs.references import Dataset, Model
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.training import KerasSpec
+from ml_platform.store.leftovers import builder
+from ml_platform.tracking import runs
+from ml_platform.tracking.metrics import MetricQueue
 from ml_platform.tracking.server import client
 from tests.tracking.conftest import opened
 
@@ -50,6 +55,25 @@ def test_a_run_that_did_not_finish_says_how(
         raise given
     assert caught.value is given
     assert mlflow.get_run(run.run_id).info.status == status
+
+
+def test_runs_of_a_killed_process_are_ended_by_the_next(
+    mlflow: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a process that lives are let alone."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    with monkeypatch.context() as before:
+        before.setattr(runs, "builder", lambda: builder().replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+        killed = runs._start(mlflow, MetricQueue(mlflow), _experiment_id(mlflow), "killed", runs._origin(), {})
+    with opened() as living, opened():
+        assert mlflow.get_run(living.run_id).info.status == "RUNNING"
+    assert mlflow.get_run(killed.run_id).info.status == "KILLED"
+
+
+def _experiment_id(mlflow: MlflowClient) -> str:
+    with opened() as run:
+        return str(mlflow.get_run(run.run_id).info.experiment_id)
 
 
 def test_nested_runs_hang_below_the_flows_run_and_end_on_their_own(mlflow: MlflowClient) -> None:

@@ -1,0 +1,79 @@
+"""B6: steps of two ranks, against a hand-written Horovod script and against ranks that do not speak. B15: a
+rank that is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+from bench.context import Context, compared, counts, say
+from bench.machine import FOREIGN_LIMIT
+from bench.pairing import Block, clean, interval
+from bench.report import Row, row
+from bench.sides import Driver, rounds
+
+RANKS = 2
+EPOCHS = 3
+"""The first one traces, and is not counted."""
+PEERS = {"script": ("Horovod, by hand", 1 / 0.97), "alone": ("ranks without allreduce", 1 / 0.90)}
+"""How each is shown, and our time over theirs, at most."""
+FEW, MANY = 256, 1024
+"""Rows per rank and step: what ranks say to each other weighs more with few. The target against ranks that do
+not speak holds from `MANY` up."""
+
+
+def run(context: Context) -> Iterator[Row]:
+    steps, count = context.pick(10, 60), context.pick(1, 5)
+    say(f"B6: {RANKS} ranks, {EPOCHS - 1} x {steps} steps, {count} rounds")
+    with ExitStack() as stack:
+        ours, theirs, writer = (
+            stack.enter_context(context.driver(name)) for name in ("ours_ranks", "by_hand", "reading")
+        )
+        for batch in (FEW, MANY):
+            folder = f"{context.home()}/packed"
+            writer.ask(what="write", kind="packed", folder=folder, rows=RANKS * batch * steps)
+            question = {"folder": folder, "batch": batch, "epochs": EPOCHS, "ranks": RANKS}
+            sides: dict[str, Callable[[], Block]] = {
+                "ours": partial(_steps, context, ours, alike=True, what="train", **question)
+            }
+            for name in PEERS:
+                asked = {"steps": steps, "reduce": name == "script", **question}
+                sides[name] = partial(_steps, context, theirs, alike=name == "script", **asked)
+            blocks = rounds(sides, count)
+            for name, (shown, target) in PEERS.items():
+                case = f"MLP of 1 M, {batch} rows per rank"
+                more = {"target": target if name == "script" or batch >= MANY else None}
+                pair = blocks["ours"], blocks[name]
+                yield compared(context, "B6", case, shown, pair, steps * (EPOCHS - 1), **more)
+
+
+def _steps(context: Context, driver: Driver, *, alike: bool, **question: object) -> Block:
+    """`alike`: whether all ranks must end with the same weights; those that do not speak must not."""
+    return context.block(driver, {"value": alike}, **question)
+
+
+def killed(context: Context) -> Iterator[Row]:
+    """What a rank costs that is killed in the middle of an epoch, in checkpoint intervals and launches."""
+    steps, count = context.pick(20, 100), context.pick(1, 5)
+    say(f"B15: a rank of {RANKS} killed, {count} rounds")
+    with context.driver("ours_ranks") as ours, context.driver("reading") as writer:
+        folder = f"{context.home()}/packed"
+        writer.ask(what="write", kind="packed", folder=folder, rows=RANKS * FEW * steps)
+        question = {"what": "lose", "folder": folder, "batch": FEW, "epochs": 4, "ranks": RANKS}
+        blocks, allowed = [], []
+        for _ in range(count):
+            blocks.append(
+                tuple(context.block(ours, {"value": True}, kill=kill, **question) for kill in (True, False))
+            )
+            epoch_s = ours.ask(kill=False, **question)["epoch_s"]
+            allowed.append(epoch_s + ours.ask(what="launch", ranks=RANKS)["seconds"])
+    pairs = clean(blocks, limit=FOREIGN_LIMIT)
+    shares = interval(
+        [(lost.seconds - kept.seconds) / most for (lost, kept), most in zip(blocks, allowed, strict=True)]
+    )
+    shown = {"ours": f"{interval([a.seconds - b.seconds for a, b in blocks]).value:.3g} s more"}
+    shown["limit"] = f"an epoch and a launch {interval(allowed).value:.3g} s"
+    more = {"unit": "×", "target": 1.0, **shown}
+    case = "killed in mid-epoch, a checkpoint per epoch"
+    yield row("B15", case, "an epoch and a launch", context.size, shares, **counts(pairs), **more)
