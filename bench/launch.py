@@ -60,7 +60,6 @@ def _warm(context: Context, backend: str) -> Row:
         driver.ask(what="prepare", backend=backend)
         driver.ask(what="open", ranks=RANKS)
         blocks = [context.block(driver, _answer(), what="again") for _ in range(context.pick(3, 9))]
-        driver.ask(what="close")
     pairs = clean([(block, block) for block in blocks[1:]], limit=FOREIGN_LIMIT)
     seconds = interval([block.seconds for block, _ in pairs.kept])
     more = {"unit": "s", "target": WARM_TARGET_S, "ours": f"{seconds.value:.3g} s", "limit": "0 s"}

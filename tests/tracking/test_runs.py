@@ -65,7 +65,8 @@ def test_runs_of_a_killed_process_are_ended_by_the_next(
         gone.wait()
     with monkeypatch.context() as before:
         before.setattr(runs, "builder", lambda: builder().replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
-        killed = runs._start(mlflow, MetricQueue(mlflow), _experiment_id(mlflow), "killed", runs._origin(), {})
+        queue, tags = MetricQueue(mlflow), runs._origin()
+        killed = runs._start(mlflow, queue, _experiment_id(mlflow), "killed", tags, {})
     with opened() as living, opened():
         assert mlflow.get_run(living.run_id).info.status == "RUNNING"
     assert mlflow.get_run(killed.run_id).info.status == "KILLED"
