@@ -61,9 +61,15 @@ def test_disturbed_pairs_are_discarded() -> None:
 
 
 def test_load_of_others_is_seen() -> None:
-    before = foreign_cpu_seconds()
-    with _beside_this_process("import time\nwhile time.process_time() < 0.3: pass"):
-        assert foreign_cpu_seconds() - before >= 0.2
+    """What a killed process had used is gone with it, and may hide the load of one look; not of five."""
+    seen = []
+    for _ in range(5):
+        before = foreign_cpu_seconds()
+        with _beside_this_process("import time\nwhile time.process_time() < 0.3: pass"):
+            seen.append(foreign_cpu_seconds() - before)
+        if seen[-1] >= 0.2:
+            return
+    pytest.fail(f"no look saw 0.2 s: {seen}")
 
 
 @contextmanager

@@ -44,7 +44,8 @@ def step(x, y):
 
 
 if reduce:
-    hvd.broadcast_variables(model.variables, root_rank=0)
+    for variable in model.variables:  # Keras 3 variables: hvd.broadcast_variables cannot take them
+        variable.assign(hvd.broadcast(variable.value, 0))
 seconds = 0.0
 for epoch in range(epochs):
     began = time.perf_counter()
