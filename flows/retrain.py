@@ -1,4 +1,4 @@
-"""Retrain: train two families, let the better one challenge the champion, score with the winner."""
+"""Retrain: train some families, let the best one challenge the champion, score with the winner."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ml_platform import (
     Horovod,
     KerasSpec,
     ReadingSpec,
+    SklearnSpec,
     Spark,
     SplitSpec,
     XGBoostSpec,
@@ -20,6 +21,7 @@ from ml_platform import (
 )
 from ml_platform.data.schema_file import read_schema
 from ml_platform.specs.problems import AskedProblem
+from ml_platform.specs.references import Family
 from tasks.data import apply_features, check_retrain, find_problem, fit_features, load_table, split_table
 from tasks.evaluate import (
     choose_challenger,
@@ -33,7 +35,7 @@ from tasks.evaluate import (
 )
 from tasks.report import RetrainReport, report_retrain
 from tasks.score import score_table
-from tasks.train import train_keras, train_xgboost
+from tasks.train import train_keras, train_sklearn, train_xgboost
 
 
 @dag(preflight=check_retrain)
@@ -46,8 +48,10 @@ def retrain(
     model: str | None = None,
     split: SplitSpec = SplitSpec(),
     features: FeatureSpec = FeatureSpec(),
+    families: Annotated[tuple[Family, ...], Parameter(consume_multiple=True)] = ("keras", "xgboost"),
     keras: KerasSpec = KerasSpec(),
     xgboost: XGBoostSpec = XGBoostSpec(),
+    sklearn: SklearnSpec = SklearnSpec(),
     gate: GateSpec = GateSpec(),
     slices: tuple[str, ...] = (),
     require_promotion: bool = False,
@@ -56,7 +60,7 @@ def retrain(
     predictions: str | None = None,
     day: str | None = None,
 ) -> RetrainReport:
-    """Train Keras on Horovod ranks and XGBoost on Spark, promote the better one, score a table.
+    """Train Keras on Horovod ranks, XGBoost on Spark, and others if asked; promote the best, score a table.
 
     Args:
         source: Table to learn from: a CSV, JSON lines, Parquet or ORC file, a folder of such files, or
@@ -69,8 +73,10 @@ def retrain(
         model: Name in the model registry. Empty: named after the source.
         split: How rows are dealt into train, validation and holdout.
         features: How raw columns become features.
+        families: What is trained; the best of them on validation is the challenger.
         keras: The network.
         xgboost: The trees.
+        sklearn: The estimator of scikit-learn, trained in one process.
         gate: When a challenger replaces the champion.
         slices: Columns by whose values the challenger is measured once more; numbers are cut at quartiles.
         require_promotion: End with exit code 4 where the gate does not promote the challenger. Without it, a
@@ -88,12 +94,16 @@ def retrain(
     state = fit_features(parts.train, features, found)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
-    network = train_keras(
-        train, validation, state, parts, split, keras, job=Horovod(ranks=keras.ranks, max_restarts=1)
-    )
-    trees = train_xgboost(train, validation, state, parts, split, xgboost, spark=Spark(slots=xgboost.workers))
+    learnt = (train, validation, state, parts, split)
+    models = []
+    if "keras" in families:
+        models.append(train_keras(*learnt, keras, job=Horovod(ranks=keras.ranks, max_restarts=1)))
+    if "xgboost" in families:
+        models.append(train_xgboost(*learnt, xgboost, spark=Spark(slots=xgboost.workers)))
+    if "sklearn" in families:
+        models.append(train_sklearn(*learnt, sklearn))
 
-    candidates = [measure_model(each, parts.validation, "validation") for each in (network, trees)]
+    candidates = [measure_model(each, parts.validation, "validation") for each in models]
     challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout", slices)
     champion = find_champion(name)
     champion_on_holdout = measure_champion(champion, parts.holdout)

@@ -91,6 +91,8 @@ if TYPE_CHECKING:
     from ml_platform.specs.training import (
         GateSpec as GateSpec,
         KerasSpec as KerasSpec,
+        MLlibSpec as MLlibSpec,
+        SklearnSpec as SklearnSpec,
         XGBoostSpec as XGBoostSpec,
     )
     from ml_platform.specs.trees import (
@@ -128,7 +130,7 @@ PUBLIC = {
     "ml_platform.images.transformer": "ImageFeaturizer",
     "ml_platform.inference.sql": "register_model_udf",
     "ml_platform.specs.trees": "BoostedTrees RankingSpec RegressionSpec TreeColumns",
-    "ml_platform.specs.training": "GateSpec KerasSpec XGBoostSpec",
+    "ml_platform.specs.training": "GateSpec KerasSpec MLlibSpec SklearnSpec XGBoostSpec",
     "ml_platform.specs.placements": "BudgetSpec HorovodPlacement Placement SparkPlacement",
     "ml_platform.errors": (
         "DataError DesyncError GraphError InfrastructureError PlatformError PromotionError RankError "

@@ -23,6 +23,7 @@ from ml_platform.evaluation.slices import listed
 from ml_platform.features import fit, write
 from ml_platform.features.treatments import check_names
 from ml_platform.specs.problems import AskedProblem, Problem
+from ml_platform.specs.references import Family
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -38,8 +39,11 @@ def check_retrain(
     features: FeatureSpec,
     slices: tuple[str, ...] = (),
     score_reading: ReadingSpec = ReadingSpec(),
+    families: tuple[Family, ...] = ("keras",),
 ) -> None:
-    """Refuse, before anything starts, columns that are asked for and are not there."""
+    """Refuse, before anything starts, columns that are asked for and are not there, and a run of nothing."""
+    if not families:
+        raise SpecError("nothing would be trained", wanted="one family at least", hint="--families xgboost")
     check_columns(source, label, reading, schema_file, score, score_reading)
     for name in listed(slices):
         if name not in (there := source_columns(source, reading)):

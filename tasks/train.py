@@ -1,9 +1,9 @@
-"""Train a model of each family and log it. Both take raw rows: feature state and classes travel inside."""
+"""Train a model of each family and log it. All take raw rows: feature state and classes travel inside."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,21 @@ from ml_platform import (
     KerasSpec,
     Model,
     Parts,
+    SklearnSpec,
     Spark,
     SplitSpec,
     Tracking,
     XGBoostSpec,
     task,
 )
-from ml_platform.evaluation.pictures import draw_learning_curves
+from ml_platform.evaluation.pictures import draw_importance, draw_learning_curves
 from ml_platform.inference.raw_model import read_manifest, write_raw_model
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.datasets import read_table
 from ml_platform.store.leftovers import scratch_folder
-from ml_platform.training.job_reports import log_job
+from ml_platform.training.job_reports import log_job, versions
+from ml_platform.training.learned import Learned
+from ml_platform.training.one_node import train_estimator
 from ml_platform.training.tree_reports import log_importance
 from ml_platform.training.trees import train_trees
 from tasks.loops import fit_keras
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from ml_platform.resources.horovod.job import HorovodJob
 
 EXAMPLE_ROWS = 5
+SKLEARN_PACKAGES = ("scikit-learn", "scipy", "numpy", "pyarrow")
 
 
 @task
@@ -92,6 +96,43 @@ def train_xgboost(
     curves = draw_learning_curves(trees.history, "XGBoost: learning curves", step="round")
     run.log_figure(curves, "learning_curves.png")
     return _log_model(run, "xgboost", trees.model, state, split, parts)
+
+
+@task
+def train_sklearn(
+    train: Dataset,
+    validation: Dataset,
+    state: FeatureState,
+    parts: Parts,
+    split: SplitSpec,
+    spec: SklearnSpec,
+    run: TrackingRun = Tracking(nested=True),
+) -> Model:
+    """An estimator of scikit-learn, trained in this process."""
+    run.log_params({"family": "sklearn", "sklearn": spec, "split": split})
+    run.set_tags({"seed": spec.seed, **versions(SKLEARN_PACKAGES)})
+    _log_inputs(run, parts)
+    learned = train_estimator(train, validation, state, spec)
+    _log_learned(run, learned, state.feature_names, f"scikit-learn, {spec.estimator}")
+    return _log_model(run, "sklearn", learned.model, state, split, parts)
+
+
+def _log_learned(run: TrackingRun, learned: Learned, names: Sequence[str], title: str) -> None:
+    """Losses by round, or of the finished model, and what it leans on."""
+    for step, values in enumerate(zip(*learned.history.values(), strict=True)):
+        run.log_metrics(dict(zip(learned.history, values, strict=True)), step=step)
+    run.log_metrics(learned.facts)
+    if any(len(values) > 1 for values in learned.history.values()):
+        curves = draw_learning_curves(learned.history, f"{title}: learning curves", step="round")
+        run.log_figure(curves, "learning_curves.png")
+    if learned.importance:
+        values = {names[number]: value for number, value in learned.importance.items()}
+        picture = draw_importance(
+            values, f"{title}: importance", measure=learned.measure, of="feature that counts"
+        )
+        run.log_figure(picture, "importance.png")
+        first = dict(sorted(values.items(), key=lambda item: (-item[1], item[0])))
+        run.log_table({"feature": list(first), learned.measure: list(first.values())}, "importance.json")
 
 
 def _metrics_to(run: TrackingRun) -> Callable[[Mapping[str, float], int], None]:

@@ -47,6 +47,54 @@ class XGBoostSpec(Spec):
     device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: each worker trains on a GPU of its own.")
 
 
+EstimatorName = Literal["linear", "forest", "boosting"]
+"""linear: logistic regression, or ridge regression of a number."""
+
+
+class SklearnSpec(Spec):
+    """A model of scikit-learn, trained in one process: the training part must fit into its memory."""
+
+    estimator: EstimatorName = Field(
+        "forest", description="linear (logistic or ridge regression), forest, or boosting by histograms."
+    )
+    l2: float = Field(1.0, gt=0, description="Penalty on large coefficients, or leaves. Not of a forest.")
+    trees: int = Field(200, ge=1, le=10_000, description="Trees of a forest, or rounds of boosting at most.")
+    depth: int | None = Field(None, ge=1, le=64, description="Levels of a tree at most. Empty: no limit.")
+    leaf_rows: int = Field(5, ge=1, description="Rows that each leaf of a tree has at least.")
+    rate: float = Field(0.1, gt=0, le=1, description="Share of each tree that boosting adds.")
+    patience: int = Field(
+        10, ge=1, description="Rounds of boosting without a better validation loss before it stops."
+    )
+    class_weight: ClassWeight = Field("none", description=CLASS_WEIGHT)
+    seed: int = Field(7, ge=0, description="Seed of row and column samples.")
+    threads: int = Field(1, ge=1, description="Threads that train. The run's budget does not count them.")
+
+
+class MLlibSpec(Spec):
+    """A Pipeline of Spark's MLlib, trained on executors: for tables that fit no single machine."""
+
+    estimator: EstimatorName = Field(
+        "linear",
+        description="linear (logistic or ridge regression), forest, or boosting: of two classes or numbers.",
+    )
+    components: int | None = Field(
+        None, ge=1, description="Principal components that stand for the features. Empty: all features."
+    )
+    l2: float = Field(1.0, ge=0, description="Penalty on large coefficients of a linear model.")
+    steps: int = Field(200, ge=1, le=10_000, description="Steps of the solver of a linear model at most.")
+    trees: int = Field(50, ge=1, le=10_000, description="Trees of a forest, or rounds of boosting at most.")
+    depth: int = Field(6, ge=1, le=30, description="Levels of a tree at most.")
+    leaf_rows: int = Field(5, ge=1, description="Rows that each leaf of a tree has at least.")
+    rate: float = Field(0.1, gt=0, le=1, description="Share of each tree that boosting adds.")
+    class_weight: ClassWeight = Field("none", description=CLASS_WEIGHT)
+    seed: int = Field(7, ge=0, description="Seed of row and column samples.")
+    partitions: int = Field(
+        2,
+        ge=1,
+        description="Spark tasks that the rows are dealt to. Beyond 2, sums may differ in last digits.",
+    )
+
+
 class GateSpec(Spec):
     """When a challenger replaces the champion."""
 

@@ -40,6 +40,7 @@ SCORING_PACKAGES = (("numpy",), ("pandas",), ("pyarrow",), ("pydantic",))
 FAMILY_PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "keras": (("tensorflow-cpu", "tensorflow"), ("keras",)),
     "xgboost": (("xgboost-cpu", "xgboost"),),
+    "sklearn": (("scikit-learn",), ("skops",)),
 }
 """Packages that a model needs to predict; of several names the first that is installed."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from ml_platform.evaluation.speed import Speed, draw_speed, speed_of
@@ -58,10 +58,10 @@ def log_job(
     return speed
 
 
-def versions() -> Mapping[str, str]:
+def versions(packages: Sequence[str] = PACKAGES) -> Mapping[str, str]:
     """`version.<package>` of what computes, and of Python."""
     found = {"version.python": platform.python_version()}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[f"version.{name}"] = metadata.version(name)
         except metadata.PackageNotFoundError:
