@@ -17,6 +17,7 @@ from ml_platform.specs.training import XGBoostSpec
 from ml_platform.training import boosting
 from ml_platform.training.boosting import Trees
 from ml_platform.training.trees import train_trees, unpacked
+from ml_platform.tuning.pruning import AmongRivals
 from tests.inference.builders import cancer, diabetes, digits, features_of, number_state, state_of
 
 if TYPE_CHECKING:
@@ -130,6 +131,17 @@ def test_early_stopping_keeps_the_best_rounds_only(spark: SparkSession) -> None:
     assert set(result.history) == {"train-logloss", "validation-logloss"}
     assert len(rounds) == result.best_round + 1 + 4 < 300
     assert xgboost.Booster(model_file=bytearray(result.model)).num_boosted_rounds() == result.best_round + 1
+
+
+@pytest.mark.spark
+def test_a_rule_ends_the_training_on_every_worker(
+    spark: SparkSession, parts: tuple[Dataset, Dataset]
+) -> None:
+    """Behind rivals of a search: it is asked on executors, with the losses up to then."""
+    spec = SPEC.model_copy(update={"workers": 2})
+    stop = AmongRivals(50.0, ((0.01,) * 12,) * 5, warmup=4)
+    result = train_trees(spark, *parts, state_of(digits()), spec, stop=stop)
+    assert len(result.history["validation-mlogloss"]) == 5
 
 
 @pytest.mark.spark

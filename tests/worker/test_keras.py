@@ -12,9 +12,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from ml_platform.errors import DivergedError
 from ml_platform.resources.horovod.job import HorovodJob, RankResults
 from ml_platform.specs.references import Dataset
-from tests.gangs import warm_pair
+from ml_platform.specs.training import KerasSpec
+from ml_platform.tuning.pruning import AmongRivals
+from tasks.loops import try_keras
+from tests.gangs import ranks_of_this_process, warm_pair
 from tests.worker import keras_cases, rank_functions
 from tests.worker.tables import blobs, packed_dataset
 
@@ -219,5 +223,24 @@ def test_a_loss_that_is_no_number_on_one_rank_stops_both(
     features[-1, 0] = np.inf
     dataset = packed_dataset(tmp_path_factory.mktemp("inf") / "t", features, labels)
     for kind, message in pair.run(rank_functions.caught, dataset, {"shuffle": False}):
-        assert kind == "DataError"
+        assert kind == "DivergedError"
         assert "training stopped on all ranks in epoch 1: the loss is nan" in message
+
+
+def test_a_trial_is_ended_by_its_rule_and_one_that_diverges_leaves_the_ranks_alone(
+    pair: HorovodJob, train: Dataset, tmp_path: Path
+) -> None:
+    """A search tries rates that are too high: ranks that were lost for each would start for 10 s."""
+    validation = packed_dataset(tmp_path / "v", *blobs(101, seed=5))
+    spec = KerasSpec(hidden=(4,), epochs=9, batch_rows=100)
+    stop = AmongRivals(50.0, ((1e-6,) * 9,) * 5, warmup=2)
+    ended, other = pair.run(try_keras, train, validation, spec, 3, "multiclass", None, stop)
+    assert ended == other
+    assert not isinstance(ended, DivergedError)
+    assert len(ended["val_loss"]) == 3
+    ranks = [rank.pid for rank in ranks_of_this_process()]
+    wild = spec.model_copy(update={"rate": 1e30})
+    for found in pair.run(try_keras, train, validation, wild, 3, "multiclass", None, None):
+        assert isinstance(found, DivergedError)
+    assert pair.run(keras_cases.rates_of, train, 0)
+    assert [rank.pid for rank in ranks_of_this_process()] == ranks

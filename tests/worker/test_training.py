@@ -115,7 +115,7 @@ def test_prediction_and_evaluation_count_each_row_once(pair: HorovodJob, validat
 
 def test_a_diverging_loss_stops_all_ranks(pair: HorovodJob, train: Dataset) -> None:
     for kind, message in pair.run(rank_functions.caught, train, {"rate": 1e30}):
-        assert kind == "DataError"
+        assert kind == "DivergedError"
         assert "training stopped on all ranks in epoch 1: the loss is nan" in message
 
 

@@ -1,0 +1,140 @@
+"""Trials: what they leave in MLflow, what counts as a failure, and a study that is killed and goes on."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ml_platform.errors import DataError, DivergedError, RankError, RankLostError, SpecError, StoreError
+from ml_platform.specs.tracking import TrackingRun
+from ml_platform.specs.training import XGBoostSpec
+from ml_platform.specs.tuning import Asked, Trial
+from ml_platform.tracking.server import client
+from ml_platform.tuning.attempt import OnMetrics, attempt
+from ml_platform.tuning.board import best_trial
+from ml_platform.tuning.pruning import Stop
+from ml_platform.tuning.sampling import ask
+from tests.tuning import toys
+
+ROOT = Path(__file__).parents[2]
+Fit = Callable[[XGBoostSpec, Stop | None, OnMetrics], Sequence[float]]
+
+
+def tried(
+    run: TrackingRun, fit: Fit, *, number: int = 1, rate: float = 0.1, rivals: Sequence[Trial] = ()
+) -> Trial:
+    asked = Asked(number=number, parameters={"rate": rate})
+    return attempt(
+        "xgboost", asked, toys.BASE, fit, rivals=rivals, pruner="median", steps=8, metric="loss", run=run
+    )
+
+
+def test_a_trial_is_a_nested_run_with_its_point_and_its_curve(run: TrackingRun) -> None:
+    trial = tried(run, toys.curve_of, number=3, rate=0.3)
+    assert (trial.state, trial.value, len(trial.curve)) == ("complete", pytest.approx(0.2 + 1 / 8), 8)
+    mlflow: MlflowClient = client()
+    found = mlflow.get_run(trial.run_id)
+    assert found.info.run_name == "xgboost 3"
+    assert found.data.tags["mlflow.parentRunId"] == run.run_id
+    assert found.data.tags["trial.state"] == "complete"
+    assert (found.data.params["xgboost.rate"], found.data.params["xgboost.trees"]) == ("0.3", "8")
+
+
+def test_a_trial_behind_its_rivals_is_ended_early(run: TrackingRun) -> None:
+    rivals = [tried(run, toys.curve_of, number=at, rate=0.1 + at / 100) for at in range(1, 6)]
+    behind = tried(run, toys.curve_of, number=6, rate=0.5, rivals=rivals)
+    assert behind.state == "pruned"
+    assert len(behind.curve) < 8
+    assert behind.reason == f"behind the others after {len(behind.curve)} steps"
+    assert tried(run, toys.curve_of, number=7, rate=0.1, rivals=rivals).state == "complete"
+
+
+def failing(error: Exception) -> Fit:
+    def fit(spec: XGBoostSpec, stop: Stop | None, hear: OnMetrics) -> Sequence[float]:
+        raise error
+
+    return fit
+
+
+def test_where_all_metrics_are_no_numbers_the_study_says_so(run: TrackingRun) -> None:
+    trials = [tried(run, lambda *_: [0.5, math.nan], number=at) for at in (1, 2)]
+    assert {trial.state for trial in trials} == {"failed"}
+    with pytest.raises(DataError, match="no trial of xgboost gave a model") as refused:
+        best_trial(trials)
+    assert "2 × failed: the validation loss is nan" in str(refused.value)
+
+
+def test_where_every_trial_fails_the_study_says_why(run: TrackingRun) -> None:
+    """Bad data, a point that cannot be trained, an error in a rank: of the trial, not of the machine."""
+    errors = [DivergedError("the loss is inf"), SpecError("no such batch"), RankError("a rank raised")]
+    trials = [tried(run, failing(error), number=at) for at, error in enumerate(errors, 1)]
+    assert {trial.state for trial in trials} == {"failed"}
+    with pytest.raises(DataError) as refused:
+        best_trial(trials)
+    assert all(f"1 × failed: {error.what}" in str(refused.value) for error in errors)
+    assert client().get_run(trials[0].run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize("error", [RankLostError("rank 1 died"), StoreError("no space")])
+def test_what_the_machine_does_says_nothing_about_a_point(error: Exception, run: TrackingRun) -> None:
+    """The task fails and is tried again; nothing is stored as the result of the trial."""
+    with pytest.raises(type(error)):
+        tried(run, failing(error))
+
+
+@pytest.mark.slow
+def test_a_study_that_was_killed_goes_on_and_runs_no_trial_again(
+    home: Path, server: str, tmp_path: Path
+) -> None:
+    """Killed with −9 in its fourth trial; then it asks for the points that it would have asked for."""
+    killed, went_on = (_study(tmp_path, home, server) for _ in range(2))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert went_on.returncode == 0, went_on.stderr
+    numbers = (tmp_path / "tried").read_text().split()
+    finished_before = {"1", "2"}  # the third may have been under way beside the fourth
+    assert numbers.count("4") == 2
+    assert all(numbers.count(number) == 1 for number in finished_before | {"5", "6"})
+    assert went_on.stdout.splitlines()[-1] == str(_undisturbed())
+
+
+def _study(folder: Path, home: Path, server: str) -> subprocess.CompletedProcess[str]:
+    settings = {"PREFECT_API_URL": server, "PREFECT_LOGGING_TO_API_ENABLED": "false", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "tests.tuning.toys", str(folder)],
+        env={**os.environ, **settings, "ML_PLATFORM_HOME": str(home)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def _undisturbed() -> list[object]:
+    """The points of the same study without an engine."""
+    asked: list[Asked] = []
+    trials: list[Trial] = []
+    for number in range(1, toys.STUDY.trials + 1):
+        known = max(0, number - toys.STUDY.parallel)
+        point = ask(toys.STUDY, toys.SPACE, toys.BASE, number, trials[:known], asked[known:])
+        asked.append(point)
+        spec = toys.BASE.model_copy(update=point.parameters)
+        curve = tuple(toys.curve_of(spec, None, lambda *_: None))
+        trials.append(
+            Trial(
+                family="xgboost",
+                parameters=point.parameters or {},
+                state="complete",
+                value=min(curve),
+                metric="loss",
+                curve=curve,
+            )
+        )
+    return [trial.parameters for trial in trials]
