@@ -38,7 +38,8 @@ def step(x, y):
     with tf.GradientTape() as tape:
         value = loss(y, model(x, training=True))
     tape = hvd.DistributedGradientTape(tape) if reduce else tape
-    gradients = tape.gradient(value, model.trainable_variables)
+    # Of TensorFlow's own variables: Horovod's tape cannot take those of Keras 3.
+    gradients = tape.gradient(value, [variable.value for variable in model.trainable_variables])
     optimizer.apply(gradients, model.trainable_variables)
     return value
 
