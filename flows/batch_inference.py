@@ -1,10 +1,10 @@
-"""Batch inference: score a table with a registered model, on Spark."""
+"""Batch inference: score a table with any model, on Spark."""
 
 from __future__ import annotations
 
 from ml_platform import ReadingSpec, dag
 from tasks.report import ScoringReport, report_scoring
-from tasks.score import check_batch, find_version, score_table
+from tasks.score import batch_predict, check_batch, find_model
 
 
 @dag(preflight=check_batch)
@@ -15,11 +15,15 @@ def batch_inference(
     keys: tuple[str, ...] = (),
     predictions: str | None = None,
     day: str | None = None,
+    columns: tuple[str, ...] = (),
+    signature: str = "serving_default",
+    trust_pickle: bool = False,
 ) -> ScoringReport:
-    """Score a table with a registered model and write Parquet.
+    """Score a table with any model and write Parquet: what was scored before is not scored again.
 
     Args:
-        model: Registered model: models:/NAME@champion or models:/NAME/VERSION.
+        model: Registered model: models:/NAME@champion or models:/NAME/VERSION. Or runs:/RUN/NAME, a .keras
+            file, a SavedModel, a .ubj or .json file of XGBoost's, a pickle, a folder of MLflow's.
         source: Table to score: a CSV, JSON lines, Parquet or ORC file, a folder of the latter two, or
             sklearn:NAME.
         reading: How the table is written, where its files do not say so themselves.
@@ -27,10 +31,13 @@ def batch_inference(
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
         day: Add the predictions to the folder as the partition scored_on=DAY, a date, in place of
             those of the same day. Empty: they replace what the folder holds.
+        columns: Columns that make the model's input, in its order, where it does not say so itself.
+        signature: Which one of a SavedModel.
+        trust_pickle: Open a model that is a pickle or holds Python code: it runs whatever its author put in.
     """
-    version = find_version(model)
-    scored = score_table(version, None, source, keys, predictions, day, reading)
-    return report_scoring(version, scored)
+    found = find_model(model)
+    scored = batch_predict(found, source, keys, predictions, day, reading, columns, signature, trust_pickle)
+    return report_scoring(scored)
 
 
 if __name__ == "__main__":

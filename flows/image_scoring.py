@@ -22,7 +22,7 @@ def image_scoring(
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
     """
     version = find_version(model)
-    return report_scoring(version, score_images(version, source, predictions))
+    return report_scoring(score_images(version, source, predictions))
 
 
 if __name__ == "__main__":

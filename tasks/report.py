@@ -217,13 +217,13 @@ def _leave_profile(run: TrackingRun, table: Table) -> None:
 
 
 @task
-def report_scoring(
-    version: Version, scored: Predictions | None, run: TrackingRun = Tracking()
-) -> ScoringReport:
+def report_scoring(scored: Predictions | None, run: TrackingRun = Tracking()) -> ScoringReport:
     """Gather what was scored; leave it in Prefect and MLflow."""
     if scored is None:
         raise GraphError("there is nothing to report", wanted="predictions", got="no version to score with")
-    report = ScoringReport(run=str(flow_run.name), model=version.uri, predictions=scored, links=_links(run))
+    report = ScoringReport(
+        run=str(flow_run.name), model=scored.model_uri, predictions=scored, links=_links(run)
+    )
     run.log_metrics({"rows": scored.rows, "failed_rows": scored.failed_rows})
     run.log_text(report.markdown(), "report.md")
     create_markdown_artifact(report.markdown(), key="scoring-report", description="What was scored.")

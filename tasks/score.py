@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING
 
 from prefect.logging import get_run_logger
 
-from ml_platform import Dataset, Predictions, ReadingSpec, Spark, Version, task
+from ml_platform import Contract, Dataset, Predictions, ReadingSpec, Spark, Version, task
 from ml_platform.data.sources import open_source, plain_files, read_raw, source_columns, source_identity
-from ml_platform.errors import SpecError
+from ml_platform.errors import SpecError, nearest
+from ml_platform.inference.any_model import SIGNATURE, Asking, predict_table
 from ml_platform.inference.destination import check_destination
+from ml_platform.inference.flavours import check_consent, recognise
 from ml_platform.inference.input_check import check_input, input_diff
-from ml_platform.inference.score import score_table as score
+from ml_platform.inference.raw_model import read_manifest
+from ml_platform.inference.score import Output, score_table as score
+from ml_platform.specs.references import ModelFiles
 from ml_platform.store.datasets import dataset_files, spark_frame
+from ml_platform.store.folders import local_path
 from ml_platform.store.location import home
 from ml_platform.tracking import registry
+from ml_platform.tracking.any_model import find_any, identity, local, ours
 from ml_platform.tracking.fetching import fetch
 
 if TYPE_CHECKING:
@@ -28,13 +34,27 @@ def find_version(uri: str) -> Version:
     return registry.find(uri)
 
 
-def check_batch(model: str, source: str, reading: ReadingSpec = ReadingSpec()) -> None:
-    """Before anything starts: is there such a version, and does the table have the columns that it reads?
+def check_batch(
+    model: str,
+    source: str,
+    reading: ReadingSpec = ReadingSpec(),
+    columns: tuple[str, ...] = (),
+    trust_pickle: bool = False,
+) -> None:
+    """Before anything starts: is there such a model, and does the table have the columns that it reads?
 
-    Names alone, from the header; types are looked at when the table is opened.
+    Names alone, from the header; types are looked at when the table is opened. What a model of others reads
+    is seen when it is opened, on an executor.
     """
-    version = registry.find(model)
-    check_input(version.model.contract, source_columns(source, reading), model=version.uri)
+    there = source_columns(source, reading)
+    for name in columns:
+        if name not in there:
+            raise SpecError(f"{source} has no column {name!r}", hint=nearest(name, there))
+    version = ours(model)
+    if version is not None:
+        check_input(version.model.contract, there, model=version.uri)
+    elif not model.startswith(("models:/", "runs:/")):
+        check_consent(recognise(local(model), model), trust_pickle=trust_pickle)
 
 
 def check_scoring(
@@ -121,3 +141,55 @@ def _reads(version: Version, table: Dataset) -> bool:
     """Whether a model can read the table that the run loaded. An older champion may not."""
     types = {column.name: column.type for column in table.contract.columns}
     return input_diff(version.model.contract, types, types) is None
+
+
+@task(probe=identity)
+def find_model(uri: str) -> ModelFiles:
+    """Any model: registered by a run of this platform or by somebody else, or a file. Pinned for the run."""
+    return find_any(uri)
+
+
+@task(preflight=check_scoring, probe=probe_scoring)
+def batch_predict(
+    model: ModelFiles,
+    source: str,
+    keys: tuple[str, ...] = (),
+    destination: str | None = None,
+    day: str | None = None,
+    reading: ReadingSpec = ReadingSpec(),
+    columns: tuple[str, ...] = (),
+    signature: str = SIGNATURE,
+    trust_pickle: bool = False,
+    spark: SparkSession = Spark(),
+) -> Predictions:
+    """Predictions of any model beside the key columns, as Parquet that appears whole or not at all.
+
+    Written in parts: what a scoring finished before it was killed, or an earlier one has done with the same
+    model, rows and code, is not scored again.
+
+    Args:
+        source, keys, destination, day, reading: As `score_table`.
+        columns: Columns that make the model's input, in its order, where it does not say so itself.
+        signature: Of a SavedModel.
+        trust_pickle: Whether a model may be opened that is a pickle or holds Python code: whoever wrote it
+            decides what that runs.
+    """
+    contract = _contract(model)
+    when = which_day(day)
+    own = home() / "predictions" / (model.name if when is None else f"{model.name}-by-day")
+    return predict_table(
+        spark,
+        model,
+        read_raw(spark, source, contract, reading),
+        asking=Asking(columns=columns, signature=signature, trust_pickle=trust_pickle),
+        keys=keys or None,
+        output=Output(destination or str(own), when, get_run_logger().info),
+        files=plain_files(source, contract, reading),
+    )
+
+
+def _contract(model: ModelFiles) -> Contract:
+    """What is known of a model's input before it is opened."""
+    if model.flavour == "raw":
+        return read_manifest(local_path(model.path)).contract
+    return Contract(columns=())

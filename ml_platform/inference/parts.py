@@ -30,7 +30,10 @@ SCHEMA = "number int, key string, rows bigint, failed bigint"
 
 CODE = ("inference", "features", "images", "specs", "worker")
 """Parts of this package that decide what a prediction is."""
-PACKAGES = ("numpy", "pyarrow", "pandas", "keras", "tensorflow", "tensorflow-cpu", "xgboost", "xgboost-cpu")
+PACKAGES = (
+    *("numpy", "pyarrow", "pandas", "keras", "tensorflow", "tensorflow-cpu", "xgboost", "xgboost-cpu"),
+    *("scikit-learn", "mlflow"),
+)
 
 
 @dataclass(frozen=True)

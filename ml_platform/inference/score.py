@@ -73,7 +73,7 @@ def score_frame(
     check_input(
         contract, frame.columns, types=frame_types(frame), model=version.uri if version else "the model"
     )
-    keep = _kept(frame, keys)
+    keep = kept(frame, keys)
     needed = [*keep, *(name for name in contract.names if name not in keep)]
     name, number = (version.name, version.version) if version else (None, None)
     scorer = RowScorer(ship(frame.sparkSession, folder), tuple(needed), tuple(keep), name, number)
@@ -109,30 +109,66 @@ def score_table(
         StoreError: The destination cannot be written, or holds something that scoring did not write.
         DataError, SpecError: As `score_frame`.
     """
-    contract = read_manifest(model_folder).contract
-    check_input(contract, source.columns, types=frame_types(source), model=version.uri)
-    keep = _kept(source, keys)
-    needed = [*keep, *(name for name in contract.names if name not in keep)]
-    shipped = ship(spark, model_folder)
-    scorer = RowScorer(shipped, tuple(needed), tuple(keep), version.name, version.version)
-    schema = _schema(source, keep, read_state(model_folder).problem)
-    job = ScoringJob(source, tuple(needed), scorer, schema, tuple(files))
-    base = base_digest(shipped.digest, version.name, version.version, needed, keep, schema.json())
-    mark = {
-        "model_name": version.name,
-        "model_version": version.version,
-        "model_uri": version.model.uri,
-        "model_digest": version.model.digest,
-    }
-    written = write_predictions(partial(job.run, base=base, tell=tell), destination, mark, day)
-    return Predictions(
-        uri=written.uri,
-        rows=written.rows,
-        failed_rows=written.failed_rows,
-        reused_rows=written.reused_rows,
-        model_uri=version.uri,
-        model_version=version.version,
+    stamp = Stamp(version.uri, version.name, version.version, version.model.digest, version.model.uri)
+    return score_raw(
+        spark,
+        model_folder,
+        stamp,
+        source,
+        keys=keys,
+        output=Output(destination, day, tell),
+        files=files,
     )
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the rows and the folder say of the model."""
+
+    uri: str
+    name: str | None
+    version: int | None
+    digest: str
+    logged: str = ""
+    """URI of the logged model behind a version."""
+
+    def marker(self) -> dict[str, object]:
+        """For the folder."""
+        return {
+            "model_name": self.name,
+            "model_version": self.version,
+            "model_uri": self.logged or self.uri,
+            "model_digest": self.digest,
+        }
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where predictions go, and whom to tell how far they are."""
+
+    destination: str
+    day: date | None = None
+    tell: Callable[[str], None] | None = None
+
+
+def score_raw(
+    spark: SparkSession,
+    folder: Path,
+    stamp: Stamp,
+    source: DataFrame,
+    *,
+    keys: Sequence[str] | None,
+    output: Output,
+    files: Sequence[DataFile] = (),
+) -> Predictions:
+    """Score a table with a raw model. Raises as `score_table`."""
+    contract = read_manifest(folder).contract
+    check_input(contract, source.columns, types=frame_types(source), model=stamp.uri)
+    keep = kept(source, keys)
+    needed = [*keep, *(name for name in contract.names if name not in keep)]
+    scorer = RowScorer(ship(spark, folder), tuple(needed), tuple(keep), stamp.name, stamp.version)
+    schema = _schema(source, keep, read_state(folder).problem)
+    return ScoringJob(source, tuple(needed), scorer, schema, tuple(files)).write(stamp, output)
 
 
 @dataclass(frozen=True)
@@ -144,6 +180,24 @@ class ScoringJob:
     scorer: Scorer
     schema: StructType
     files: tuple[DataFile, ...] = ()
+
+    def write(self, stamp: Stamp, output: Output, *facts: object) -> Predictions:
+        """Score all of it, and put it in its place.
+
+        Args:
+            facts: What else decides what the predictions are.
+        """
+        base = base_digest(stamp.digest, stamp.name, stamp.version, self.needed, self.schema.json(), *facts)
+        run = partial(self.run, base=base, tell=output.tell)
+        written = write_predictions(run, output.destination, stamp.marker(), output.day)
+        return Predictions(
+            uri=written.uri,
+            rows=written.rows,
+            failed_rows=written.failed_rows,
+            reused_rows=written.reused_rows,
+            model_uri=stamp.uri,
+            model_version=stamp.version,
+        )
 
     def run(
         self, folder: Path, finished: Mapping[str, Part], *, base: str, tell: Callable[[str], None] | None
@@ -246,16 +300,25 @@ def scored_columns(
     model: RawModel, batch: pa.RecordBatch, name: str | None, version: int | None
 ) -> dict[str, pa.Array]:
     """What scoring adds to one batch, by name: predictions, then `STAMP_COLUMNS`. Never raises for a row."""
+    outputs, errors = predict_rows(model, batch)
+    return stamped(model.columns(outputs), errors, name, version)
+
+
+def stamped(
+    predicted: pa.Table, errors: Sequence[str | None], name: str | None, version: int | None
+) -> dict[str, pa.Array]:
+    """Predictions, null where a row has an error, then `STAMP_COLUMNS`."""
     import pyarrow as pa
 
-    outputs, errors = predict_rows(model, batch)
+    rows = len(errors)
     failed = pa.array([error is not None for error in errors], pa.bool_())
-    predicted = model.columns(outputs)
-    batches = predicted.to_batches()
+    batches = predicted.combine_chunks().to_batches()
     values = _nulled(batches[0].columns if batches else [], failed)
-    rows = batch.num_rows
-    stamp = [pa.array(errors, pa.string()), pa.array([name] * rows, pa.string())]
-    stamp.append(pa.array([version] * rows, pa.int32()))
+    stamp = [
+        pa.array(errors, pa.string()),
+        pa.repeat(pa.scalar(name, pa.string()), rows),
+        pa.repeat(pa.scalar(version, pa.int32()), rows),
+    ]
     names = [*predicted.column_names, *STAMP_COLUMNS]
     return dict(zip(names, [*values, *stamp], strict=True))
 
@@ -295,7 +358,12 @@ def _nulled(columns: Sequence[pa.Array], failed: pa.Array) -> list[pa.Array]:
     return [column.take(indices) for column in columns]
 
 
-def _kept(frame: DataFrame, keys: Sequence[str] | None) -> list[str]:
+def kept(frame: DataFrame, keys: Sequence[str] | None) -> list[str]:
+    """The columns to keep beside the predictions.
+
+    Raises:
+        SpecError: One is not there, or has the name of a column that scoring adds.
+    """
     keep = list(frame.columns if keys is None else dict.fromkeys(keys))
     unknown = [name for name in keep if name not in frame.columns]
     if unknown:

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,9 @@ KEPT = 3
 
 LOG_TAIL_LINES = 20
 
-_models: OrderedDict[str, RawModel] = OrderedDict()
+_models: OrderedDict[str, Any] = OrderedDict()
+_folders: dict[str, tempfile.TemporaryDirectory[str]] = {}
+"""Files of models that read them later too."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class ShippedModel:
 
     def open(self) -> RawModel:
         """The model, loaded if this process has not loaded it yet."""
-        return loaded(self.digest, self.files)
+        model: RawModel = loaded(self.digest, self.files)
+        return model
 
 
 def ship(spark: Any, folder: Path) -> ShippedModel:
@@ -51,23 +54,41 @@ def ship(spark: Any, folder: Path) -> ShippedModel:
     return ShippedModel(folder_digest(folder), spark.sparkContext.broadcast(files))
 
 
-def loaded(digest: str, files: Any) -> RawModel:
-    """The model with this digest, from this process's cache or from `files.value`."""
-    if digest not in _models:
-        _models[digest] = _load(files.value)
+def loaded(
+    key: str, files: Any, opener: Callable[[Path], Any] = load_raw_model, *, keeps_files: bool = False
+) -> Any:
+    """The model under this key, from this process's cache or from `files.value`.
+
+    Args:
+        key: Digest of the content, and of what else decides how it is opened.
+        files: Broadcast of {relative name: bytes}.
+        opener: Opens the folder that they are written to.
+        keeps_files: Whether the model reads them later too.
+    """
+    if key not in _models:
+        _models[key] = _load(key, files.value, opener, keeps_files=keeps_files)
         while len(_models) > KEPT:
-            _models.popitem(last=False)
-    _models.move_to_end(digest)
-    return _models[digest]
+            evicted, _ = _models.popitem(last=False)
+            if evicted in _folders:
+                _folders.pop(evicted).cleanup()
+    _models.move_to_end(key)
+    return _models[key]
 
 
-def _load(files: Mapping[str, bytes]) -> RawModel:
-    with scratch_folder() as temporary:
-        folder = Path(temporary)
+def _load(key: str, files: Mapping[str, bytes], opener: Callable[[Path], Any], *, keeps_files: bool) -> Any:
+    scratch = scratch_folder()
+    try:
         for name, content in files.items():
-            (folder / name).write_bytes(content)
+            path = Path(scratch.name, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         with _quiet():
-            return load_raw_model(folder)
+            return opener(Path(scratch.name))
+    finally:
+        if keeps_files:
+            _folders[key] = scratch
+        else:
+            scratch.cleanup()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from ml_platform.specs.problems import ProblemKind, kind_of
 from ml_platform.specs.profiles import Finding, Profile
 
 Family = Literal["keras", "xgboost", "sklearn"]
+Flavour = Literal["raw", "keras", "saved_model", "xgboost", "sklearn", "pyfunc"]
 
 
 class Dataset(Spec):
@@ -153,6 +154,18 @@ class Version(Spec):
     @property
     def uri(self) -> str:
         return f"models:/{self.name}/{self.version}"
+
+
+class ModelFiles(Spec):
+    """Any model that can be scored with, pinned: its files, wherever they came from."""
+
+    uri: str = Field(description="What it is: models:/<name>/<version>, or where its file lay.")
+    flavour: Flavour = Field(description="raw: logged by this platform.")
+    path: Location = Field(description="Its file or folder on this machine.")
+    entry: str = Field("", description="What is opened, below a folder.")
+    digest: str = Field(description="sha256 over the files.")
+    name: str
+    version: int | None = Field(None, description="None: it is in no registry.")
 
 
 class Evaluation(Spec):

@@ -104,7 +104,7 @@ def test_an_unlabelled_table_is_scored_with_the_champion(
     outputs = _run(
         project, server, batch_inference, *arguments, "--predictions", str(tmp_path / "new scores")
     )
-    assert outputs["score_table"]["rows"] == 3
+    assert outputs["batch_predict"]["rows"] == 3
     scored = pq.read_table(tmp_path / "new scores").to_pylist()
     by_customer = {row["customer"]: row for row in scored}
     assert set(by_customer) == {"n1", "n2", "n3"}
