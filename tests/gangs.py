@@ -42,9 +42,30 @@ def light_job(
 
 
 def ranks_of_this_process() -> list[psutil.Process]:
-    """Ranks that live, started from here."""
+    """Ranks that live, started from here: processes of their own, or children of a nursery."""
     return [
         child
         for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "ml_platform.worker" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and _is_rank(child)
     ]
+
+
+def nurseries_of_this_process() -> list[psutil.Process]:
+    """Processes that live and fork ranks."""
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and NURSERY in child.cmdline()
+    ]
+
+
+NURSERY = "ml_platform.worker.nursery"
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    try:
+        parent = process.parent()
+        forked = parent is not None and NURSERY in parent.cmdline() and NURSERY in process.cmdline()
+        return forked or "ml_platform.worker" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False

@@ -10,12 +10,13 @@ import argparse
 import faulthandler
 import os
 import socket
+from collections.abc import Sequence
 
 from ml_platform.worker.channel import KEY_BYTES, Channel
 from ml_platform.worker.lifeline import die_with
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ml_platform.worker", description=__doc__)
     parser.add_argument("--parent", type=int, required=True, help="process that must live")
     parser.add_argument("--control-fd", type=int, required=True, help="connected socket")
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--local-rank", type=int, required=True)
     parser.add_argument("--beat-s", type=float, default=1.0, help="seconds between heartbeats")
     parser.add_argument("--no-preload", action="store_true", help="import TensorFlow when a job does")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     die_with(args.parent)
     faulthandler.enable()
     channel = Channel(_connection(args.control_fd), _key(args.key_fd), side="rank")

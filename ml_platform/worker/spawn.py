@@ -30,9 +30,8 @@ def spawn_rank(
     Raises:
         OSError: The interpreter cannot be started.
     """
-    key_out, key_in = os.pipe()
+    key_out = key_pipe(key)
     try:
-        os.write(key_in, key)
         descriptors = (connection.fileno(), key_out)
         options = {"parent": os.getpid(), "control-fd": descriptors[0], "key-fd": descriptors[1]}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
@@ -46,8 +45,17 @@ def spawn_rank(
             process_group=0,
         )
     finally:
-        os.close(key_in)
         os.close(key_out)
+
+
+def key_pipe(key: bytes) -> int:
+    """The reading end of a pipe that holds a key. The caller closes it."""
+    key_out, key_in = os.pipe()
+    try:
+        os.write(key_in, key)
+    finally:
+        os.close(key_in)
+    return key_out
 
 
 def import_path() -> list[str]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import psutil
 import pytest
 
 from flows.retrain import retrain
 from ml_platform.cli.dag_command import main
 from tests.engine.conftest import prefect_api
+from tests.gangs import ranks_of_this_process
 from tests.scenarios.conftest import Project
 
 __all__ = ["prefect_api"]
@@ -151,5 +151,4 @@ def test_fewer_rows_than_the_split_and_the_ranks_need(refused: Callable[..., Non
 
 def _ranks() -> set[int]:
     """Ranks below this process; other tests keep a warm pair."""
-    alive = (p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE)
-    return {p.pid for p in alive if "ml_platform.worker" in p.cmdline()}
+    return {rank.pid for rank in ranks_of_this_process()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from collections.abc import Sequence
@@ -57,6 +58,21 @@ def kill_oneself(rank: Rank, culprit: int, sign: int) -> None:
         print("the last words of the rank", flush=True)
         os.kill(os.getpid(), sign)
     rank.collective.gather(np.zeros(1))
+
+
+def describe_process(rank: Rank) -> dict[str, Any]:
+    """What a rank must not share with its brothers, and what it must."""
+    name = os.environ.get("ML_PLATFORM_SAID")
+    print(f"I am rank {rank.rank} of {name}", flush=True)
+    return {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "group": os.getpgid(0),
+        "draw": random.random(),
+        "numpy": float(np.random.rand()),
+        "HOROVOD_RANK": os.environ.get("HOROVOD_RANK"),
+        "ML_PLATFORM_SAID": name,
+    }
 
 
 def leave(rank: Rank, code: int) -> None:

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import threading
 from contextlib import suppress
+from typing import IO
 
 from ml_platform.errors import ResourceStartError
-from ml_platform.resources.horovod.gang import Gang, RankProcess
+from ml_platform.resources.horovod.gang import Gang, RankHandle, RankProcess
 from ml_platform.resources.horovod.gang_job import GangJob
+from ml_platform.resources.horovod.nursery import can_fork, fork_rank
 from ml_platform.resources.horovod.plan import LaunchPlan, RankPlan
 from ml_platform.worker.channel import KEY_BYTES, Channel
 from ml_platform.worker.spawn import spawn_rank
@@ -90,10 +92,16 @@ def _start(plan: RankPlan) -> tuple[RankProcess, Channel]:
     ours, theirs = socket.socketpair()
     try:
         with plan.log_file.open("ab") as log:
-            process = spawn_rank(plan.command, plan.environment, theirs, key, output=log)
+            rank = _rank(plan, theirs, key, log)
     except OSError:
         ours.close()
         raise
     finally:
         theirs.close()
-    return RankProcess(plan, ChildRank(process)), Channel(ours, key, side="driver")
+    return RankProcess(plan, rank), Channel(ours, key, side="driver")
+
+
+def _rank(plan: RankPlan, connection: socket.socket, key: bytes, log: IO[bytes]) -> RankHandle:
+    if can_fork(plan):
+        return fork_rank(plan, connection, key, output=log)
+    return ChildRank(spawn_rank(plan.command, plan.environment, connection, key, output=log))

@@ -1,0 +1,213 @@
+"""Ranks of this machine, forked from a process of this driver that has imported TensorFlow once."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from ml_platform.resources.horovod.plan import RankPlan
+from ml_platform.resources.horovod_build import horovod_available, installed_tensorflow
+from ml_platform.worker.spawn import key_pipe
+
+_LATE = ("HOROVOD_", "NCCL_", "ML_PLATFORM_", "MLFLOW_", "PREFECT_", "PYTEST_")
+"""Variables that no import of a rank reads: it gets its own after the fork, and so in time."""
+_END_TIMEOUT_S = 5.0
+
+
+def can_fork(plan: RankPlan) -> bool:
+    """Whether a rank can come from a nursery: one that imports TensorFlow for processors, on Linux.
+
+    TensorFlow for GPUs loads the driver's library, and nobody promises that a fork is fine after that.
+    """
+    preloads = plan.command[1:3] == ("-m", "ml_platform.worker") and "--no-preload" not in plan.command
+    tensorflow = installed_tensorflow()
+    built_for_processors = tensorflow is not None and "cpu" in tensorflow.name
+    return preloads and built_for_processors and sys.platform == "linux"
+
+
+def fork_rank(plan: RankPlan, connection: socket.socket, key: bytes, *, output: IO[bytes]) -> ForkedRank:
+    """Have a rank forked, as soon as the imports are done: by the nursery that is there, or by a new one.
+
+    Args:
+        connection: The rank's end. The caller closes its own copy.
+        key: Goes through a pipe, which the nursery does not read.
+        output: The rank's stdout and stderr; and the nursery's, if it is new.
+    Raises:
+        OSError: No process can be started.
+    """
+    global _nursery
+    environment = {**os.environ, **plan.environment}
+    kind = _Kind(
+        driver=os.getpid(),
+        python=plan.command[0],
+        folder=str(Path.cwd()),
+        with_horovod=horovod_available().ok,
+        environment=frozenset((k, v) for k, v in environment.items() if not k.startswith(_LATE)),
+    )
+    order = {"words": plan.command[3:], "environment": environment}
+    with _choosing:
+        if _nursery is not None and _nursery.kind == kind:
+            with suppress(ConnectionError):  # it was killed
+                return _nursery.fork(order, connection, key, output)
+        if _nursery is not None:
+            _nursery.retire()
+        _nursery = _Nursery(kind, output)
+        return _nursery.fork(order, connection, key, output)
+
+
+class ForkedRank:
+    """A rank that a nursery forks, now or when its imports are done.
+
+    Args:
+        news: Reading end of a pipe. Through it come the rank's number, then its exit code, a line each.
+    """
+
+    def __init__(self, news: int) -> None:
+        os.set_blocking(news, False)
+        self._news = os.fdopen(news, "rb", buffering=0)
+        self._heard = b""
+        self._lock = threading.Lock()
+
+    @property
+    def pid(self) -> int:
+        told = self._told(0)
+        return int(told[0]) if told else 0
+
+    def alive(self) -> bool:
+        self._told(0)
+        return not self._news.closed
+
+    def exit_code(self, timeout_s: float) -> int | None:
+        told = self._told(timeout_s)
+        return int(told[1]) if len(told) > 1 else None
+
+    def flush_log(self) -> None:
+        """The log file is the rank's own stdout."""
+
+    def kill(self) -> None:
+        if not (pid := self.pid):
+            # It was not forked yet, and will find that its driver hung up: nobody waits for it.
+            with self._lock:
+                self._news.close()
+        elif not self._news.closed:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def _told(self, timeout_s: float) -> list[bytes]:
+        """All news, after waiting until the rank has ended or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            while not self._news.closed and _readable(self._news, deadline - time.monotonic()):
+                text = self._news.read(64)
+                if text:
+                    self._heard += text
+                else:  # that was all, or the nursery is gone and its ranks with it
+                    self._news.close()
+            return self._heard.split()
+
+
+def _readable(file: IO[bytes], timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(file.fileno(), select.POLLIN)
+    return bool(poll.poll(max(0, timeout_s) * 1000))
+
+
+class _Kind(NamedTuple):
+    """Ranks of one kind can come from one nursery."""
+
+    driver: int
+    python: str
+    folder: str
+    with_horovod: bool
+    environment: frozenset[tuple[str, str]]
+
+
+class _Nursery:
+    """The driver's half. The process ends with its last rank once it is retired, or with the driver."""
+
+    def __init__(self, kind: _Kind, output: IO[bytes]) -> None:
+        self.kind = kind
+        self._orders, theirs = socket.socketpair()
+        self._started, self._ended = threading.Event(), threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._faults: list[OSError] = []
+        # The kernel ends a process with the *thread* that started it, so one lives as long as the nursery.
+        threading.Thread(target=self._keep, args=(theirs, output), name="rank-nursery", daemon=True).start()
+        self._started.wait()
+        theirs.close()
+        if self._faults:
+            self.retire()
+            raise self._faults[0]
+
+    def fork(self, order: object, connection: socket.socket, key: bytes, output: IO[bytes]) -> ForkedRank:
+        with ExitStack() as stack:
+            text = os.memfd_create("order")
+            stack.callback(os.close, text)
+            os.write(text, json.dumps(order).encode())
+            key_out = key_pipe(key)
+            stack.callback(os.close, key_out)
+            news_out, news_in = os.pipe()
+            stack.callback(os.close, news_in)
+            descriptors = [text, connection.fileno(), key_out, output.fileno(), news_in]
+            try:
+                socket.send_fds(self._orders, [b"."], descriptors)
+            except OSError:
+                os.close(news_out)
+                raise
+            return ForkedRank(news_out)
+
+    def retire(self) -> None:
+        """No more orders."""
+        self._orders.close()
+
+    def end(self) -> None:
+        """Now, with its ranks."""
+        self.retire()
+        if self._process is not None and not self._ended.is_set():
+            self._process.kill()
+            self._ended.wait(_END_TIMEOUT_S)
+
+    def _keep(self, theirs: socket.socket, output: IO[bytes]) -> None:
+        try:
+            self._process = self._spawn(theirs, output)
+        except OSError as error:
+            self._faults.append(error)
+        self._started.set()
+        if self._process is not None:
+            self._process.wait()
+        self._ended.set()
+
+    def _spawn(self, theirs: socket.socket, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        options = {"parent": os.getpid(), "orders-fd": theirs.fileno()}
+        words = [f"--{name}={value}" for name, value in options.items()]
+        words += ["--with-horovod"] if self.kind.with_horovod else []
+        return subprocess.Popen(
+            [self.kind.python, "-m", "ml_platform.worker.nursery", *words],
+            env={**os.environ, **dict(self.kind.environment)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[theirs.fileno()],
+            process_group=0,
+        )
+
+
+_nursery: _Nursery | None = None
+_choosing = threading.Lock()
+
+
+@atexit.register
+def _end() -> None:
+    if _nursery is not None and _nursery.kind.driver == os.getpid():  # not in a process that was forked
+        _nursery.end()
