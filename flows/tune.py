@@ -12,12 +12,14 @@ from ml_platform import (
     GateSpec,
     KerasSpec,
     ReadingSpec,
+    SklearnSpec,
     SplitSpec,
     XGBoostSpec,
     dag,
 )
 from ml_platform.data.schema_file import read_schema
 from ml_platform.specs.problems import AskedProblem
+from ml_platform.specs.references import Family
 from ml_platform.specs.tuning import Choice, Range, StudySpec
 from ml_platform.tuning.spaces import read_space
 from tasks.data import apply_features, check_retrain, find_problem, fit_features, load_table, split_table
@@ -47,14 +49,17 @@ def tune(
     model: str | None = None,
     split: SplitSpec = SplitSpec(),
     features: FeatureSpec = FeatureSpec(),
+    families: Annotated[tuple[Family, ...], Parameter(consume_multiple=True)] = ("keras", "xgboost"),
     study: StudySpec = StudySpec(),
     space: dict[str, dict[str, Range | Choice | str]] = {},  # noqa: B006  (declared, never changed)
     keras: KerasSpec = KerasSpec(),
     xgboost: XGBoostSpec = XGBoostSpec(),
+    sklearn: SklearnSpec = SklearnSpec(),
     gate: GateSpec = GateSpec(),
     slices: tuple[str, ...] = (),
     require_promotion: bool = False,
     score: str | None = None,
+    score_reading: ReadingSpec = ReadingSpec(),
     predictions: str | None = None,
     day: str | None = None,
 ) -> TuneReport:
@@ -72,16 +77,19 @@ def tune(
         model: Name in the model registry. Empty: named after the source.
         split: How rows are dealt into train, validation and holdout.
         features: How raw columns become features.
-        study: What is searched, how, and for how long.
+        families: What is searched; the best models of all are compared.
+        study: How each family is searched, and for how long.
         space: What varies, by family and field: --space.xgboost.depth 2..8,
             --space.keras.rate "0.001..0.1 log", --space.keras.hidden "[64] | [128, 64]". A family without an
             entry has a space by default.
         keras: The network, where it is not searched.
         xgboost: The trees, where they are not searched.
+        sklearn: The estimator of scikit-learn, where it is not searched.
         gate: When a challenger replaces the champion.
         slices: Columns by whose values the challenger is measured once more.
         require_promotion: End with exit code 4 where the gate does not promote the challenger.
         score: Table to score with the champion. Empty: the source itself.
+        score_reading: How that table is written, where its files do not say so themselves.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
         day: Add the predictions to the folder as the partition scored_on=DAY, a date.
     """
@@ -92,9 +100,9 @@ def tune(
     state = fit_features(parts.train, features, found)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
-    bases = {"keras": keras, "xgboost": xgboost}
+    bases = {"keras": keras, "xgboost": xgboost, "sklearn": sklearn}
     studies, importance, models = [], [], []
-    for family in study.families:
+    for family in families:
         tasks, base = FAMILIES[family], bases[family]
         resource, searched = tasks.resource(base), read_space(family, space, base, study.sampler)
         asked, trials = [], []
@@ -124,7 +132,7 @@ def tune(
         name, table, found, parts, split, state, candidates, challenger, verdict, importance=leans_on
     )
     winner = promote(challenger, verdict, champion, name, card)
-    scored = score_table(winner, table.data, score, split.key_columns, predictions, day)
+    scored = score_table(winner, table.data, score, split.key_columns, predictions, day, score_reading)
     report = report_retrain(
         table,
         found,

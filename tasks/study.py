@@ -84,14 +84,18 @@ class TuneReport(Spec):
         ]
 
     def _table(self) -> RichTable:
+        rows = [
+            (f"{each.family} {each.number}", each.state, _number(each.value), f"{each.seconds:.1f}")
+            for each in self.trials[:SHOWN_TRIALS]
+        ]
         table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("trial", "state", self.metric, "seconds", "parameters"):
-            table.add_column(
-                name, justify="right" if name in (self.metric, "seconds") else "left", no_wrap=True
-            )
-        for each in self.trials[:SHOWN_TRIALS]:
-            name, said = f"{each.family} {each.number}", Text(each.said or each.reason, overflow="ignore")
-            table.add_row(name, each.state, _number(each.value), f"{each.seconds:.1f}", said)
+        for name, *cells in zip(("trial", "state", self.metric, "seconds"), *rows, strict=True):
+            is_number = name in (self.metric, "seconds")
+            # Where the terminal is narrow, parameters take more lines, and numbers stay whole.
+            table.add_column(name, justify="right" if is_number else "left", min_width=max(map(len, cells)))
+        table.add_column("parameters", overflow="fold")
+        for row, each in zip(rows, self.trials, strict=False):
+            table.add_row(*row, Text(each.said or each.reason))
         return table
 
     def _facts(self) -> list[str]:

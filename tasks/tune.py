@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ml_platform import (
@@ -11,6 +12,7 @@ from ml_platform import (
     FeatureState,
     Horovod,
     KerasSpec,
+    SklearnSpec,
     Spark,
     Task,
     Tracking,
@@ -18,10 +20,12 @@ from ml_platform import (
     task,
 )
 from ml_platform.evaluation.metrics import primary_metric
+from ml_platform.resources.executor_call import call_on_executor
 from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Family
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.tuning import Asked, Pruner, Space, StudySpec, Trial
+from ml_platform.training.one_node import train_estimator
 from ml_platform.training.trees import train_trees
 from ml_platform.tuning import sampling
 from ml_platform.tuning.attempt import OnMetrics, attempt, losses
@@ -29,7 +33,7 @@ from ml_platform.tuning.board import best_trial
 from ml_platform.tuning.pruning import Stop
 from ml_platform.tuning.spaces import applied
 from tasks import loops
-from tasks.train import train_keras, train_xgboost
+from tasks.train import train_keras, train_sklearn, train_xgboost
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -112,6 +116,37 @@ def try_xgboost(
 
 
 @task
+def try_sklearn(
+    asked: Asked,
+    rivals: list[Trial],
+    pruner: Pruner,
+    train: Dataset,
+    validation: Dataset,
+    state: FeatureState,
+    base: SklearnSpec,
+    spark: SparkSession = Spark(),
+    run: TrackingRun = Tracking(),
+) -> Trial:
+    """One point of an estimator, whole on one executor: it cannot be ended early."""
+
+    def fit(spec: SklearnSpec, stop: Stop | None, hear: OnMetrics) -> list[float]:
+        train_there = partial(train_estimator, train, validation, state, spec)
+        return _losses(call_on_executor(spark, lambda: dict(train_there().history)), state)
+
+    return attempt(
+        "sklearn",
+        asked,
+        base,
+        fit,
+        rivals=rivals,
+        pruner="none",
+        steps=base.trees,
+        metric=_metric(state),
+        run=run,
+    )
+
+
+@task
 def best_keras(trials: list[Trial], base: KerasSpec) -> KerasSpec:
     """The spec of the best trial."""
     return applied(base, best_trial(trials).parameters)
@@ -119,6 +154,12 @@ def best_keras(trials: list[Trial], base: KerasSpec) -> KerasSpec:
 
 @task
 def best_xgboost(trials: list[Trial], base: XGBoostSpec) -> XGBoostSpec:
+    """The spec of the best trial."""
+    return applied(base, best_trial(trials).parameters)
+
+
+@task
+def best_sklearn(trials: list[Trial], base: SklearnSpec) -> SklearnSpec:
     """The spec of the best trial."""
     return applied(base, best_trial(trials).parameters)
 
@@ -152,6 +193,14 @@ FAMILIES: dict[Family, FamilyTasks] = {
         best=best_xgboost,
         train=train_xgboost,
         resource=lambda spec: {"spark": Spark(slots=spec.workers)},
+        side_by_side=True,
+    ),
+    "sklearn": FamilyTasks(
+        ask=ask.with_options(name="ask_sklearn"),
+        attempt=try_sklearn,
+        best=best_sklearn,
+        train=train_sklearn,
+        resource=lambda spec: {},
         side_by_side=True,
     ),
 }

@@ -53,7 +53,6 @@ class Space(Spec):
 class StudySpec(Spec):
     """How parameters are searched, for each family by itself."""
 
-    families: tuple[Family, ...] = Field(("keras", "xgboost"), min_length=1, description="What is compared.")
     trials: int = Field(10, ge=1, le=1_000, description="Trials of each family at most.")
     seconds: float | None = Field(
         None,

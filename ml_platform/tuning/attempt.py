@@ -56,7 +56,9 @@ def attempt(
             own.set_tags({"trial": asked.number})
             curve = fit(applied(base, asked.parameters), stop, lambda m, step: own.log_metrics(m, step=step))
             tried = tried.model_copy(update=_found(curve, stop))
-            own.log_metrics({metric: min(curve)})
+            for step, loss in enumerate(curve):
+                own.log_metrics({metric: loss}, step=step)
+            own.log_metrics({f"best_{metric}": min(curve)})
             own.set_tags({"trial.state": tried.state})
     except (DataError, UsageError, RankError) as error:
         if isinstance(error, RankLostError):

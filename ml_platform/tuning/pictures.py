@@ -28,7 +28,8 @@ INCH_PER_AXIS = 1.7
 def importance(trials: Sequence[Trial], space: Space, base: Spec) -> dict[str, float]:
     """How much of the variance of the loss each parameter explains, by fANOVA; the largest first.
 
-    Parameters that only some trials were asked for are left out. Empty with too few complete trials.
+    Parameters that only some trials were asked for are left out. Empty with too few complete trials, or
+    where one parameter alone is left.
     """
     import optuna
 
@@ -41,7 +42,7 @@ def importance(trials: Sequence[Trial], space: Space, base: Spec) -> dict[str, f
         memory.add_trials([as_optuna(trial, distributions) for trial in complete])
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         found = optuna.importance.get_param_importances(memory, evaluator=evaluator)
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in found.items()} if len(found) > 1 else {}
 
 
 def draw_history(trials: Sequence[Trial], title: str) -> Figure:
@@ -87,7 +88,7 @@ def draw_history(trials: Sequence[Trial], title: str) -> Figure:
 def draw_parallel(trials: Sequence[Trial], space: Space, title: str) -> Figure:
     """A line per trial through its values, the better the darker; the best in orange.
 
-    A line has gaps where a trial was not asked for a parameter.
+    A line passes an axis without a dot where the trial was not asked for that parameter.
     """
     shown = [trial for _, trial in reversed(ranked(trials)) if trial.value is not None]
     names = [*space.dimensions, "loss"]
@@ -96,12 +97,16 @@ def draw_parallel(trials: Sequence[Trial], space: Space, title: str) -> Figure:
     scales: list[_Scale] = [_scale(each) for each in space.dimensions.values()]
     scales.append(_loss_scale([trial.value for trial in shown if trial.value is not None]))
     for place, trial in enumerate(shown):
-        points = [_at(scale, trial, name) for scale, name in zip(scales, names, strict=True)]
+        points = {
+            at: point
+            for at, (scale, name) in enumerate(zip(scales, names, strict=True))
+            if (point := _at(scale, trial, name)) is not None
+        }
         best = place == len(shown) - 1
         shade = 0.15 + 0.7 * place / max(1, len(shown) - 1)
         axes.plot(
-            range(len(names)),
-            points,
+            list(points),
+            list(points.values()),
             color=ORANGE if best else BLUE,
             alpha=1 if best else shade,
             linewidth=2.2 if best else 1.1,
@@ -154,9 +159,9 @@ def _numbers(low: float, high: float, *, log: bool) -> _Scale:
     return _Scale(lambda value: (raw(value) - raw(low)) / width, ticks if high > low else ticks[:1])
 
 
-def _at(scale: _Scale, trial: Trial, name: str) -> float:
+def _at(scale: _Scale, trial: Trial, name: str) -> float | None:
     value = trial.value if name == "loss" else trial.parameters.get(name)
-    return math.nan if value is None else float(scale.place(value))
+    return None if value is None else float(scale.place(value))
 
 
 _MARKS = {"complete": ("o", BLUE), "pruned": ("v", GREY), "failed": ("x", ORANGE), "not run": ("x", GREY)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import JsonValue, ValidationError
 
@@ -28,10 +29,16 @@ SPACES: dict[Family, dict[str, str]] = {
         "depth": "2..10",
         "subsample": "0.5..1",
     },
+    "sklearn": {
+        "estimator": "linear | forest | boosting",
+        "l2": "0.001..100 log if estimator = linear | boosting",
+        "leaf_rows": "1..20 log if estimator = forest | boosting",
+        "rate": "0.02..0.5 log if estimator = boosting",
+    },
 }
 """What is searched where a person does not say it."""
 
-SIZES_OF_RESOURCES = ("ranks", "workers", "device")
+SIZES_OF_RESOURCES = ("ranks", "workers", "device", "threads", "partitions")
 """Fields that say what a trial runs on: resources are sized before the first trial."""
 
 WRITTEN = "LOW..HIGH, LOW..HIGH log, LOW..HIGH step S, or A | B | C; then perhaps: if FIELD = A | B"
@@ -134,8 +141,13 @@ def fits(base: Spec, parameters: Mapping[str, Any]) -> bool:
 
 
 def is_whole(base: Spec, name: str) -> bool:
-    """Whether the field takes whole numbers alone."""
-    return type(getattr(base, name)) is int
+    """Whether the field takes whole numbers alone, or nothing."""
+    return int in _types(base, name) and float not in _types(base, name)
+
+
+def _types(base: Spec, name: str) -> set[object]:
+    annotation = type(base).model_fields[name].annotation
+    return set(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else {annotation}
 
 
 def _values(text: str) -> tuple[JsonValue, ...]:
@@ -158,7 +170,7 @@ def _check(
         raise SpecError(f"{where} sizes a resource: it cannot be searched", hint=f"fix it: --{where} VALUE")
     if name not in fields:
         raise SpecError(f"there is no field {where} to search", hint=nearest(name, fields))
-    if isinstance(dimension, Range) and type(getattr(base, name)) not in (int, float):
+    if isinstance(dimension, Range) and not {int, float} & _types(base, name):
         raise SpecError(f"{where} is no number", wanted="values: A | B | C", got=written(dimension))
     _check_values(where, name, dimension, base)
     before = list(all_of_them)[: list(all_of_them).index(name)]

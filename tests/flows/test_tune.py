@@ -31,6 +31,6 @@ def test_trials_side_by_side_know_nothing_of_each_other() -> None:
 
 
 def test_without_a_pruner_a_trial_is_keyed_by_its_point_and_the_data() -> None:
-    graph = tune.graph(study=StudySpec(trials=3, pruner="none", families=("xgboost",)))
+    graph = tune.graph(study=StudySpec(trials=3, pruner="none"), families=("xgboost",))
     data = {"apply_features", "apply_features-2", "fit_features"}
     assert set(graph["try_xgboost-3"].parents) == {"ask_xgboost-3", *data}
