@@ -12,6 +12,7 @@ from ml_platform import (
     GateSpec,
     Horovod,
     KerasSpec,
+    MLlibSpec,
     ReadingSpec,
     SklearnSpec,
     Spark,
@@ -35,7 +36,7 @@ from tasks.evaluate import (
 )
 from tasks.report import RetrainReport, report_retrain
 from tasks.score import score_table
-from tasks.train import train_keras, train_sklearn, train_xgboost
+from tasks.train import train_keras, train_mllib, train_sklearn, train_xgboost
 
 
 @dag(preflight=check_retrain)
@@ -52,6 +53,7 @@ def retrain(
     keras: KerasSpec = KerasSpec(),
     xgboost: XGBoostSpec = XGBoostSpec(),
     sklearn: SklearnSpec = SklearnSpec(),
+    mllib: MLlibSpec = MLlibSpec(),
     gate: GateSpec = GateSpec(),
     slices: tuple[str, ...] = (),
     require_promotion: bool = False,
@@ -77,6 +79,7 @@ def retrain(
         keras: The network.
         xgboost: The trees.
         sklearn: The estimator of scikit-learn, trained in one process.
+        mllib: The Pipeline of MLlib, trained on Spark.
         gate: When a challenger replaces the champion.
         slices: Columns by whose values the challenger is measured once more; numbers are cut at quartiles.
         require_promotion: End with exit code 4 where the gate does not promote the challenger. Without it, a
@@ -102,6 +105,8 @@ def retrain(
         models.append(train_xgboost(*learnt, xgboost, spark=Spark(slots=xgboost.workers)))
     if "sklearn" in families:
         models.append(train_sklearn(*learnt, sklearn))
+    if "mllib" in families:
+        models.append(train_mllib(*learnt, mllib))
 
     candidates = [measure_model(each, parts.validation, "validation") for each in models]
     challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout", slices)

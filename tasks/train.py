@@ -12,6 +12,7 @@ from ml_platform import (
     FeatureState,
     Horovod,
     KerasSpec,
+    MLlibSpec,
     Model,
     Parts,
     SklearnSpec,
@@ -29,6 +30,7 @@ from ml_platform.store.leftovers import scratch_folder
 from ml_platform.training.job_reports import log_job, versions
 from ml_platform.training.learned import Learned
 from ml_platform.training.one_node import train_estimator
+from ml_platform.training.spark_pipeline import train_pipeline
 from ml_platform.training.tree_reports import log_importance
 from ml_platform.training.trees import train_trees
 from tasks.loops import fit_keras
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from ml_platform.resources.horovod.job import HorovodJob
 
 EXAMPLE_ROWS = 5
+MLLIB_PACKAGES = ("pyspark", "numpy", "pyarrow")
 SKLEARN_PACKAGES = ("scikit-learn", "scipy", "numpy", "pyarrow")
 
 
@@ -115,6 +118,26 @@ def train_sklearn(
     learned = train_estimator(train, validation, state, spec)
     _log_learned(run, learned, state.feature_names, f"scikit-learn, {spec.estimator}")
     return _log_model(run, "sklearn", learned.model, state, split, parts)
+
+
+@task
+def train_mllib(
+    train: Dataset,
+    validation: Dataset,
+    state: FeatureState,
+    parts: Parts,
+    split: SplitSpec,
+    spec: MLlibSpec,
+    spark: SparkSession = Spark(),
+    run: TrackingRun = Tracking(nested=True),
+) -> Model:
+    """A Pipeline of MLlib, trained on Spark executors. What it learnt predicts without Spark."""
+    run.log_params({"family": "mllib", "mllib": spec, "split": split})
+    run.set_tags({"seed": spec.seed, **versions(MLLIB_PACKAGES)})
+    _log_inputs(run, parts)
+    learned = train_pipeline(spark, train, validation, state, spec)
+    _log_learned(run, learned, state.feature_names, f"MLlib, {spec.estimator}")
+    return _log_model(run, "mllib", learned.model, state, split, parts)
 
 
 def _log_learned(run: TrackingRun, learned: Learned, names: Sequence[str], title: str) -> None:

@@ -4,7 +4,8 @@
 folder/
   manifest.json            format, family, raw input contract, split, lineage, sha256 and size per file
   features.json            the fitted feature state: how raw columns become features
-  model.keras | model.ubj | model.skops    the network, the trees, or the estimator of scikit-learn
+  model.keras | model.ubj | model.skops | model.npz
+                           the network, the trees, an estimator of scikit-learn, or what MLlib learnt
   backbone.keras           of a model of images: what turns them into features
 ```
 
@@ -58,6 +59,7 @@ FAMILIES: Mapping[str, FamilyEntry] = {
     "keras": FamilyEntry("model.keras", "ml_platform.inference.keras_family:open_estimator"),
     "xgboost": FamilyEntry("model.ubj", "ml_platform.inference.xgboost_family:open_estimator"),
     "sklearn": FamilyEntry("model.skops", "ml_platform.inference.sklearn_family:open_estimator"),
+    "mllib": FamilyEntry("model.npz", "ml_platform.inference.mllib_family:open_estimator"),
 }
 """Families by name. The opener is imported when a model of the family is first loaded."""
 

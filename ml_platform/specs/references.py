@@ -12,7 +12,7 @@ from ml_platform.specs.contracts import Contract
 from ml_platform.specs.problems import ProblemKind, kind_of
 from ml_platform.specs.profiles import Finding, Profile
 
-Family = Literal["keras", "xgboost", "sklearn"]
+Family = Literal["keras", "xgboost", "sklearn", "mllib"]
 Flavour = Literal["raw", "keras", "saved_model", "xgboost", "sklearn", "pyfunc"]
 
 

@@ -41,6 +41,7 @@ FAMILY_PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "keras": (("tensorflow-cpu", "tensorflow"), ("keras",)),
     "xgboost": (("xgboost-cpu", "xgboost"),),
     "sklearn": (("scikit-learn",), ("skops",)),
+    "mllib": (),
 }
 """Packages that a model needs to predict; of several names the first that is installed."""
 

@@ -13,6 +13,7 @@ from ml_platform.specs.training import XGBoostSpec
 from ml_platform.specs.trees import TreeKind
 from ml_platform.store.spark_failures import spark_failures
 from ml_platform.training.boosting import OnMetrics, Stop, Trees, boost
+from ml_platform.training.learned import check_classes
 from ml_platform.training.tree_rows import ROWS_PER_PARTITION
 
 if TYPE_CHECKING:
@@ -46,19 +47,25 @@ def train_trees(
         StoreError: The Spark job failed.
     """
     with spark_failures("training trees failed on Spark"):
-        rows = _labelled_rows(spark, train, validation, state, spec)
+        rows = labelled_rows(spark, train, validation, state, spec.workers)
         columns = {"validation_indicator_col": "is_validation"}
         if spec.class_weight == "balanced" and state.classes:
-            rows = _weighted(rows, state.balanced_weights)
+            rows = weighted(rows, state.balanced_weights)
             columns["weight_col"] = "weight"
         kind: TreeKind = "classifier" if state.target is None else "regressor"
         return boost(spark, rows, kind, spec, columns=columns, on_metrics=on_metrics, stop=stop)
 
 
-def _labelled_rows(
-    spark: SparkSession, train: Dataset, validation: Dataset, state: FeatureState, spec: XGBoostSpec
+def labelled_rows(
+    spark: SparkSession, train: Dataset, validation: Dataset, state: FeatureState, workers: int
 ) -> DataFrame:
-    """Both parts in one frame, `spec.workers` partitions, each with rows of both."""
+    """Both parts in one frame, a partition per worker, each with rows of both, in the same order each time.
+
+    Returns:
+        `label` (float), `features` (array<float>), `is_validation`, and how the rows were dealt.
+    Raises:
+        DataError: There are fewer than two classes, one without a row to train on, or too few rows.
+    """
     from pyspark.sql import functions as F  # noqa: N812
 
     from ml_platform.store.datasets import spark_frame
@@ -69,20 +76,20 @@ def _labelled_rows(
     }
     if state.target is None:
         frames = {name: frame.where(F.col("label") >= 0) for name, frame in frames.items()}
-        _check_classes(frames["train"], state)
-    _check_rows(train, validation, spec)
+        check_classes({row[0] for row in frames["train"].select("label").distinct().collect()}, state)
+    _check_rows(train, validation, workers)
     parts = [
         frames[name]
         .coalesce(max(1, part.rows // ROWS_PER_PARTITION))
-        .mapInArrow(_Unpack(spec.workers, name == "validation"), _Unpack.schema)
+        .mapInArrow(_Unpack(workers, name == "validation"), _Unpack.schema)
         for name, part in (("train", train), ("validation", validation))
     ]
     # A shuffle even for one worker: a barrier stage may have neither a union nor a coalesce in it.
-    dealt = parts[0].union(parts[1]).repartitionById(spec.workers, F.col("worker"))
+    dealt = parts[0].union(parts[1]).repartitionById(workers, F.col("worker"))
     return dealt.sortWithinPartitions("is_validation", "partition", "position")
 
 
-def _weighted(rows: DataFrame, weights: tuple[float, ...]) -> DataFrame:
+def weighted(rows: DataFrame, weights: tuple[float, ...]) -> DataFrame:
     """Rows to train on with the weight of their class; rows to validate on count alike."""
     from pyspark.sql import functions as F  # noqa: N812
 
@@ -90,29 +97,14 @@ def _weighted(rows: DataFrame, weights: tuple[float, ...]) -> DataFrame:
     return rows.withColumn("weight", F.when(F.col("is_validation"), F.lit(1.0)).otherwise(of_class))
 
 
-def _check_classes(train: DataFrame, state: FeatureState) -> None:
-    """XGBoost takes its number of classes from the labels it meets: all of them must be there."""
-    if len(state.classes) < 2:
-        raise DataError("trees need two classes at least", got=", ".join(state.classes))
-    there = {row[0] for row in train.select("label").distinct().collect()}
-    absent = [name for index, name in enumerate(state.classes) if index not in there]
-    if absent:
-        raise DataError(
-            f"class {absent[0]!r} has no row to train on",
-            wanted=f"rows of all {len(state.classes)} classes",
-            got=f"none of {', '.join(absent[:10])}",
-            hint="leave out rows of rare classes, or deal the rows anew with another salt",
-        )
-
-
-def _check_rows(train: Dataset, validation: Dataset, spec: XGBoostSpec) -> None:
+def _check_rows(train: Dataset, validation: Dataset, workers: int) -> None:
     fewest = min(train.rows, validation.rows)
-    if fewest < spec.workers:
+    if fewest < workers:
         raise DataError(
             "there are too few rows for the workers",
-            wanted=f"{spec.workers} rows in each part, one per worker",
+            wanted=f"{workers} rows in each part, one per worker",
             got=f"train {train.rows}, validation {validation.rows}",
-            hint="fewer `workers`",
+            hint="fewer `workers`, or `partitions` of MLlib",
         )
 
 
