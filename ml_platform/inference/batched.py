@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SIZES = (16, 64, 256, 1024, 4096)
 """Rows of a call."""
+WORTH_TRYING = 256
+"""Smaller sizes serve the last rows alone: below it most of the time is spent around the call."""
 MOST_BYTES = 32 << 20
 """Of one call's input: bounds the memory of activations."""
 BETTER = 1.05
@@ -61,14 +63,17 @@ class Batched:
         return [np.asarray(output)[:rows] for output in self._call(given)]
 
     def _measured(self, arrays: Arrays) -> int:
-        """The size that handles most rows per second; of equal ones the smallest."""
+        """The size that handles most rows per second of processor time; of equal ones the smallest.
+
+        Processor time, as others may be at work too.
+        """
         best, fastest = self._sizes[-1], 0.0
-        for size in self._sizes:
+        for size in [size for size in self._sizes if size >= WORTH_TRYING] or self._sizes[-1:]:
             self._piece(arrays, 0, size)  # traces
-            began = time.perf_counter()
+            began = time.process_time()
             for start in range(0, len(arrays[0]), size):
                 self._piece(arrays, start, min(start + size, len(arrays[0])))
-            speed = len(arrays[0]) / (time.perf_counter() - began)
+            speed = len(arrays[0]) / max(time.process_time() - began, 1e-9)
             if speed > fastest * BETTER:
                 best, fastest = size, speed
         return best

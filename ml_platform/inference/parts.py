@@ -26,6 +26,8 @@ PART_BYTES = 64 << 20
 """A part of a frame ends at whichever comes first; it is held in a worker's memory."""
 BATCH_BYTES = 8 << 20
 """Rows that are scored together have about this size."""
+WHOLE = 4096
+"""They are a multiple of this, so that a network seldom gets rows that only fill a batch up."""
 SCHEMA = "number int, key string, rows bigint, failed bigint"
 
 CODE = ("inference", "features", "images", "specs", "worker")
@@ -230,7 +232,8 @@ def batch_rows(footer: pa.FileMetaData, group: int) -> int:
     """Rows to score together, by their size in the file."""
     about = footer.row_group(group)
     width = max(1, about.total_byte_size // max(1, about.num_rows))
-    return int(min(PART_ROWS, max(256, BATCH_BYTES // width)))
+    rows = int(min(PART_ROWS, max(256, BATCH_BYTES // width)))
+    return rows - rows % WHOLE if rows > WHOLE else rows
 
 
 def base_digest(*facts: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,16 +53,18 @@ def open_keras(path: Path, signature: str) -> TensorModel:
         ) from error
     tensors = [model.inputs] if not isinstance(model.inputs, list) else model.inputs
     inputs = tuple(_input(tensor.name, tensor.shape[1:], tensor.dtype) for tensor in tensors)
-    traced = tf.function(lambda given: model(given, training=False), autograph=False)
+    traced = tf.function(lambda *given: model(_as_taken(given), training=False), autograph=False)
+    by_rows: dict[int, Any] = {}
 
     def call(arrays: Arrays) -> Arrays:
         given = [tf.constant(array) for array in arrays]
-        outputs = traced(given if len(given) > 1 else given[0])
-        return [output.numpy() for output in tf.nest.flatten(outputs)]
+        rows = len(arrays[0])
+        if rows not in by_rows:  # which spares looking for it at each call
+            by_rows[rows] = traced.get_concrete_function(*given)
+        return [output.numpy() for output in tf.nest.flatten(by_rows[rows](*given))]
 
     blank = [tf.zeros((1, *each.shape), each.dtype) for each in inputs]
-    given = blank if len(blank) > 1 else blank[0]
-    return TensorModel(call, inputs, _output_names(model, model(given, training=False)))
+    return TensorModel(call, inputs, _output_names(model, model(_as_taken(blank), training=False)))
 
 
 def open_saved_model(path: Path, signature: str) -> TensorModel:
@@ -99,6 +101,11 @@ def open_saved_model(path: Path, signature: str) -> TensorModel:
         return [outputs[name].numpy() for name in names]
 
     return TensorModel(call, inputs, names)
+
+
+def _as_taken(given: Sequence[Any]) -> Any:
+    """One input is given as it is, several as a list."""
+    return list(given) if len(given) > 1 else given[0]
 
 
 def _output_names(model: Any, outputs: Any) -> tuple[str, ...]:
