@@ -11,6 +11,7 @@ from ml_platform import (
     FeatureSpec,
     GateSpec,
     KerasSpec,
+    MLlibSpec,
     ReadingSpec,
     SklearnSpec,
     SplitSpec,
@@ -55,6 +56,7 @@ def tune(
     keras: KerasSpec = KerasSpec(),
     xgboost: XGBoostSpec = XGBoostSpec(),
     sklearn: SklearnSpec = SklearnSpec(),
+    mllib: MLlibSpec = MLlibSpec(),
     gate: GateSpec = GateSpec(),
     slices: tuple[str, ...] = (),
     require_promotion: bool = False,
@@ -63,7 +65,7 @@ def tune(
     predictions: str | None = None,
     day: str | None = None,
 ) -> TuneReport:
-    """Search parameters of Keras on ranks and XGBoost on Spark, promote the best model, score a table.
+    """Search parameters of Keras on ranks, XGBoost on Spark, and others if asked; promote the best model.
 
     A trial is a task: one that is done is never run again, whatever ended the study.
 
@@ -85,6 +87,7 @@ def tune(
         keras: The network, where it is not searched.
         xgboost: The trees, where they are not searched.
         sklearn: The estimator of scikit-learn, where it is not searched.
+        mllib: The Pipeline of MLlib, where it is not searched.
         gate: When a challenger replaces the champion.
         slices: Columns by whose values the challenger is measured once more.
         require_promotion: End with exit code 4 where the gate does not promote the challenger.
@@ -100,7 +103,7 @@ def tune(
     state = fit_features(parts.train, features, found)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
-    bases = {"keras": keras, "xgboost": xgboost, "sklearn": sklearn}
+    bases = {"keras": keras, "xgboost": xgboost, "sklearn": sklearn, "mllib": mllib}
     studies, importance, models = [], [], []
     for family in families:
         tasks, base = FAMILIES[family], bases[family]

@@ -12,6 +12,7 @@ from ml_platform import (
     FeatureState,
     Horovod,
     KerasSpec,
+    MLlibSpec,
     SklearnSpec,
     Spark,
     Task,
@@ -26,6 +27,7 @@ from ml_platform.specs.references import Family
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.tuning import Asked, Pruner, Space, StudySpec, Trial
 from ml_platform.training.one_node import train_estimator
+from ml_platform.training.spark_pipeline import train_pipeline
 from ml_platform.training.trees import train_trees
 from ml_platform.tuning import sampling
 from ml_platform.tuning.attempt import OnMetrics, attempt, losses
@@ -33,7 +35,7 @@ from ml_platform.tuning.board import best_trial
 from ml_platform.tuning.pruning import Stop
 from ml_platform.tuning.spaces import applied
 from tasks import loops
-from tasks.train import train_keras, train_sklearn, train_xgboost
+from tasks.train import train_keras, train_mllib, train_sklearn, train_xgboost
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -147,6 +149,36 @@ def try_sklearn(
 
 
 @task
+def try_mllib(
+    asked: Asked,
+    rivals: list[Trial],
+    pruner: Pruner,
+    train: Dataset,
+    validation: Dataset,
+    state: FeatureState,
+    base: MLlibSpec,
+    spark: SparkSession = Spark(),
+    run: TrackingRun = Tracking(),
+) -> Trial:
+    """One point of a Pipeline, on all executors together: it cannot be ended early."""
+
+    def fit(spec: MLlibSpec, stop: Stop | None, hear: OnMetrics) -> list[float]:
+        return _losses(train_pipeline(spark, train, validation, state, spec).history, state)
+
+    return attempt(
+        "mllib",
+        asked,
+        base,
+        fit,
+        rivals=rivals,
+        pruner="none",
+        steps=base.trees,
+        metric=_metric(state),
+        run=run,
+    )
+
+
+@task
 def best_keras(trials: list[Trial], base: KerasSpec) -> KerasSpec:
     """The spec of the best trial."""
     return applied(base, best_trial(trials).parameters)
@@ -164,6 +196,12 @@ def best_sklearn(trials: list[Trial], base: SklearnSpec) -> SklearnSpec:
     return applied(base, best_trial(trials).parameters)
 
 
+@task
+def best_mllib(trials: list[Trial], base: MLlibSpec) -> MLlibSpec:
+    """The spec of the best trial."""
+    return applied(base, best_trial(trials).parameters)
+
+
 @dataclass(frozen=True)
 class FamilyTasks:
     """How a family is searched."""
@@ -175,7 +213,7 @@ class FamilyTasks:
     resource: Callable[[Any], dict[str, Any]]
     """What a trial and the training hold open, sized by the spec."""
     side_by_side: bool
-    """Whether several trials may run at once. A gang of ranks takes one after the other."""
+    """Whether several trials may run at once: not where each takes all ranks, or all executors."""
 
 
 FAMILIES: dict[Family, FamilyTasks] = {
@@ -202,6 +240,14 @@ FAMILIES: dict[Family, FamilyTasks] = {
         train=train_sklearn,
         resource=lambda spec: {},
         side_by_side=True,
+    ),
+    "mllib": FamilyTasks(
+        ask=ask.with_options(name="ask_mllib"),
+        attempt=try_mllib,
+        best=best_mllib,
+        train=train_mllib,
+        resource=lambda spec: {},
+        side_by_side=False,
     ),
 }
 

@@ -51,20 +51,26 @@ class Space(Spec):
 
 
 class StudySpec(Spec):
-    """How parameters are searched, for each family by itself."""
+    """How parameters are searched, for each family by itself.
 
-    trials: int = Field(10, ge=1, le=1_000, description="Trials of each family at most.")
+    Fields that decide which trials there are, and what they know of each other, are no part of its
+    identity: the graph says that.
+    """
+
+    trials: Annotated[int, NotIdentity()] = Field(
+        10, ge=1, le=1_000, description="Trials of each family at most."
+    )
     seconds: float | None = Field(
         None,
         gt=0,
         description="Seconds that the trials of a family may take, added up; then no further one begins.",
     )
     sampler: Sampler = Field("tpe", description="What picks the next point. grid: every point, no ranges.")
-    pruner: Pruner = Field(
+    pruner: Annotated[Pruner, NotIdentity()] = Field(
         "median",
         description="Ends a trial whose validation loss is worse than that of so many others at that step.",
     )
-    parallel: int = Field(
+    parallel: Annotated[int, NotIdentity()] = Field(
         2,
         ge=1,
         description="Trials side by side, where a model fits one executor. More know less of each other.",

@@ -35,6 +35,12 @@ SPACES: dict[Family, dict[str, str]] = {
         "leaf_rows": "1..20 log if estimator = forest | boosting",
         "rate": "0.02..0.5 log if estimator = boosting",
     },
+    "mllib": {
+        "estimator": "linear | forest",
+        "l2": "0.001..100 log if estimator = linear",
+        "depth": "3..12 if estimator = forest",
+        "leaf_rows": "1..20 log if estimator = forest",
+    },
 }
 """What is searched where a person does not say it."""
 

@@ -8,6 +8,7 @@ import enum
 import functools
 import json
 import math
+import pickle
 import random
 from collections import Counter, OrderedDict, defaultdict
 from decimal import Decimal
@@ -22,6 +23,7 @@ from hypothesis import given, strategies as st
 from pydantic import BaseModel, PrivateAttr, SecretBytes, SecretStr
 
 from ml_platform.engine import Graph, Task, dag, either, task, when
+from ml_platform.engine.code import code_of
 from ml_platform.engine.graph import SKIPPED, Either, Reference
 from ml_platform.engine.keys import (
     NoIdentityError,
@@ -197,6 +199,23 @@ def test_the_code_of_a_values_class_is_part_of_it(made: Any) -> None:
     assert value_digest(made(1)) == value_digest(made(1))
     assert value_digest(made(1)) != value_digest(made(2))
     assert value_digest([{"deep": made(1)}]) != value_digest([{"deep": made(2)}])
+
+
+@dataclasses.dataclass(frozen=True)
+class Carried:
+    n: int
+
+
+def carrying(n: int) -> int:
+    return Carried(n).n
+
+
+def test_a_class_that_was_pickled_is_what_it_was() -> None:
+    """Python notes the names of its slots on it then: what goes to an executor would run anew each time."""
+    before = code_of(carrying).digest
+    pickle.dumps(Carried(1))
+    assert "__slotnames__" in vars(Carried)
+    assert code_of(carrying).digest == before
 
 
 def test_what_can_be_computed_again_is_no_part_of_a_value() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from flows.tune import tune
+from ml_platform.specs.training import SklearnSpec
 from ml_platform.specs.tuning import StudySpec
 
 pytestmark = pytest.mark.slow
@@ -34,3 +36,24 @@ def test_without_a_pruner_a_trial_is_keyed_by_its_point_and_the_data() -> None:
     graph = tune.graph(study=StudySpec(trials=3, pruner="none"), families=("xgboost",))
     data = {"apply_features", "apply_features-2", "fit_features"}
     assert set(graph["try_xgboost-3"].parents) == {"ask_xgboost-3", *data}
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("spark")
+def test_a_study_leads_to_the_gate_and_a_longer_one_goes_on_from_it(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a table to a verdict and a leaderboard; of a trial more, that trial alone is new."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    study = {"source": "sklearn:wine", "families": ("sklearn",), "sklearn": SklearnSpec(trees=8)}
+    with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        report = tune(study=StudySpec(trials=2), **study)
+    assert [trial.family for trial in report.trials] == ["sklearn"] * 2
+    assert report.trials[0].value is not None
+    assert {model.part for model in report.retrain.models} == {"validation", "holdout"}
+    assert report.retrain.verdict.decision == "cannot tell"
+    assert "sklearn 1" in report.markdown()
+    coming = tune.plan(study=StudySpec(trials=3), **study)
+    trials = [node for node in coming.nodes if node.name.startswith("try_")]
+    assert [node.verdict for node in trials] == ["cached", "cached", "run"]

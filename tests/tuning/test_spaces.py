@@ -7,11 +7,16 @@ import pytest
 from ml_platform.errors import SpecError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Family
-from ml_platform.specs.training import KerasSpec, SklearnSpec, XGBoostSpec
+from ml_platform.specs.training import KerasSpec, MLlibSpec, SklearnSpec, XGBoostSpec
 from ml_platform.specs.tuning import Choice, Range
 from ml_platform.tuning.spaces import SPACES, parse, read_space, written
 
-BASES: dict[Family, Spec] = {"keras": KerasSpec(), "xgboost": XGBoostSpec(), "sklearn": SklearnSpec()}
+BASES: dict[Family, Spec] = {
+    "keras": KerasSpec(),
+    "xgboost": XGBoostSpec(),
+    "sklearn": SklearnSpec(),
+    "mllib": MLlibSpec(),
+}
 
 
 @pytest.mark.parametrize("family", SPACES)

@@ -27,7 +27,7 @@ _DERIVED = {
     "__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__annotations__", "__firstlineno__",
     "__static_attributes__", "__dataclass_fields__", "__dataclass_params__", "__abstractmethods__",
     "__parameters__", "__class_vars__", "__private_attributes__", "__signature__", "__fields__",
-    "__extra_items__",
+    "__extra_items__", "__slotnames__",
 }  # fmt: skip
 """Attributes that Python or a library derives from the rest, or that are told apart."""
 _FIELD_TEXT = {"title", "description", "examples", "json_schema_extra", "deprecated"}
