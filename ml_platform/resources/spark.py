@@ -249,6 +249,8 @@ def _settings(placement: SparkPlacement, scratch: Path) -> dict[str, str]:
         settings |= spark_gpu_settings(is_local(placement.master))
     if is_local(placement.master):
         settings |= _local_settings(scratch)
+        if _python(placement) == sys.executable:
+            settings["spark.python.daemon.module"] = "ml_platform.resources.spark_daemon"
     if placement.environment is not None:
         settings["spark.archives"] = f"{placement.environment}#{ENVIRONMENT}"
     return settings | placement.conf
