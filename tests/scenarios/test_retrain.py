@@ -201,8 +201,9 @@ def test_one_hyper_parameter_of_one_model_runs_its_branch_alone_and_the_worse_ch
 def test_a_held_challenger_ends_with_4_where_a_promotion_is_required_and_the_alias_stays(
     first: Any, project: Project, server: str
 ) -> None:
-    spoiled = ["--keras.epochs", "1", "--xgboost.trees", "1"]
-    done = project.run("flows.retrain", *spoiled, "--require-promotion", PREFECT_API_URL=server)
+    """The challenger of the test above, so that nothing is trained again."""
+    option = SPOILED[first["champion"]["family"]][0]
+    done = project.run("flows.retrain", option, "1", "--require-promotion", PREFECT_API_URL=server)
     assert done.code == 4, done.err
     assert "PromotionError: a promotion is required, and the challenger was not promoted" in done.err
     assert "got: hold: " in done.err or "got: reject: " in done.err
