@@ -17,11 +17,12 @@ from ml_platform import (
     task,
 )
 from ml_platform.data import classes, load, split as cut
-from ml_platform.data.sources import check_columns, source_columns, source_identity
+from ml_platform.data.schema_file import read_schema
+from ml_platform.data.sources import check_columns, source_columns, source_identity, source_types
 from ml_platform.errors import SpecError, nearest
 from ml_platform.evaluation.slices import listed
 from ml_platform.features import fit, write
-from ml_platform.features.treatments import check_names
+from ml_platform.features.treatments import check_names, check_treatments
 from ml_platform.specs.problems import AskedProblem, Problem
 from ml_platform.specs.references import Family
 
@@ -52,6 +53,7 @@ def check_retrain(
         cut.check_names(source_columns(source, reading), split)
     if features.drop or features.columns or features.interactions:
         check_names(source_columns(source, reading), label, features)
+        check_treatments(source_types(source, reading, read_schema(schema_file)), features)
 
 
 @task(preflight=load.check_source, probe=source_identity)

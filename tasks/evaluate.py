@@ -28,7 +28,7 @@ from ml_platform.evaluation.measure import measure, read_rows
 from ml_platform.evaluation.metrics import primary_metric
 from ml_platform.evaluation.slices import listed, slice_table
 from ml_platform.inference.input_check import InputDiff, input_diff
-from ml_platform.inference.raw_model import read_manifest
+from ml_platform.inference.raw_model import other_format, read_manifest
 from ml_platform.specs.problems import Problem
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.leftovers import scratch_folder
@@ -143,8 +143,9 @@ def find_champion(name: str) -> Version | None:
 def measure_champion(
     champion: Version | None, holdout: Dataset, spark: SparkSession = Spark()
 ) -> Evaluation | None:
-    """The champion on the rows that the challenger is measured on; None when it cannot read them."""
-    if champion is None or _diff(champion, holdout):
+    """The champion on the rows that the challenger is measured on; None when it cannot read them, or is of a
+    format that nobody here reads any more."""
+    if champion is None or _diff(champion, holdout) or other_format(fetch(champion)):
         return None
     return measure(spark, fetch(champion), champion.model, holdout, "holdout")
 
@@ -181,15 +182,21 @@ def judge(
 def _unreadable(
     champion: Version, challenger: Evaluation, holdout: Dataset, spec: GateSpec, uses: int
 ) -> Verdict:
+    diff = _diff(champion, holdout)
+    reason = (
+        "The champion cannot read this table. Give it the columns back, or train another --model."
+        if diff
+        else "The champion was written by another version of ml-platform. Train another --model."
+    )
     return Verdict(
         decision="not comparable",
-        reason="The champion cannot read this table. Give it the columns back, or train another --model.",
+        reason=reason,
         metric=gate.gate_metric(challenger, spec.metric),
         against=champion.uri,
         rows=challenger.rows,
         holdout_uses=uses,
         holdout_note=gate.holdout_note(uses, spec),
-        evidence=str(_diff(champion, holdout)),
+        evidence=str(diff or other_format(fetch(champion))),
     )
 
 

@@ -16,6 +16,7 @@ from ml_platform.data.findings import notes as finding_notes
 from ml_platform.data.profile_page import draw_profile, profile_page, profile_rows
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
 from ml_platform.errors import GraphError, PromotionError
+from ml_platform.evaluation.bootstrap import sampling_notes
 from ml_platform.evaluation.slices import CANNOT_TELL, slice_table
 from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.problems import Problem, ProblemKind
@@ -259,11 +260,8 @@ def _champion(winner: Version, measured: Evaluation | None) -> Champion:
 
 def _notes(evaluations: list[Evaluation]) -> list[str]:
     alone = any(e.model.family == "keras" and e.model.ranks == 1 for e in evaluations)
-    return (
-        ["Keras was trained by one rank, not distributed: `python -m ml_platform doctor` says why."]
-        if alone
-        else []
-    )
+    notes = ["Keras was trained by one rank, not distributed: `python -m ml_platform doctor` says why."]
+    return [*(notes if alone else []), *sampling_notes(evaluations)]
 
 
 def _unscored(winner: Version | None, scored: Predictions | None) -> list[str]:

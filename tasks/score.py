@@ -14,7 +14,7 @@ from ml_platform.inference.any_model import SIGNATURE, Asking, predict_table
 from ml_platform.inference.destination import check_destination
 from ml_platform.inference.flavours import check_consent, recognise
 from ml_platform.inference.input_check import check_input, input_diff
-from ml_platform.inference.raw_model import read_manifest
+from ml_platform.inference.raw_model import other_format, read_manifest
 from ml_platform.inference.score import Output, score_table as score
 from ml_platform.specs.references import ModelFiles
 from ml_platform.store.datasets import dataset_files, spark_frame
@@ -140,7 +140,7 @@ def score_table(
 def _reads(version: Version, table: Dataset) -> bool:
     """Whether a model can read the table that the run loaded. An older champion may not."""
     types = {column.name: column.type for column in table.contract.columns}
-    return input_diff(version.model.contract, types, types) is None
+    return input_diff(version.model.contract, types, types) is None and not other_format(fetch(version))
 
 
 @task(probe=identity)

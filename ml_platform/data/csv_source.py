@@ -10,53 +10,33 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.data.text_files import UTF8, UTF16, Text, read_head, scan
+from ml_platform.data.text_types import ALLOWED, KINDS, MISSING, PATTERNS, kind_counts, narrowest, usual
 from ml_platform.errors import DataError
+from ml_platform.specs.contracts import ColumnType
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.folders import spark_path
 from ml_platform.store.spark_failures import spark_failures
+from ml_platform.store.sql import quoted
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
 DELIMITERS = (",", ";", "\t", "|")
 SUFFIXES = (".csv", ".tsv")
 OF_JAVA = {"utf-16-le": "utf-16le", "utf-16-be": "utf-16be"}
 """Names of encodings where Java has others than Python."""
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""Texts that stand for no value where a column's other values are not text."""
-
-WHOLE = r"[+-]?(?:0|[1-9]\d{0,18})"
-EXPONENT = r"[eE][+-]?\d+"
-FRACTION = (
-    rf"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*(?:{EXPONENT})?|{EXPONENT})|\.\d+(?:{EXPONENT})?)"
-    r"|[+-]?(?:inf|Inf|Infinity)"
-)
-DATE = r"\d{4}-\d\d-\d\d"
-TIMESTAMP = DATE + r"[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?"
-PATTERNS = {
-    "bigint": f"^(?:{WHOLE})$",
-    "double": f"^(?:{FRACTION})$",
-    "boolean": "^(?:true|false|True|False|TRUE|FALSE)$",
-    "date": f"^{DATE}$",
-    "timestamp": f"^{TIMESTAMP}$",
-}
-"""Types that a column may have instead of string, narrowest first. Numbers that begin with 0 are codes, and
-so are whole ones beyond 64 bits: as floats, two of them could become one.
-
-Spark's own inference takes 12:30:00 for a time of the present day, another value on each day.
-"""
-ALLOWED_BITS = {"bigint": 0b1, "double": 0b11, "boolean": 0b100, "date": 0b1000, "timestamp": 0b11000}
-"""Types of single values, as bits in the order of `PATTERNS`, that a column of each type may mix."""
+ALLOWED_BITS = {kind: sum(1 << KINDS.index(each) for each in mixed) for kind, mixed in ALLOWED.items()}
+"""`ALLOWED`, as bits in the order of `KINDS`."""
 TEXT_BIT = 1 << len(PATTERNS)
 LIMITED = {"bigint", "date", "timestamp"}
 """Types that lack some values which look like theirs: 9223372036854775808, 2024-02-30."""
 WORDS = {"bigint": "whole number", "double": "number"}
 """What a person calls a type, where that is not its name."""
-EXCEPTIONS = 0.01
-"""Share of a column's values that may be bad, where bad rows are set aside."""
-COLUMNS_AT_ONCE = 200
 SHOWN = 60
 """Letters of a bad value that its reason quotes, times three for a whole record."""
 
@@ -102,6 +82,9 @@ class CsvSource:
     def identity(self) -> dict[str, str]:
         return named_digests(self._path, self._files)
 
+    def types(self) -> Mapping[str, ColumnType]:
+        return {}
+
     def notes(self) -> tuple[str, ...]:
         found = self._text.encoding
         if found == UTF8 or self._reading.encoding is not None:
@@ -137,9 +120,7 @@ class CsvSource:
         with spark_failures(f"{self._path} cannot be read as CSV"):
             texts = self._texts(spark, reason, text)
             types, exceptions = _infer(self._path, texts, reason, as_text)
-        # In a record of another number of fields, any text may stand in any column.
-        cast = "CAST" if reason is None else "TRY_CAST"
-        columns = [_typed(name, types[name], cast, is_mixed=name in exceptions) for name in self.columns()]
+        columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self.columns()]
         if reason is None:
             return texts.selectExpr(*columns)
         why = self._why_bad(reason, {name: types[name] for name in exceptions})
@@ -238,58 +219,61 @@ def _infer(
         reason: The column of records with another number of fields. With it a column may have exceptions.
         as_text: Columns that are strings, whatever is in them.
     Returns:
-        Types by column, and the columns with exceptions, which took a second pass over them.
+        Types by column, and the columns with exceptions.
     Raises:
         DataError: Such a record goes over several lines: nobody knows how many rows are in it.
     """
-    import pyspark.sql.functions as sf
+    from ml_platform.store.fingerprint import mapped
 
     names = [name for name in texts.columns if name != reason and name not in as_text]
-    record = "CAST(NULL AS string)" if reason is None else quoted(reason)
-    kinds = texts.selectExpr(
-        *[
-            f"CASE WHEN {record} IS NULL THEN {_kind_bit(name)} END AS `{at}`"
-            for at, name in enumerate(names)
-        ],
-        f"CASE WHEN contains({record}, '\\n') THEN substring({record}, 1, {3 * SHOWN}) END AS swallowed",
-    )
-    bits_of = (sf.expr(f"bit_or(`{at}`)") for at in range(len(names)))
-    found = kinds.agg(*bits_of, sf.min("swallowed")).first()
-    assert found is not None
-    *seen, swallowed = found
-    if swallowed is not None:
+    wanted = tuple(texts.columns.index(name) for name in names)
+    counter = _KindCounter(wanted, None if reason is None else texts.columns.index(reason))
+    seen = mapped(texts, counter, "counts binary, swallowed string").collect()
+    swallowed = [row.swallowed for row in seen if row.swallowed is not None]
+    if swallowed:
         raise DataError(
             f"{path}: a record goes over several lines and has not the fields of the header",
-            evidence=swallowed,
+            evidence=min(swallowed),
             hint="is a quote not closed there? in a quoted field a quote is written twice",
         )
-    bits = dict(zip(names, seen, strict=True))
-    types = dict.fromkeys(as_text, "string") | {name: _narrowest(seen) for name, seen in bits.items()}
+    counts = np.zeros((len(names), len(KINDS)), np.int64)
+    for row in seen:
+        counts += np.frombuffer(row.counts, np.int64).reshape(counts.shape)
+    found = {name: narrowest(count) for name, count in zip(names, counts, strict=True)}
+    types = dict.fromkeys(as_text, "string") | found
     if reason is None:
         return types, []
-    mixed = [name for name in names if types[name] == "string" and bits[name] not in (None, TEXT_BIT)]
-    whole = texts.where(f"{record} IS NULL")
-    usual = {name: kind for name, kind in _usual_types(whole, mixed).items() if kind != "string"}
-    return types | usual, list(usual)
+    mostly = {name: usual(count) for name, count in zip(names, counts, strict=True)}
+    mixed = [name for name in names if found[name] == "string" and mostly[name] != "string"]
+    return types | {name: mostly[name] for name in mixed}, mixed
 
 
-def _usual_types(texts: DataFrame, names: list[str]) -> dict[str, str]:
-    """The narrowest type that all but a few values of each column have."""
-    import pyspark.sql.functions as sf
+class _KindCounter:
+    """What each Spark task runs: how many values of each column are of which type."""
 
-    found: dict[str, str] = {}
-    for at in range(0, len(names), COLUMNS_AT_ONCE):
-        some = names[at : at + COLUMNS_AT_ONCE]
-        bits = [sf.expr(_kind_bit(name)) for name in some]
-        fits = [sf.count_if(bit.bitwiseAND(sf.lit(may)) > 0) for bit in bits for may in ALLOWED_BITS.values()]
-        row = texts.agg(*[sf.count(bit) for bit in bits], *fits).first()
-        assert row is not None
-        for number, name in enumerate(some):
-            first = len(some) + number * len(ALLOWED_BITS)
-            counts = dict(zip(ALLOWED_BITS, row[first : first + len(ALLOWED_BITS)], strict=True))
-            enough = (1 - EXCEPTIONS) * row[number]
-            found[name] = next((kind for kind, count in counts.items() if count >= enough), "string")
-    return found
+    def __init__(self, columns: tuple[int, ...], record: int | None) -> None:
+        self._columns = columns
+        self._record = record
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        counts = np.zeros((len(self._columns), len(KINDS)), np.int64)
+        swallowed: list[str] = []
+        for batch in batches:
+            rows = batch
+            if self._record is not None:
+                records = batch.column(self._record)
+                over = records.filter(pc.match_substring(records, "\n"))
+                swallowed += pc.utf8_slice_codeunits(over, 0, 3 * SHOWN).to_pylist()[:1]
+                rows = batch.filter(records.is_null()) if records.null_count < len(records) else batch
+            for at, column in enumerate(self._columns):
+                counts[at] += kind_counts(rows.column(column))
+        said = pa.array([min(swallowed, default=None)], pa.string())
+        yield pa.RecordBatch.from_arrays(
+            [pa.array([counts.tobytes()], pa.binary()), said], ["counts", "swallowed"]
+        )
 
 
 # As SQL text: a column of it costs one call into the JVM, and a table may have thousands of columns.
@@ -318,22 +302,12 @@ def _fits(name: str, kind: str) -> str:
     return f"({_kind_bit(name)}) & {ALLOWED_BITS[kind]} > 0"
 
 
-def quoted(name: str) -> str:
-    return f"`{name.replace('`', '``')}`"
-
-
-def _narrowest(bits: int | None) -> str:
-    """
-    >>> _narrowest(0b11), _narrowest(0b101), _narrowest(None)
-    ('double', 'string', 'string')
-    """
-    fits = (kind for kind, allowed in ALLOWED_BITS.items() if bits and not bits & ~allowed)
-    return next(fits, "string")
-
-
-def _typed(name: str, kind: str, cast: str, *, is_mixed: bool = False) -> str:
+def _typed(name: str, kind: str, *, is_mixed: bool = False) -> str:
+    """A column of texts as values; null where a text is none, as those are that stand for no value."""
     value = quoted(name)
     if kind == "string":
         return value
-    usable = f"NOT {_is_missing(name)}" + (f" AND {_fits(name, kind)}" if is_mixed else "")
-    return f"{cast}(CASE WHEN {usable} THEN {value} END AS {kind}) AS {value}"
+    usable = f"CASE WHEN {_fits(name, kind)} THEN {value} END" if is_mixed else value
+    cast = f"TRY_CAST({usable} AS {kind})"
+    # Of texts that stand for no value, NaN alone is a number, too.
+    return f"{f'nanvl({cast}, NULL)' if kind == 'double' else cast} AS {value}"

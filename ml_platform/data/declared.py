@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from ml_platform.data.csv_source import DATE, EXPONENT, FRACTION, MISSING, TIMESTAMP, WORDS, quoted
+from ml_platform.data.csv_source import WORDS
+from ml_platform.data.text_types import DATE, EXPONENT, FRACTION, MISSING, TIMESTAMP
 from ml_platform.errors import DataError
-from ml_platform.specs.contracts import ColumnKind
+from ml_platform.specs.contracts import ColumnKind, ColumnType
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.store.datasets import COLUMN_TYPES
+from ml_platform.store.sql import literal, quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -61,6 +63,11 @@ def as_text(schema: TableSchema | None) -> frozenset[str]:
     return frozenset(name for name, kind in kinds.items() if kind in STORED)
 
 
+def declared_types(schema: TableSchema) -> dict[str, ColumnType]:
+    """Types of the columns that are declared. An identifier stays what it is."""
+    return {name: _type(kind) for name, kind in schema.kinds.items() if kind != "identifier"}
+
+
 def declared(frame: DataFrame, reason: str, schema: TableSchema | None, source: str) -> DataFrame:
     """The frame without dropped columns, the others of their declared types.
 
@@ -83,7 +90,7 @@ def declared(frame: DataFrame, reason: str, schema: TableSchema | None, source: 
             continue
         fits, value = _converted(name, have, kind, source)
         columns.append(f"CASE WHEN {fits} THEN {value} END AS {quoted(name)}")
-        what = _literal(f"column {name!r} is no {WORDS.get(STORED[kind], kind)}: ")
+        what = literal(f"column {name!r} is no {WORDS.get(STORED[kind], kind)}: ")
         shown = f"substring(CAST({quoted(name)} AS string), 1, {SHOWN})"
         is_wrong = f"NOT {_is_missing(name, have)} AND NOT coalesce({fits}, false)"
         faults.append(f"CASE WHEN {is_wrong} THEN concat({what}, {shown}) END")
@@ -104,8 +111,8 @@ def texts_of(frame: DataFrame, names: Set[str]) -> DataFrame:
     )
 
 
-def _type(kind: ColumnKind) -> str:
-    return "string" if kind in {"category", "text"} else kind
+def _type(kind: ColumnKind) -> ColumnType:
+    return cast("ColumnType", "string" if kind in {"category", "text"} else kind)
 
 
 def _converted(name: str, have: str, kind: ColumnKind, source: str) -> tuple[str, str]:
@@ -130,8 +137,3 @@ def _is_missing(name: str, have: str) -> str:
     value = quoted(name)
     absent = {"string": f"{value} IN ({', '.join(map(repr, MISSING))})", "float": f"isnan({value})"}
     return f"({value} IS NULL OR {absent.get(have, 'false')})"
-
-
-def _literal(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

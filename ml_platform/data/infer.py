@@ -27,7 +27,7 @@ def infer_profile(
         DataError: The source is missing, empty or corrupt.
         SpecError: There is no column `label`, or `source` names what does not exist.
     """
-    from ml_platform.store.fingerprint import named, numbered
+    from ml_platform.store.fingerprint import mapped, named
 
     check_source(source, label, None, reading)
     read, reason = read_source(spark, source, label, None, reading)
@@ -35,7 +35,7 @@ def infer_profile(
     surveyor = survey(frame, reason, label, None)
     good = frame.where(named(reason).isNull()).drop(reason)
     with spark_failures(f"{source} cannot be read"):
-        states = numbered(good).mapInArrow(_Sketcher(surveyor), "state binary").collect()
+        states = mapped(good, _Sketcher(surveyor), "state binary").collect()
     surveyor.kinds([row.state for row in states])
     if surveyor.profile.rows == 0:
         raise DataError(f"{source} is empty", wanted="rows", got="0 good rows")

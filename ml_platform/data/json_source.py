@@ -12,13 +12,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.data.csv_source import PATTERNS, quoted
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.data.text_files import open_bytes
+from ml_platform.data.text_types import PATTERNS
 from ml_platform.errors import DataError
+from ml_platform.specs.contracts import ColumnType
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.folders import spark_path
 from ml_platform.store.spark_failures import spark_failures
+from ml_platform.store.sql import quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +65,9 @@ class JsonSource:
     def identity(self) -> dict[str, str]:
         return named_digests(self._path, self._files)
 
+    def types(self) -> Mapping[str, ColumnType]:
+        return {}
+
     def notes(self) -> tuple[str, ...]:
         return ()
 
@@ -71,7 +76,7 @@ class JsonSource:
     ) -> DataFrame:
         from pyspark.sql.types import StringType, StructField, StructType
 
-        from ml_platform.store.fingerprint import named, numbered
+        from ml_platform.store.fingerprint import mapped, named
 
         bad = next((keys.bad for keys in self._keys if keys.bad is not None), None)
         if reason is None and bad is not None:
@@ -87,7 +92,7 @@ class JsonSource:
             )
             bytes_of_lines = read.selectExpr(f"CAST({VALUE} AS binary)", *map(quoted, self._partitions))
             parse = partial(_parse, names=tuple(self._seen))
-            frame = numbered(bytes_of_lines).mapInArrow(parse, StructType(strings)).toDF(*names)
+            frame = mapped(bytes_of_lines, parse, StructType(strings)).toDF(*names)
         kinds = {**self._seen, **{key: {"text"} for key in self._partitions}}
         typed = [_typed(n, {"text"} if n in as_text else seen) for n, seen in kinds.items()]
         return frame.select(*typed, *([named(reason)] if reason is not None else []))

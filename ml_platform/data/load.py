@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -98,14 +99,16 @@ def usable(frame: DataFrame, reason: str, source: str, label: str | None) -> Dat
         )
     if dropped:
         report(f"left out {len(dropped)} columns of types that models cannot take: {', '.join(dropped[:10])}")
-    return frame.select([_named(name) for name in (*kept, reason)])
+    return frame.select([_named(name) for name in (*kept, reason)]) if dropped else frame
 
 
 def _judged(frame: DataFrame, reason: str, label: str) -> DataFrame:
-    """Say of rows without a label that they are bad, too."""
+    """Say of rows without a label, or with one that nobody can learn, that they are bad, too."""
     import pyspark.sql.functions as sf
 
     missing = sf.when(_is_missing(frame, label), f"label {label!r} is missing")
+    if frame.schema[label].dataType.typeName() in {"float", "double"}:
+        missing = missing.when(sf.abs(_named(label)) == math.inf, f"label {label!r} is infinite")
     return frame.withColumn(reason, sf.coalesce(_named(reason), missing))
 
 

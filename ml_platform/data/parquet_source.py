@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Mapping, Set
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.errors import DataError
+from ml_platform.specs.contracts import ColumnType
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.contents import content_digests
 from ml_platform.store.folders import spark_path
@@ -50,6 +51,23 @@ class ParquetSource:
     def columns(self) -> tuple[str, ...]:
         keys = partition_names(self._root, self._files[0])
         return (*self._schema.names, *(key for key in keys if key not in self._schema.names))
+
+    def types(self) -> Mapping[str, ColumnType]:
+        """Of plain columns; a folder's name may say anything."""
+        import pyarrow.types as kinds
+
+        tests: dict[ColumnType, Callable[[pa.DataType], bool]] = {
+            "integer": kinds.is_integer,
+            "float": kinds.is_floating,
+            "decimal": kinds.is_decimal,
+            "boolean": kinds.is_boolean,
+            "string": lambda kind: bool(kinds.is_string(kind) or kinds.is_large_string(kind)),
+            "date": kinds.is_date,
+            "timestamp": kinds.is_timestamp,
+        }
+        return {
+            field.name: name for field in self._schema for name, fits in tests.items() if fits(field.type)
+        }
 
     def notes(self) -> tuple[str, ...]:
         return ()

@@ -115,10 +115,13 @@ def _bars(numbers: NDArray[np.float64]) -> tuple[float, ...]:
 def _frequent(values: pa.Array) -> tuple[Frequent, ...]:
     if len(values) == 0:
         return ()
-    counted = sorted(
-        ((_shown(pair["values"]) or "", pair["counts"]) for pair in values.value_counts().to_pylist()),
-        key=lambda pair: (-pair[1], pair[0]),
-    )
+    pairs = values.value_counts()
+    rows = pairs.field(1).to_numpy()
+    # No value with fewer rows than the tenth can be among the ten.
+    least = np.sort(rows)[-FREQUENT:][0]
+    often = np.flatnonzero(rows >= least)
+    shown = [_shown(value) or "" for value in pairs.field(0).take(pa.array(often)).to_pylist()]
+    counted = sorted(zip(shown, rows[often].tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
     return tuple(Frequent(value=value, share=count / len(values)) for value, count in counted[:FREQUENT])
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from ml_platform.data.secret_uris import check_no_secret, filled, hidden, without_secrets
 from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.resources.progress import report
 from ml_platform.specs.registry import load_named
@@ -47,19 +48,19 @@ class Remote(Protocol):
 
 
 def fetched(uri: str) -> Path:
-    """A copy of the file, or of the folder, at `uri`, as it is now.
+    """A copy of the file, or of the folder, at `uri`, as it is now; `${NAME}` there is from the environment.
 
     Raises:
         DataError: There is nothing.
-        SpecError: Nobody can read this kind of URI.
+        SpecError: Nobody can read this kind of URI, it holds a secret, or a variable is not set.
         StoreError: It cannot be reached, or there is no room for it here.
     """
-    parts = urlsplit(uri)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
     from filelock import FileLock
 
-    with _explained(shown):
-        remote = _remote(uri)
+    check_no_secret(uri)
+    parts, shown = urlsplit(uri), without_secrets(uri)
+    with hidden(uri), _explained(shown):
+        remote = _remote(filled(uri))
         versions = remote.versions()
         folder = home() / "sources" / _digest(uri)
         place = folder / _digest(json.dumps(versions, sort_keys=True))
@@ -114,12 +115,21 @@ class Web:
 
     def versions(self) -> dict[str, str]:
         """What the server says of its age. A server that says nothing is asked for all of it, each time."""
-        with self._answer("HEAD") as answer:
-            said = [answer.headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length")]
+        said = self._said()
         if said[0] or said[1]:
             return {"": " ".join(said)}
         with self._answer("GET") as answer:
             return {"": hashlib.file_digest(answer, "sha256").hexdigest()}
+
+    def _said(self) -> tuple[str, str, str]:
+        """ETag, date and bytes. Addresses signed for GET refuse HEAD: of those one byte is asked for."""
+        try:
+            with self._answer("HEAD") as answer:
+                size = answer.headers.get("Content-Length", "")
+        except OSError:
+            with self._answer("GET", {"Range": "bytes=0-0"}) as answer:
+                size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        return answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""), size
 
     def copy(self, name: str, to: Path) -> None:
         with self._answer("GET") as answer, to.open("wb") as file:
@@ -129,12 +139,14 @@ class Web:
             raise OSError(f"{to.stat().st_size} of {wanted} bytes came")
 
     @contextmanager
-    def _answer(self, method: str) -> Iterator[Any]:
+    def _answer(self, method: str, headers: Mapping[str, str] | None = None) -> Iterator[Any]:
         from urllib.error import HTTPError
         from urllib.request import Request, urlopen
 
         try:
-            with urlopen(Request(self._uri, method=method), timeout=60) as answer:
+            with urlopen(
+                Request(self._uri, headers=dict(headers or {}), method=method), timeout=60
+            ) as answer:
                 yield answer
         except HTTPError as error:
             raised = FileNotFoundError if error.code in {404, 410} else OSError

@@ -144,9 +144,11 @@ def merged(states: Sequence[bytes]) -> tuple[int, list[ColumnCounts], pa.Table |
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """Without dictionaries and large offsets."""
+    """Without dictionaries and large offsets; moments in UTC: no calendar east of it has the last of 9999."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+        column = column.cast(pa.timestamp(column.type.unit, "UTC"))
     return column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ml_platform.errors import SpecError, nearest
+from ml_platform.specs.contracts import ColumnType
 from ml_platform.specs.sources import ReadingSpec
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class SklearnSource:
 
     def columns(self) -> tuple[str, ...]:
         return tuple(self._table.column_names)
+
+    def types(self) -> Mapping[str, ColumnType]:
+        return {}
 
     def notes(self) -> tuple[str, ...]:
         return ()

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ml_platform.data.declared import as_text, declared, texts_of
+from ml_platform.data.declared import as_text, declared, declared_types, texts_of
 from ml_platform.data.files import suffixes_below
 from ml_platform.data.parquet_source import ParquetSource
 from ml_platform.data.remote import fetched
 from ml_platform.data.schema_file import check_schema, read_schema
 from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError, SpecError, nearest
-from ml_platform.specs.contracts import Contract
+from ml_platform.specs.contracts import ColumnType, Contract
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
@@ -69,6 +69,9 @@ class Source(Protocol):
     def columns(self) -> tuple[str, ...]:
         """Names of the columns, from the header alone."""
 
+    def types(self) -> Mapping[str, ColumnType]:
+        """Types of columns, as far as the header alone says them."""
+
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how it is read. May read all of it."""
 
@@ -112,6 +115,14 @@ def open_source(source: str, reading: ReadingSpec = ReadingSpec()) -> Source:
 def source_columns(source: str, reading: ReadingSpec = ReadingSpec()) -> tuple[str, ...]:
     """Column names of a source, without Spark. Raises as `open_source` does."""
     return open_source(source, reading).columns()
+
+
+def source_types(
+    source: str, reading: ReadingSpec = ReadingSpec(), schema: TableSchema | None = None
+) -> dict[str, ColumnType]:
+    """Types that columns of a source have or will have, without Spark; those that must be found out lack."""
+    said = {} if schema is None else declared_types(schema)
+    return {**open_source(source, reading).types(), **said}
 
 
 def read_source(

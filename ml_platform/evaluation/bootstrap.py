@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ml_platform.specs.references import Evaluation
 
 MAX_ROWS = 200_000
 """More rows are not resampled: a sample of them is, which makes the interval wider, never narrower."""
@@ -64,6 +66,19 @@ def cautious_mean_interval(
     low, high = _ends(errors, confidence)
     student = float(stdtrit(rows - 1, (1 + confidence) / 2)) * spread / np.sqrt(rows - 1)
     return mean + min(low, -t_high * spread, -student), mean + max(high, -t_low * spread, student)
+
+
+def sampling_notes(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Which parts have more rows than are resampled, as sentences for a report."""
+    units = {
+        each.part: (each.groups or each.rows, "groups" if each.groups else "rows") for each in evaluations
+    }
+    return [
+        f"The {part} part has {many:,} {unit}: its intervals stand on a sample of {MAX_ROWS:,} of them, "
+        "which makes them wider, never narrower."
+        for part, (many, unit) in units.items()
+        if many > MAX_ROWS
+    ]
 
 
 def _drawn(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -257,12 +257,20 @@ def _incomparable(
     if set(challenger.model.classes) != set(champion.model.classes):
         differing = sorted(set(challenger.model.classes) ^ set(champion.model.classes))
         return f"The champion knows other classes; only one of the two knows {', '.join(differing[:5])}."
-    if _shape(challenger.model.contract) != _shape(champion.model.contract):
+    if not _has_own_keys(splits) and _shape(challenger.model.contract) != _shape(champion.model.contract):
         changed = sorted(
             {name for name, _ in _shape(challenger.model.contract) ^ _shape(champion.model.contract)}
         )
-        return f"The champion reads other columns; they differ in {', '.join(changed[:5])}."
+        return (
+            f"The champion reads other columns; they differ in {', '.join(changed[:5])}. Rows are dealt by "
+            "all columns, so it may have seen rows of this holdout (--split.key-columns keeps their part)."
+        )
     return None
+
+
+def _has_own_keys(splits: tuple[SplitSpec, SplitSpec] | None) -> bool:
+    """Whether rows keep their part when columns are added."""
+    return splits is not None and bool(splits[0].key_columns or splits[0].group or splits[0].time)
 
 
 def _shape(contract: Contract) -> frozenset[tuple[str, str]]:

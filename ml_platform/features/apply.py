@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml_platform.errors import DataError, nearest
+from ml_platform.features.encoding import codes_of, encodings
 from ml_platform.features.hashing import buckets_of, mixed, text_counts
 from ml_platform.features.labels import label_names
 from ml_platform.features.statistics import signed_log
@@ -21,9 +22,9 @@ from ml_platform.features.times import ages_in_days, part_values, waves
 from ml_platform.features.values import category_values, numeric_values, time_values
 from ml_platform.specs.tables import (
     CategoryFeature,
-    Feature,
     FeatureState,
     NumericFeature,
+    TargetFeature,
     TextFeature,
     TimeFeature,
 )
@@ -33,12 +34,17 @@ Block = NDArray[np.float32]
 """Features of one column: a view of the matrix, all zeros. Shape (rows, width of the column)."""
 
 
-def transform(batch: pa.RecordBatch | pa.Table, state: FeatureState) -> NDArray[np.float32]:
+def transform(
+    batch: pa.RecordBatch | pa.Table, state: FeatureState, folds: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
     """Features of raw rows; columns that `state` does not name are ignored.
 
     What each column becomes is said by `NumericFeature`, `TimeFeature`, `CategoryFeature` and `TextFeature`,
     and of two together by `Interaction`. Null, NaN and ±inf count as missing.
 
+    Args:
+        folds: Of rows that the state was fitted on: what `TargetFeature` counted of a row's own fold does
+            not count for it. Shape (rows,). None: of all other rows.
     Returns:
         Shape (rows, state.width), float32, C-contiguous, finite.
     Raises:
@@ -49,7 +55,10 @@ def transform(batch: pa.RecordBatch | pa.Table, state: FeatureState) -> NDArray[
     blocks: dict[str, Block] = {}
     for feature in state.features:
         blocks[feature.name] = out[:, at : at + feature.width]
-        _fill(blocks[feature.name], _column(batch, feature.name), feature)
+        if isinstance(feature, TargetFeature):
+            _fill_target(blocks[feature.name], _column(batch, feature.name), feature, folds)
+        else:
+            _fill(blocks[feature.name], _column(batch, feature.name), feature)
         at += feature.width
     for each in state.interactions:
         left, right = blocks[each.left], blocks[each.right]
@@ -88,7 +97,21 @@ def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array | pa.Chunke
     raise DataError(f"column {name!r} is missing", hint=nearest(name, names) if names else None)
 
 
-def _fill(block: Block, column: pa.Array | pa.ChunkedArray, feature: Feature) -> None:
+def _fill_target(
+    block: Block,
+    column: pa.Array | pa.ChunkedArray,
+    feature: TargetFeature,
+    folds: NDArray[np.int64] | None,
+) -> None:
+    codes = codes_of(category_values(column, feature.name), feature.values)
+    block[:] = encodings(feature)[feature.folds if folds is None else folds, codes]
+
+
+def _fill(
+    block: Block,
+    column: pa.Array | pa.ChunkedArray,
+    feature: NumericFeature | TimeFeature | TextFeature | CategoryFeature,
+) -> None:
     if isinstance(feature, NumericFeature):
         _fill_number(block, numeric_values(column, feature.name), feature)
     elif isinstance(feature, TimeFeature):

@@ -230,8 +230,9 @@ def count_batches(
             counter.add(batch.column(at))
             if counter.full():
                 yield from counter.rows(number).to_batches()
-    for number, (counter, _) in enumerate(counters):
-        yield from counter.rows(number).to_batches()
+    rest = [counter.rows(number) for number, (counter, _) in enumerate(counters)]
+    if rest:
+        yield from pa.concat_tables(rest).combine_chunks().to_batches()
 
 
 def merged(counts: pa.Table) -> pa.Table:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ml_platform.data.classes import MOST_CLASSES
 from ml_platform.errors import DataError, SpecError
 from ml_platform.features.counts import COUNTS_DDL, Counted, bin_values, count_batches, part_counts
+from ml_platform.features.fit_encoding import fit_encodings
 from ml_platform.features.fit_target import fit_target
 from ml_platform.features.labels import natural_order
 from ml_platform.features.statistics import is_skewed, moments, quantile, signed_log, spread
@@ -30,13 +31,15 @@ from ml_platform.specs.tables import (
     FeatureState,
     Interaction,
     NumericFeature,
+    TargetFeature,
     TextFeature,
     TimeFeature,
 )
 from ml_platform.store.datasets import spark_frame
-from ml_platform.store.fingerprint import named, numbered
+from ml_platform.store.fingerprint import mapped
 from ml_platform.store.ranges import smallest_values
 from ml_platform.store.spark_failures import spark_failures
+from ml_platform.store.sql import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -69,13 +72,18 @@ def fit_features(
     classes = [] if problem == "regression" else [Counted(label, "labels", keep=MOST_CLASSES)]
     counts = _count(spark, train, [*wanted, *classes])
     fitted = [_fitted(each, counts, train.contract, offsets) for each in treated]
-    state = _state(
-        [each for each in fitted if each is not None],
-        _values(counts[label, "labels"]) if classes else {},
-        label,
-        spec,
-        None if classes else fit_target(train, label),
-    )
+    found = [each for each in fitted if each is not None]
+    labels = _values(counts[label, "labels"]) if classes else {}
+    target = None if classes else fit_target(train, label)
+    by_label = {each.name for each in treated if each.treat == "target"}
+    listed = [each for each in found if isinstance(each, CategoryFeature) and each.name in by_label]
+    vocabularies = {each.name: each.values for each in listed}
+    in_order = {name: labels[name] for name in natural_order(labels)}
+    encoded = fit_encodings(spark, train, vocabularies, spec, in_order, target)
+    kept = [each for each in found if each.name not in by_label]
+    state = _state([*kept, *encoded], labels, label, spec, target)
+    if encoded:
+        state = state.model_copy(update={"fitted_on": train.fingerprint})
     _report_left_out([each.name for each in treated], state)
     return state
 
@@ -92,8 +100,8 @@ def _offsets(train: Dataset, names: Sequence[str]) -> dict[str, float]:
 
 
 def _wanted(each: Treated, offsets: Mapping[str, float]) -> Iterator[Counted]:
-    if each.treat in {"category", "text"}:
-        what: Literal["values", "hashes"] = "values" if each.treat == "category" else "hashes"
+    if each.treat in {"category", "target", "text"}:
+        what: Literal["values", "hashes"] = "hashes" if each.treat == "text" else "values"
         yield Counted(each.name, what, keep=each.vocabulary)
         return
     yield Counted(each.name, "numbers", offsets[each.name])
@@ -104,13 +112,16 @@ def _wanted(each: Treated, offsets: Mapping[str, float]) -> Iterator[Counted]:
 def _count(spark: SparkSession, train: Dataset, wanted: Sequence[Counted]) -> Counts:
     """The one pass. Returns the merged counts of each counter."""
     names = list(dict.fromkeys(each.name for each in wanted))
-    frame = numbered(spark_frame(spark, train).select([named(name) for name in names]))
+    frame = spark_frame(spark, train).selectExpr(*map(quoted, names))
     count = partial(_count_partition, names=names, wanted=tuple(wanted))
     limit = max((each.keep for each in wanted), default=0)
     with spark_failures("features were not fitted"):
-        counts = _merged(frame.mapInArrow(count, COUNTS_DDL), limit).toArrow().sort_by(ORDER)
-    by_number = {(each.name, each.what): at for at, each in enumerate(wanted)}
-    return {key: counts.filter(pc.equal(counts["column"], at)) for key, at in by_number.items()}
+        counts = _merged(mapped(frame, count, COUNTS_DDL), limit).toArrow().sort_by(ORDER)
+    ends = np.searchsorted(counts["column"].to_numpy(), np.arange(len(wanted) + 1)).tolist()
+    return {
+        (each.name, each.what): counts.slice(ends[at], ends[at + 1] - ends[at])
+        for at, each in enumerate(wanted)
+    }
 
 
 def _merged(counted: DataFrame, limit: int) -> DataFrame:
@@ -146,7 +157,7 @@ def _fitted(
     each: Treated, counts: Counts, contract: Contract, offsets: Mapping[str, float]
 ) -> Feature | None:
     """Fitted state of a column; None when there is nothing to learn from it."""
-    if each.treat == "category":
+    if each.treat in {"category", "target"}:
         return _category(counts[each.name, "values"], each)
     if each.treat == "text":
         return _text(counts[each.name, "hashes"], each)
@@ -279,6 +290,7 @@ def _state(
         times=tuple(each for each in features if isinstance(each, TimeFeature)),
         categories=tuple(each for each in features if isinstance(each, CategoryFeature)),
         texts=tuple(each for each in features if isinstance(each, TextFeature)),
+        targets=tuple(each for each in features if isinstance(each, TargetFeature)),
         interactions=tuple(_interactions(features, spec)),
         classes=classes,
         class_counts=tuple(labels[name] for name in classes),

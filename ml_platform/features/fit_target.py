@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml_platform.data.classes import label_columns
 from ml_platform.errors import DataError
@@ -16,25 +18,40 @@ from ml_platform.specs.references import Dataset
 def fit_target(train: Dataset, label: str) -> NumericTarget:
     """Mean and standard deviation of the label in the training part.
 
-    Sums are rounded once, so they do not depend on the order of rows. Only the label's column is read.
+    Sums are rounded once, so they do not depend on the order of rows. The label's column is read three
+    times, a batch at a time: memory does not grow with the rows.
 
     Raises:
         DataError: The label is no number, or not finite, or the same in all rows.
     """
-    values = [label_values(column) for column in label_columns(train, label)]
-    everything = np.concatenate([np.empty(0), *values])
-    if not len(everything) or not np.isfinite(everything).all():
+    rows, finite, low, high = 0, 0, math.inf, -math.inf
+    for values in _batches(train, label):
+        there = values[np.isfinite(values)]
+        rows, finite = rows + len(values), finite + len(there)
+        if len(there):
+            low, high = min(low, float(there.min())), max(high, float(there.max()))
+    if not rows or finite < rows:
         raise DataError(
             f"label {label!r} is not a finite number in every row to train on",
             wanted="finite numbers",
-            got=f"{int((~np.isfinite(everything)).sum()):,} of {len(everything):,} rows without one",
+            got=f"{rows - finite:,} of {rows:,} rows without one",
         )
-    mean = math.fsum(everything / len(everything))
-    deviation = math.sqrt(math.fsum(np.square(everything - mean) / len(everything)))
+    mean = math.fsum(_each(values / rows for values in _batches(train, label)))
+    squares = (np.square(values - mean) / rows for values in _batches(train, label))
+    deviation = math.sqrt(math.fsum(_each(squares)))
     if not 0 < deviation < math.inf:
         raise DataError(
             f"label {label!r} cannot be learnt",
             wanted="numbers that differ, within ±1e150",
-            got=f"{everything.min():g} to {everything.max():g} in {len(everything):,} rows to train on",
+            got=f"{low:g} to {high:g} in {rows:,} rows to train on",
         )
     return NumericTarget(center=mean, scale=deviation)
+
+
+def _batches(train: Dataset, label: str) -> Iterator[NDArray[np.float64]]:
+    return (label_values(column) for column in label_columns(train, label))
+
+
+def _each(batches: Iterator[NDArray[np.float64]]) -> Iterator[float]:
+    for values in batches:
+        yield from values.tolist()

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from ml_platform.errors import SpecError, nearest
 from ml_platform.resources.progress import report
-from ml_platform.specs.contracts import Column, ColumnKind, Contract
+from ml_platform.specs.contracts import Column, ColumnKind, ColumnType, Contract
 from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, TextPieces, Treatment
 
 FITTING: Mapping[str, tuple[Treatment, ...]] = {
-    "integer": ("number", "category"),
+    "integer": ("number", "category", "target"),
     "float": ("number", "category"),
     "decimal": ("number", "category"),
     "boolean": ("number", "category"),
     "date": ("time", "category"),
     "timestamp": ("time",),
-    "string": ("category", "text"),
+    "string": ("category", "text", "target"),
 }
 """Treatments that fit how a column is stored; the first is what it gets when nothing else is said."""
 
@@ -61,6 +61,25 @@ def check_names(names: Collection[str], label: str | None, spec: FeatureSpec) ->
             raise SpecError(f"features.interactions names column {name!r}, which features.drop leaves out")
 
 
+def check_treatments(types: Mapping[str, ColumnType], spec: FeatureSpec) -> None:
+    """Refuse a spec that asks for a treatment which does not fit how a column is stored.
+
+    Args:
+        types: As far as known, by name.
+    Raises:
+        SpecError: Names the column and what fits.
+    """
+    for name, own in spec.columns.items():
+        fitting = FITTING.get(types[name], ()) if name in types else None
+        if fitting is not None and own.treat is not None and own.treat not in fitting:
+            raise SpecError(
+                f"column {name!r} cannot be treated as {own.treat}",
+                wanted=f"{', '.join(fitting) or 'no treatment'}: it is stored as {types[name]}",
+                got=f"features.columns.{name}.treat = {own.treat}",
+                hint="take one of these, or give the column another type in the source",
+            )
+
+
 def treated_columns(contract: Contract, spec: FeatureSpec) -> tuple[Treated, ...]:
     """Columns that features are made of, in the order of the contract.
 
@@ -84,14 +103,8 @@ def treated_columns(contract: Contract, spec: FeatureSpec) -> tuple[Treated, ...
 
 def _treatment(column: Column, spec: FeatureSpec) -> Treatment | None:
     fitting = FITTING[column.type]
+    check_treatments({column.name: column.type}, spec)
     asked = spec.columns.get(column.name, ColumnFeatures()).treat
-    if asked is not None and asked not in fitting:
-        raise SpecError(
-            f"column {column.name!r} cannot be treated as {asked}",
-            wanted=f"{' or '.join(fitting)}, as it is stored as {column.type}",
-            got=f"features.columns.{column.name}.treat = {asked}",
-            hint="take one of these, or give the column another type in the source",
-        )
     usual = USUAL.get(column.kind, fitting[0]) if column.kind is not None else fitting[0]
     return asked or usual
 

@@ -11,10 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ml_platform.features.apply import encode_labels, transform
+from ml_platform.features.fit_encoding import fold_of
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import FeatureState
 from ml_platform.store.datasets import spark_frame, write_dataset
-from ml_platform.store.fingerprint import named, numbered
+from ml_platform.store.fingerprint import mapped, named
+from ml_platform.store.sql import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,7 +26,7 @@ FEATURES = "features"
 
 
 def apply_features(spark: SparkSession, part: Dataset, state: FeatureState) -> Dataset:
-    """Features and label codes of every row.
+    """Features and label codes of every row; in the part that the state was fitted on, out of its own fold.
 
     Returns:
         A data set with `label` (int32: index in `state.classes`, -1 for another class; or float32: the
@@ -33,10 +35,13 @@ def apply_features(spark: SparkSession, part: Dataset, state: FeatureState) -> D
         DataError: A column is missing, or holds what its feature cannot take.
     """
     names = (*state.columns, state.label)
-    raw = numbered(spark_frame(spark, part).select([named(name) for name in names]))
+    frame = spark_frame(spark, part)
+    raw = frame.selectExpr(*map(quoted, names))
+    if state.targets and part.fingerprint == state.fitted_on:
+        raw = frame.select(*map(named, names), fold_of(frame, state.targets[0].folds))
     apply = partial(_apply_partition, names=names, state=state.model_dump_json())
     kind = "int" if state.target is None else "float"
-    frame = raw.mapInArrow(apply, f"{LABEL} {kind}, {FEATURES} binary")
+    frame = mapped(raw, apply, f"{LABEL} {kind}, {FEATURES} binary")
     name = f"{part.uri.split('/')[-2]}-features"
     return write_dataset(frame, name=name, label=LABEL, packed={FEATURES: state.width})
 
@@ -46,9 +51,10 @@ def _apply_partition(
 ) -> Iterator[pa.RecordBatch]:
     fitted = FeatureState.model_validate_json(state)
     for batch in batches:
-        raw = batch.rename_columns(list(names))
+        folds = batch.column(len(names)).to_numpy() if batch.num_columns > len(names) else None
+        raw = pa.RecordBatch.from_arrays(batch.columns[: len(names)], list(names))
         labels = encode_labels(raw.column(len(names) - 1), fitted)
-        columns = [pa.array(labels), packed_array(transform(raw, fitted)).cast(pa.binary())]
+        columns = [pa.array(labels), packed_array(transform(raw, fitted, folds)).cast(pa.binary())]
         yield pa.RecordBatch.from_arrays(columns, [LABEL, FEATURES])
 
 

@@ -38,7 +38,11 @@ def load_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec())
     if data.rows == total:
         return Table(data=data, quarantined=0, quarantine=None, source=source)
     bad = read.where("error IS NOT NULL").select("path", "digest", "error")
-    quarantine = write_dataset(bad, name="quarantine")
+    try:
+        quarantine = write_dataset(bad, name="quarantine")
+    except BaseException:
+        remove_dataset(data)
+        raise
     if data.rows + quarantine.rows != total or quarantine.rows > QUARANTINE_LIMIT * total:
         worst = spark_frame(spark, quarantine).orderBy("path").limit(WORST).collect()
         for written in (data, quarantine):

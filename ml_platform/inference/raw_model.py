@@ -247,6 +247,22 @@ def read_state(folder: Path) -> FeatureState:
         raise DataError(f"the feature state of the model in {folder} cannot be read", got=error) from error
 
 
+def other_format(folder: Path) -> DataError | None:
+    """Why the files of a model are not what this version writes; None when they are.
+
+    Raises:
+        DataError: They are missing.
+    """
+    try:
+        read_manifest(folder)
+        read_state(folder)
+    except DataError as error:
+        if isinstance(error.__cause__, ValidationError):
+            return error
+        raise
+    return None
+
+
 def required_input(contract: Contract, state: FeatureState) -> Contract:
     """The columns of `contract` that `state` reads, in the order of `contract`.
 

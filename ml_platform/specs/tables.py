@@ -68,7 +68,7 @@ class SplitSpec(Spec):
         return self
 
 
-Treatment = Literal["number", "time", "category", "text"]
+Treatment = Literal["number", "time", "category", "text", "target"]
 """What a column becomes. Which ones fit a column's type: `ml_platform.features.treatments`."""
 
 TextPieces = Literal["words", "characters", "both"]
@@ -118,6 +118,15 @@ class FeatureSpec(Spec):
         description="Of a category with more values, those outside of the vocabulary are dealt over buckets.",
     )
     buckets: int = Field(64, ge=2, le=4096, description="Buckets for such values of a category.")
+    target_folds: int = Field(
+        5,
+        ge=2,
+        le=20,
+        description="Of a category treated as target: a training row learns from the labels of other folds.",
+    )
+    target_smoothing: float = Field(
+        20.0, gt=0, description="Rows of the whole that each of its values is mixed with."
+    )
     text_buckets: int = Field(256, ge=2, le=4096, description="Features per text: buckets for its pieces.")
     text_pieces: TextPieces = Field(
         "words", description="words and pairs of words, runs of 3 characters, or both."
@@ -231,6 +240,35 @@ class TextFeature(Spec):
         return (*(f"{self.name}~{at}" for at in range(self.buckets)), f"{self.name}=(missing)")
 
 
+class TargetFeature(Spec):
+    """Fitted state of a category by its labels: per value a mean over rows, drawn to `prior` by smoothing.
+
+    One feature per class (of two classes the second alone), or the mean of the standardised number. Unknown
+    and missing values are the prior. Rows that this was fitted on get the mean without their own fold.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    outputs: tuple[str, ...]
+    prior: tuple[float, ...]
+    smoothing: float = Field(gt=0, description="Rows of the prior that each mean is mixed with.")
+    unit: float = Field(1.0, gt=0, description="What one counts in `sums`.")
+    rows: tuple[tuple[int, ...], ...] = Field(description="Per fold, of each value.")
+    sums: tuple[tuple[tuple[int, ...], ...], ...] = Field(description="Per fold and output, of each value.")
+
+    @property
+    def folds(self) -> int:
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        return len(self.outputs)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}→{output}" for output in self.outputs)
+
+
 class Interaction(Spec):
     """Each feature of one column times each of another.
 
@@ -242,7 +280,7 @@ class Interaction(Spec):
     buckets: int | None = None
 
 
-Feature = NumericFeature | TimeFeature | CategoryFeature | TextFeature
+Feature = NumericFeature | TimeFeature | CategoryFeature | TextFeature | TargetFeature
 
 
 class FeatureState(Spec):
@@ -252,6 +290,8 @@ class FeatureState(Spec):
     times: tuple[TimeFeature, ...] = ()
     categories: tuple[CategoryFeature, ...] = ()
     texts: tuple[TextFeature, ...] = ()
+    targets: tuple[TargetFeature, ...] = ()
+    fitted_on: str = Field("", description="Fingerprint of the training part, where `targets` need it.")
     interactions: tuple[Interaction, ...] = ()
     classes: tuple[str, ...] = Field(
         description="Class names in the order of the model's outputs. Empty: the label is a number."
@@ -273,7 +313,7 @@ class FeatureState(Spec):
     @property
     def features(self) -> tuple[Feature, ...]:
         """Of each column, in the order of the features of a row."""
-        return (*self.numeric, *self.times, *self.categories, *self.texts)
+        return (*self.numeric, *self.times, *self.categories, *self.texts, *self.targets)
 
     @property
     def balanced_weights(self) -> tuple[float, ...]:

@@ -64,7 +64,10 @@ COLUMN_TYPES: dict[str, ColumnType] = {
     "map": "map",
 }
 """Our types by the names of Spark's. What is missing here cannot be stored."""
-PART_SCHEMA = "partition int, file string, rows bigint, bytes bigint, checksum string, sketch binary"
+PART_SCHEMA = (
+    "partition int, file string, rows bigint, bytes bigint, checksum string, holes binary, sketch binary"
+)
+"""`holes`: whether each column has a null in the file, a byte per column."""
 FLOAT32_BYTES = 4
 KIND = "kind"
 """Key of a column's kind in the metadata of its Spark field: it survives selects and filters."""
@@ -121,7 +124,7 @@ def write_dataset(
             kinds = surveyor.kinds([part.sketch for part in parts]) if surveyor is not None else {}
             spark_schema = _with_kinds(frame.schema, kinds)
             names = folder.publish(staged, {part.file: _final_name(part) for part in parts})
-            contract = _contract(spark_schema, observed, label, packed)
+            contract = _contract(spark_schema, _holes(parts), label, packed)
             files = tuple(_entry(part, names[part.file]) for part in parts)
             manifest = _manifest(contract, spark_schema, schema, observed, files)
             folder.write_last(MANIFEST, manifest.model_dump_json(indent=1).encode())
@@ -202,31 +205,18 @@ def _run_job(
     """The one job: observe, then write. Returns what was observed, and one row per file."""
     from pyspark.sql import Observation
 
-    from ml_platform.store.fingerprint import hash_columns, named, numbered
+    from ml_platform.store.fingerprint import aggregates, hash_columns, mapped
 
     observation = Observation()
     # The last operator before the write: above a sort, or above a shuffle that is run again, it would
     # count rows twice.
-    hashed = frame.withColumns(hash_columns(frame.schema))
-    observed = hashed.observe(observation, *_observations(frame.schema)).select(
-        [named(column) for column in frame.columns]
-    )
+    hashes = hash_columns(frame.schema)
+    observed = frame.withColumns(hashes).observe(observation, *aggregates()).drop(*hashes)
     write = _PartWriter(staged, schema.serialize().to_pybytes(), surveyor)
     with spark_failures(f"data set {name!r} was not written"):
-        parts = numbered(observed).mapInArrow(write, PART_SCHEMA).collect()
+        parts = mapped(observed, write, PART_SCHEMA).collect()
         values = observation.get
     return values, sorted(parts, key=lambda part: part.partition)
-
-
-def _observations(schema: StructType) -> list[Any]:
-    import pyspark.sql.functions as sf
-
-    from ml_platform.store.fingerprint import aggregates, named
-
-    nulls = [
-        sf.count_if(named(field.name).isNull()).alias(f"nulls_{at}") for at, field in enumerate(schema.fields)
-    ]
-    return [*aggregates(), *nulls]
 
 
 class _PartWriter:
@@ -248,20 +238,31 @@ class _PartWriter:
         file = f"attempt-{context.taskAttemptId()}.parquet"
         schema = pa.ipc.read_schema(pa.py_buffer(self._schema))
         sketch = self._surveyor.sketch() if self._surveyor is not None else None
-        seen = batches if sketch is None else _watched(batches, sketch)
+        holes = bytearray(len(schema))
+        seen = _watched(batches, holes, sketch)
         part = write_part(seen, f"{self._staged}{file}", schema)
         if part is not None:
             state = None if sketch is None else sketch.state()
-            values = (context.partitionId(), file, part.rows, part.bytes, part.checksum, state)
-            types = (pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.binary())
+            values = (context.partitionId(), file, part.rows, part.bytes, part.checksum, bytes(holes), state)
+            types = (pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.binary(), pa.binary())
             arrays = [pa.array([value], kind) for value, kind in zip(values, types, strict=True)]
             yield pa.RecordBatch.from_arrays(arrays, [part.split()[0] for part in PART_SCHEMA.split(",")])
 
 
-def _watched(batches: Iterator[pa.RecordBatch], sketch: Sketch) -> Iterator[pa.RecordBatch]:
+def _watched(
+    batches: Iterator[pa.RecordBatch], holes: bytearray, sketch: Sketch | None
+) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        sketch.add(batch)
+        for at, column in enumerate(batch.columns):
+            holes[at] |= column.null_count > 0
+        if sketch is not None:
+            sketch.add(batch)
         yield batch
+
+
+def _holes(parts: Sequence[Row]) -> list[bool]:
+    """Whether each column has a null in any file; nothing where there are no files."""
+    return [any(column) for column in zip(*(part.holes for part in parts), strict=True)]
 
 
 def _check_count(name: str, observed: int, staged: str, parts: list[Row]) -> None:
@@ -307,13 +308,13 @@ def _manifest(
 
 
 def _contract(
-    schema: StructType, observed: Mapping[str, Any], label: str | None, packed: Mapping[str, int]
+    schema: StructType, holes: Sequence[bool], label: str | None, packed: Mapping[str, int]
 ) -> Contract:
     columns = [
         Column(
             name=field.name,
             type="packed" if field.name in packed else COLUMN_TYPES[field.dataType.typeName()],
-            nullable=observed[f"nulls_{at}"] > 0,
+            nullable=bool(holes) and holes[at],
             width=packed.get(field.name),
             kind=(field.metadata or {}).get(KIND),
         )

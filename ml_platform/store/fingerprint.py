@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyspark.sql.functions as sf
 from pyspark.sql import Column, DataFrame
@@ -29,25 +29,52 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from ml_platform.store.sql import literal, quoted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 VERSION = 1
 SEEDS = (0x5EED, 0xCAFE)
 ROWS = "rows"
+WIDE = 100
+"""Columns up to which they travel as they are."""
 
 
 def named(name: str) -> Column:
     """The column of this name, whatever dots, spaces or backticks are in it."""
-    return sf.col(f"`{name.replace('`', '``')}`")
+    return sf.col(quoted(name))
 
 
-def numbered(frame: DataFrame) -> DataFrame:
-    """The same columns, named by position: `mapInArrow` cannot resolve names with dots or backticks."""
-    return frame.toDF(*[f"c{at}" for at in range(len(frame.columns))])
+def mapped(
+    frame: DataFrame, function: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: Any
+) -> DataFrame:
+    """`frame.mapInArrow`, with columns named by position: it cannot resolve names with dots or backticks.
+
+    Of a wide frame it looks up each column in the plan, a time that grows with the square of their number:
+    there the columns travel as one.
+    """
+    numbered = frame.toDF(*[f"c{at}" for at in range(len(frame.columns))])
+    if len(frame.columns) <= WIDE:
+        return numbered.mapInArrow(function, schema)
+    return numbered.selectExpr("struct(*) AS row").mapInArrow(_Unpacked(function), schema)
+
+
+class _Unpacked:
+    """The function on executors, given the columns that came as one."""
+
+    def __init__(self, function: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]) -> None:
+        self._function = function
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        return self._function(pa.RecordBatch.from_struct_array(batch.column(0)) for batch in batches)
 
 
 def row_hash(schema: StructType, seed: int | str) -> Column:
     """64-bit hash of a whole row. Equal rows have equal hashes, whatever the order of their columns."""
-    parts = [part for field in sorted(schema.fields, key=_by_name) for part in _flag_and_value(field)]
-    return sf.xxhash64(sf.lit(seed), *parts)
+    return _hashed(sorted(schema.fields, key=_by_name), seed)
 
 
 def hash_columns(schema: StructType) -> dict[str, Column]:
@@ -83,27 +110,37 @@ def key_hash(fields: Iterable[StructField], salt: str) -> Column:
     A whole-number column becomes a float column when one fraction is appended to its file, and a date
     column a timestamp: the hash of the old rows stays.
     """
-    parts = [part for field in sorted(fields, key=_by_name) for part in _flag_and_value(field, widen=True)]
-    return sf.xxhash64(sf.lit(salt), *parts)
+    return _hashed(sorted(fields, key=_by_name), salt, widen=True)
 
 
 def _by_name(field: StructField) -> str:
     return field.name
 
 
-def _flag_and_value(field: StructField, *, widen: bool = False) -> tuple[Column, Column]:
+def _hashed(fields: Sequence[StructField], seed: int | str, *, widen: bool = False) -> Column:
+    """Hash of a seed and, per field, a null flag and the value."""
+    if any(isinstance(field.dataType, ArrayType | StructType | MapType) for field in fields):
+        parts = [part for field in fields for part in _flag_and_value(field, widen=widen)]
+        return sf.xxhash64(sf.lit(seed), *parts)
+    # One text is one call into the JVM; a table may have thousands of columns.
+    texts = [f"{quoted(field.name)} IS NULL, {_value(field, widen=widen)}" for field in fields]
+    return sf.expr(f"xxhash64({', '.join([literal(seed), *texts])})")
+
+
+def _flag_and_value(field: StructField, *, widen: bool) -> tuple[Column, Column]:
     column = named(field.name)
     if isinstance(field.dataType, ArrayType | StructType | MapType):
         value = sf.to_json(_canonical(column, field.dataType), {"ignoreNullFields": "false"})
     else:
-        value = _widened(column, field.dataType) if widen else column
+        value = sf.expr(_value(field, widen=widen))
     return column.isNull(), value
 
 
-def _widened(column: Column, kind: DataType) -> Column:
-    if kind.typeName() in {"byte", "short", "integer", "long", "float", "decimal"}:
-        return column.cast("double")
-    return column.cast("timestamp") if kind.typeName() == "date" else column
+def _value(field: StructField, *, widen: bool) -> str:
+    value, kind = quoted(field.name), field.dataType.typeName()
+    if widen and kind in {"byte", "short", "integer", "long", "float", "decimal"}:
+        return f"CAST({value} AS double)"
+    return f"CAST({value} AS timestamp)" if widen and kind == "date" else value
 
 
 def _canonical(column: Column, kind: DataType) -> Column:

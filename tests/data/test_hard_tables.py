@@ -7,13 +7,16 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from ml_platform.data import load
 from ml_platform.data.load import load_table
 from ml_platform.errors import DataError
+from ml_platform.features.fit import fit_features
 from ml_platform.specs.schemas import TableSchema
+from ml_platform.specs.tables import FeatureSpec
 from ml_platform.store.datasets import read_table
 from tests.data.conftest import nothing_is_left
 
@@ -63,12 +66,70 @@ def test_values_at_the_ends_of_their_types_arrive_exactly(
     assert columns["text"][:3] == ["a\r\nb", "é", "😀"]
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Pacific/Kiritimati"])
+def test_moments_and_dates_are_the_same_in_a_session_of_another_zone(
+    spark: SparkSession, written: Callable[..., str], zone: str
+) -> None:
+    """A session that was live before us may have any zone. A clock without one is of the session's zone; one
+    that Berlin skips in March is an hour later there."""
+    session = spark.newSession()
+    session.conf.set("spark.sql.session.timeZone", zone)
+    source = written(
+        "day,at,clock,label\n"
+        "0001-01-01,0001-01-01 00:00:00Z,2024-03-31 02:30:00,x\n"
+        "9999-12-31,9999-12-31T23:59:59.999999Z,2024-01-01 00:00:00,y\n"
+        "2024-03-31,2024-03-31T02:30:00+02:00,1970-01-01 12:00:00,x\n"
+    )
+    columns: dict[str, list[Any]] = read_table(load_table(session, source, "label").data).to_pydict()
+    assert columns["day"] == [dt.date(1, 1, 1), dt.date(9999, 12, 31), dt.date(2024, 3, 31)]
+    assert columns["at"] == [
+        dt.datetime(1, 1, 1, tzinfo=dt.UTC),
+        dt.datetime(9999, 12, 31, 23, 59, 59, 999999, dt.UTC),
+        dt.datetime(2024, 3, 31, 0, 30, tzinfo=dt.UTC),
+    ]
+    clocks = [(2024, 3, 31, 2, 30), (2024, 1, 1, 0, 0), (1970, 1, 1, 12, 0)]
+    there = [dt.datetime(*clock, tzinfo=ZoneInfo(zone)) for clock in clocks]
+    assert columns["clock"] == [moment.astimezone(dt.UTC) for moment in there]
+
+
+def test_an_infinite_label_is_set_aside(spark: SparkSession, written: Callable[..., str]) -> None:
+    """Nobody can learn it; one of them is no reason to refuse the others."""
+    table = load_table(spark, written("a,label\n" + "1,2.5\n2,3.5\n" * 30 + "3,-inf\n"), "label")
+    assert table.quarantine is not None
+    assert (table.data.rows, read_table(table.quarantine)["_reason"].to_pylist()) == (
+        60,
+        ["label 'label' is infinite"],
+    )
+
+
 def test_odd_names_and_two_rows(spark: SparkSession, written: Callable[..., str]) -> None:
     names = ["a b", "a.b", "`a`", 'say ""a""', "😀", "l" * 300, "label"]
     header = ",".join(f'"{name}"' for name in names)
     data = load_table(spark, written(f"{header}\n1,2,3,4,5,6,x\n1,2,3,4,5,7,y\n"), "label").data
     assert (data.rows, data.contract.names) == (2, tuple(name.replace('""', '"') for name in names))
     assert sorted(read_table(data)["l" * 300].to_pylist()) == [6, 7]
+
+
+def test_two_thousand_columns_are_typed_profiled_and_fitted(
+    spark: SparkSession, written: Callable[..., str]
+) -> None:
+    """Plans, compiled code and calls into the JVM must not grow with the square of the columns."""
+    of_each = {
+        "float": [f"{at}.5" for at in range(60)],
+        "integer": [str(at % 7) for at in range(60)],
+        "date": [f"2024-01-{at % 28 + 1:02}" for at in range(60)],
+        "boolean": ["true", "false"] * 30,
+        "string": ["a", "b", "NA"] * 20,
+    }
+    kinds = list(of_each) * 400
+    lines = [",".join(of_each[kind][row] for kind in kinds) + f",{'xy'[row % 2]}" for row in range(60)]
+    names = [f"c{at}" for at in range(len(kinds))]
+    table = load_table(spark, written("\n".join([",".join([*names, "label"]), *lines])), "label")
+    assert [column.type for column in table.data.contract.columns] == [*kinds, "string"]
+    assert table.profile is not None
+    assert [column.distinct for column in table.profile.columns[:5]] == [60, 7, 28, 2, 3]
+    state = fit_features(spark, table.data, FeatureSpec(), "binary")
+    assert [len(state.numeric), len(state.times), len(state.categories)] == [1200, 400, 400]
 
 
 def test_the_last_record_of_a_truncated_table_is_set_aside(

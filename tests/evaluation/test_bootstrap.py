@@ -10,13 +10,17 @@ from scipy import stats
 
 from ml_platform.evaluation import bootstrap
 from ml_platform.evaluation.bootstrap import (
+    MAX_ROWS,
     by_group,
     cautious_mean_interval,
     confusion_interval,
     mean_interval,
+    sampling_notes,
     weights_interval,
 )
 from ml_platform.evaluation.metrics import accuracy
+from ml_platform.specs.contracts import Contract
+from ml_platform.specs.references import Evaluation, Model
 
 
 def test_covers_the_true_mean_as_often_as_stated() -> None:
@@ -134,3 +138,16 @@ def test_groups_widen_an_interval_as_much_as_their_rows_are_alike() -> None:
 def test_groups_of_different_sizes_keep_the_mean_of_the_rows() -> None:
     values, groups = np.array([1.0, 1.0, 1.0, 5.0]), np.array([0, 0, 0, 1])
     assert by_group(values, groups).mean() == pytest.approx(2.0)
+
+
+def test_a_part_that_was_sampled_is_named() -> None:
+    """A reader of an interval must know what it stands on."""
+    model = Model(
+        uri="models:/m-1", family="keras", run_id="r", digest="d", classes=(), contract=Contract(columns=())
+    )
+    values = {"model": model, "data_fingerprint": "f", "metrics": {}, "rows_uri": "file:///r"}
+    small = Evaluation(part="validation", rows=MAX_ROWS, **values)
+    large = Evaluation(part="holdout", rows=MAX_ROWS + 1, **values)
+    (note,) = sampling_notes([small, large, large])
+    assert note.startswith("The holdout part has 200,001 rows: its intervals stand on a sample of 200,000")
+    assert sampling_notes([Evaluation(part="holdout", rows=MAX_ROWS + 1, groups=7, **values)]) == []

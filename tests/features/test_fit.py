@@ -245,3 +245,15 @@ def test_spark_and_this_process_compute_the_same_bits(
     start = sum(feature.width for feature in (*state.numeric, *state.times))
     one_hot = ours[:, start : start + sum(feature.width for feature in state.categories)]
     assert one_hot.sum() == ROWS * len(state.categories)
+
+
+def test_a_category_of_a_million_values_is_fitted_in_small_memory(spark: SparkSession) -> None:
+    """Counted on executors: this process gets the vocabulary alone."""
+    rows, often = 1_000_000, 20
+    frame = spark.range(0, rows, 1, 4).selectExpr(
+        f"if(id % 50 = 0, concat('often ', id / 50 % {often}), concat('v', id)) as many", "id % 2 as label"
+    )
+    train = write_dataset(frame, name="train", label="label")
+    (fitted,) = fit_features(spark, train, FeatureSpec(vocabulary=often)).categories
+    assert set(fitted.values) == {f"often {at}.0" for at in range(often)}
+    assert fitted.buckets == 64

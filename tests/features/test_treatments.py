@@ -76,7 +76,7 @@ def test_a_treatment_that_does_not_fit_is_refused_with_those_that_do() -> None:
         treats(FeatureSpec(columns={"city": ColumnFeatures(treat="number")}))
     text = str(caught.value)
     assert "column 'city' cannot be treated as number" in text
-    assert "wanted: category or text, as it is stored as string" in text
+    assert "wanted: category, text, target: it is stored as string" in text
     assert "got: features.columns.city.treat = number" in text
     assert "try:" in text
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+import pyarrow as pa
 import pytest
+from pyarrow import csv, parquet
 
 from flows.retrain import retrain
+from ml_platform.cli.dag_command import main
 from ml_platform.specs.references import Family
 
 pytestmark = pytest.mark.slow
@@ -21,3 +24,17 @@ def test_every_task_can_be_cached_and_no_key_is_coarse(
     plan = retrain.plan(families=get_args(Family))
     assert {decision.name: decision.uncacheable for decision in plan.nodes if decision.uncacheable} == {}
     assert plan.notes == ()
+
+
+@pytest.mark.parametrize(("suffix", "column"), [("parquet", "size"), ("csv", "declared")])
+def test_a_treatment_that_does_not_fit_is_refused_before_anything_starts(
+    tmp_path: Path, suffix: str, column: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As far as types are known: from the file, or because a person has declared them."""
+    table = pa.table({"size": [1.5, 2.5], "declared": [1, 2], "label": ["x", "y"]})
+    source, schema = tmp_path / f"t.{suffix}", tmp_path / "t.yaml"
+    (parquet.write_table if suffix == "parquet" else csv.write_csv)(table, source)
+    schema.write_text("columns:\n  declared: integer\n")
+    options = ["--source", str(source), "--schema", str(schema), f"--features.columns.{column}.treat", "text"]
+    assert main(retrain, ["plan", *options]) == 2
+    assert f"column '{column}' cannot be treated as text" in capfd.readouterr().err

@@ -11,8 +11,10 @@ from typing import Protocol
 
 import pytest
 
+from flows.retrain import retrain
+from ml_platform.cli.dag_command import main
 from ml_platform.data.sources import open_source, source_columns, source_identity
-from ml_platform.errors import DataError, StoreError
+from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.resources.ports import free_port
 from ml_platform.store.location import home
 from tests.protocols.stores import S3Server
@@ -37,7 +39,7 @@ class Served:
     def put(self, name: str, content: str) -> str:
         (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
         (self._folder / name).write_text(content)
-        return f"{self.root}/{name}?token=geheim"
+        return f"{self.root}/{name}?token=${{TABLE_TOKEN}}"
 
 
 class Bucket:
@@ -80,6 +82,19 @@ class _WithoutDates(SimpleHTTPRequestHandler):
         if keyword != "Last-Modified":
             super().send_header(keyword, value)
 
+    def do_GET(self) -> None:
+        if "token=geheim" in self.path:
+            super().do_GET()
+        else:
+            self.send_error(401)
+
+    def do_HEAD(self) -> None:
+        """An address that is signed for GET alone refuses this."""
+        if "signed" in self.path:
+            self.send_error(403)
+        else:
+            super().do_HEAD()
+
     def log_message(self, *_: object) -> None: ...
 
 
@@ -87,6 +102,7 @@ class _WithoutDates(SimpleHTTPRequestHandler):
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("TABLE_TOKEN", "geheim")
     if request.param == "http":
         (tmp_path / "www").mkdir()
         handler = partial(_WithoutDates, directory=str(tmp_path / "www"))
@@ -117,6 +133,10 @@ def test_a_file_is_copied_once_and_again_when_it_has_changed(place: Place) -> No
     assert len(list(home().glob("sources/*/*/my_table.csv"))) == 1
 
 
+def test_an_address_that_is_signed_for_get_alone_is_read(place: Place) -> None:
+    assert source_columns(place.put("signed.csv", "a,label\n1,x\n")) == ("a", "label")
+
+
 def test_a_folder_is_copied_whole(place: Place) -> None:
     if not place.has_folders:
         return
@@ -133,6 +153,41 @@ def test_what_is_not_there_is_said_without_secrets(place: Place) -> None:
     with pytest.raises(DataError, match=f"there is no file {place.root}/missing.csv") as raised:
         source_columns(uri)
     assert "geheim" not in str(raised.value)
+
+
+def test_the_secret_of_an_address_stays_in_the_environment(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a source is called goes into plans, keys, records, logs and errors."""
+    uri = place.put("my_table.csv", "a,label\n" + "1,x\n2,y\n" * 40)
+    assert main(retrain, ["plan", "--source", uri]) == 0
+    monkeypatch.setenv("TABLE_TOKEN", "geheim-no-more")
+    with pytest.raises(DataError, match="there is no file"):
+        source_columns(uri.replace("my_table", "missing"))
+    written = [path.read_bytes() for path in home().rglob("*") if path.is_file()]
+    assert not any(b"geheim" in content for content in written)
+    assert "geheim" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://ada:geheim@example.org/t.csv",
+        "https://example.org/t.csv?X-Amz-Signature=geheim",
+        "https://example.org/t.csv?x=geheim-geheim-geheim-geheim",
+        "https://example.org/t.csv?token=${NOT_SET_ANYWHERE}",
+    ],
+)
+def test_an_address_that_holds_a_secret_is_refused(uri: str) -> None:
+    with pytest.raises(SpecError, match="environment variable") as raised:
+        source_columns(uri)
+    assert "geheim" not in str(raised.value)
+
+
+def test_the_secret_of_a_refused_address_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(retrain, ["plan", "--source", "https://ada:geheim@example.org/t.csv"]) == 2
+    said = "".join(capfd.readouterr())
+    assert ("geheim" in said, "https://example.org/t.csv" in said) == (False, True)
 
 
 def test_a_server_that_does_not_answer_is_infrastructure(monkeypatch: pytest.MonkeyPatch) -> None:
