@@ -12,7 +12,13 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.errors import DataError, SpecError, StoreError
-from ml_platform.inference.raw_model import _load_pyfunc, load_raw_model, read_manifest, write_raw_model
+from ml_platform.inference.raw_model import (
+    _load_pyfunc,
+    load_raw_model,
+    other_format,
+    read_manifest,
+    write_raw_model,
+)
 from ml_platform.specs.tables import SplitSpec
 from tests.inference.builders import (
     PEOPLE,
@@ -273,3 +279,14 @@ def _write(
         contract=contract,
         lineage={},
     )
+
+
+def test_a_model_of_another_format_is_told_from_one_that_is_damaged(people: Path) -> None:
+    """An older champion is no fault of this run; files that are gone are."""
+    assert other_format(people) is None
+    state = json.loads((people / "features.json").read_text())
+    (people / "features.json").write_text(json.dumps({**state, "of_an_older_format": 1}))
+    assert "of_an_older_format" in str(other_format(people))
+    (people / "features.json").unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        other_format(people)
