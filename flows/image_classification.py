@@ -1,10 +1,23 @@
-"""Image classification: features from a network, two families trained on them, the better one serves."""
+"""Image classification: families trained on features of a network, or the network itself tuned."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import Annotated, Literal
 
-from ml_platform import BackboneSpec, GateSpec, Horovod, KerasSpec, Spark, SplitSpec, XGBoostSpec, dag
+from cyclopts import Parameter
+
+from ml_platform import (
+    BackboneSpec,
+    FineTuneSpec,
+    GateSpec,
+    Horovod,
+    KerasSpec,
+    Spark,
+    SplitSpec,
+    XGBoostSpec,
+    dag,
+)
 from tasks.data import find_problem, split_table
 from tasks.evaluate import (
     choose_challenger,
@@ -15,19 +28,32 @@ from tasks.evaluate import (
     promote,
     write_card,
 )
-from tasks.images import apply_images, by_content, fit_images, load_images, score_images, show_mistakes
+from tasks.images import (
+    apply_images,
+    as_pixels,
+    by_content,
+    check_trainers,
+    fit_images,
+    load_images,
+    score_images,
+    show_mistakes,
+)
 from tasks.report import RetrainReport, report_retrain
-from tasks.train import train_keras, train_xgboost
+from tasks.train import fine_tune, train_keras, train_xgboost
+
+Trainer = Literal["keras", "xgboost", "fine_tune"]
 
 
-@dag
+@dag(preflight=check_trainers)
 def image_classification(
     source: str = "sklearn:digits",
     model: str | None = None,
     backbone: BackboneSpec = BackboneSpec(),
     split: SplitSpec = SplitSpec(),
+    trainers: Annotated[tuple[Trainer, ...], Parameter(consume_multiple=True)] = ("keras", "xgboost"),
     keras: KerasSpec = KerasSpec(),
     xgboost: XGBoostSpec = XGBoostSpec(),
+    tuning: FineTuneSpec = FineTuneSpec(),
     gate: GateSpec = GateSpec(),
     score: str | None = None,
     predictions: str | None = None,
@@ -41,8 +67,11 @@ def image_classification(
         backbone: What turns images into features.
         split: How images are dealt into train, validation and holdout: by their content, so that copies of
             one image stay together.
+        trainers: What is trained; the best of them on validation is the challenger. keras and xgboost learn
+            from features of the backbone; fine_tune from the images themselves.
         keras: The network on top of the features.
         xgboost: The trees on top of the features.
+        tuning: The network of fine_tune: the backbone with a head, or one from scratch.
         gate: When a challenger replaces the champion.
         score: Images to score with the champion. Empty: those of the source.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
@@ -53,14 +82,26 @@ def image_classification(
     found = find_problem(images, "auto")
     parts = split_table(images.data, split, found)
     state = fit_images(parts.train, backbone)
-    train, validation = apply_images(parts.train, state), apply_images(parts.validation, state)
+    models = []
+    if "keras" in trainers or "xgboost" in trainers:
+        learnt = (
+            apply_images(parts.train, state),
+            apply_images(parts.validation, state),
+            state,
+            parts,
+            split,
+        )
+        if "keras" in trainers:
+            models.append(train_keras(*learnt, keras, job=Horovod(ranks=keras.ranks, max_restarts=1)))
+        if "xgboost" in trainers:
+            models.append(train_xgboost(*learnt, xgboost, spark=Spark(slots=xgboost.workers)))
+    if "fine_tune" in trainers:
+        pixels = as_pixels(state)
+        seen = (apply_images(parts.train, pixels), apply_images(parts.validation, pixels))
+        job = Horovod(ranks=tuning.ranks, max_restarts=1)
+        models.append(fine_tune(*seen, pixels, state, parts, split, tuning, job=job))
 
-    network = train_keras(
-        train, validation, state, parts, split, keras, job=Horovod(ranks=keras.ranks, max_restarts=1)
-    )
-    trees = train_xgboost(train, validation, state, parts, split, xgboost, spark=Spark(slots=xgboost.workers))
-
-    candidates = [measure_model(each, parts.validation, "validation") for each in (network, trees)]
+    candidates = [measure_model(each, parts.validation, "validation") for each in models]
     challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout")
     show_mistakes(challenger, parts.holdout)
     champion = find_champion(name)

@@ -89,6 +89,8 @@ if TYPE_CHECKING:
     )
     from ml_platform.specs.tracking import TrackingRun as TrackingRun
     from ml_platform.specs.training import (
+        AugmentSpec as AugmentSpec,
+        FineTuneSpec as FineTuneSpec,
         GateSpec as GateSpec,
         KerasSpec as KerasSpec,
         MLlibSpec as MLlibSpec,
@@ -130,7 +132,8 @@ PUBLIC = {
     "ml_platform.images.transformer": "ImageFeaturizer",
     "ml_platform.inference.sql": "register_model_udf",
     "ml_platform.specs.trees": "BoostedTrees RankingSpec RegressionSpec TreeColumns",
-    "ml_platform.specs.training": "GateSpec KerasSpec MLlibSpec SklearnSpec XGBoostSpec",
+    "ml_platform.specs.training": "AugmentSpec FineTuneSpec GateSpec KerasSpec MLlibSpec "
+    "SklearnSpec XGBoostSpec",
     "ml_platform.specs.placements": "BudgetSpec HorovodPlacement Placement SparkPlacement",
     "ml_platform.errors": (
         "DataError DesyncError GraphError InfrastructureError PlatformError PromotionError RankError "

@@ -18,6 +18,7 @@ from ml_platform import (
     Version,
     task,
 )
+from ml_platform.errors import SpecError
 from ml_platform.images import features, load
 from ml_platform.images.backbone import backbone_identity
 from ml_platform.images.files import images_identity, list_images
@@ -32,6 +33,12 @@ from ml_platform.tracking.fetching import fetch
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+def check_trainers(trainers: tuple[str, ...]) -> None:
+    """Refuse a run that would train nothing."""
+    if not trainers:
+        raise SpecError("nothing would be trained", wanted="one trainer at least", hint="--trainers xgboost")
 
 
 def check_images(source: str) -> None:
@@ -65,6 +72,12 @@ def probe_backbone(spec: BackboneSpec) -> dict[str, str]:
 def fit_images(train: Dataset, spec: BackboneSpec) -> ImageState:
     """The classes of the training part, and the network that turns images into features."""
     return features.fit_images(train, spec)
+
+
+@task
+def as_pixels(state: ImageState) -> ImageState:
+    """The same images as pixels of the size that the backbone takes: what a network is tuned on."""
+    return features.as_pixels(state)
 
 
 @task

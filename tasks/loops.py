@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ml_platform.errors import DivergedError
 from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Dataset
-from ml_platform.specs.training import KerasSpec
+from ml_platform.specs.training import FineTuneSpec, KerasSpec
+from ml_platform.training.image_network import ImageNetwork, build_image_network, unfreeze
 from ml_platform.training.network import LOSSES, METRICS, build_network
 from ml_platform.worker.rank import Fitted, Rank
 
@@ -67,3 +70,50 @@ def try_keras(
     except DivergedError as error:
         return error
     return fitted.history
+
+
+def fit_images(
+    rank: Rank,
+    train: Dataset,
+    validation: Dataset,
+    spec: FineTuneSpec,
+    network: ImageNetwork,
+    class_weight: Mapping[int, float] | None = None,
+) -> Fitted:
+    """A network from pixels to classes: a head first, where there is a backbone, and then the rest.
+
+    Args:
+        train: Columns `label` and `features`: the pixels, packed, from 0 to 1.
+        class_weight: What a row of each class counts in training. None: all count alike.
+    """
+    model = build_image_network(network, spec)
+    phases = [(spec.rate, spec.epochs)]
+    if network.backbone is not None:
+        phases = [(spec.rate, spec.head_epochs), *([(spec.fine_rate, spec.epochs)] if spec.unfrozen else [])]
+    curves: dict[str, list[float]] = {}
+    for number, (rate, epochs) in enumerate(phases):
+        if number:
+            unfreeze(model, spec.unfrozen)
+        compile_images(model, rate)
+        history = rank.fit(
+            model,
+            train,
+            validation=validation,
+            batch_rows=spec.batch_rows,
+            epochs=epochs,
+            seed=spec.seed + number,
+            patience=spec.patience,
+            class_weight=class_weight,
+            checkpoint_every_epochs=1,
+        )
+        for name, values in history.metrics.items():
+            curves.setdefault(name, []).extend(values)
+    return rank.fitted(model, replace(history, metrics=curves))
+
+
+def compile_images(model: Any, rate: float) -> None:
+    """Anew for each phase: which weights learn is fixed when a model is compiled."""
+    import keras
+
+    optimizer = keras.optimizers.Adam(rate)
+    model.compile(optimizer, loss=LOSSES["multiclass"], metrics=list(METRICS["multiclass"]))

@@ -33,6 +33,9 @@ SHOWN: dict[ProblemKind, tuple[str, ...]] = {
 """Metrics in the terminal's table; all of them stand in the artifacts and in MLflow."""
 
 
+BY_RANKS = ("keras", "fine_tuned")
+
+
 class MeasuredModel(Spec):
     """One line of the table."""
 
@@ -259,7 +262,7 @@ def _champion(winner: Version, measured: Evaluation | None) -> Champion:
 
 
 def _notes(evaluations: list[Evaluation]) -> list[str]:
-    alone = any(e.model.family == "keras" and e.model.ranks == 1 for e in evaluations)
+    alone = any(e.model.family in BY_RANKS and e.model.ranks == 1 for e in evaluations)
     notes = ["Keras was trained by one rank, not distributed: `python -m ml_platform doctor` says why."]
     return [*(notes if alone else []), *sampling_notes(evaluations)]
 
@@ -305,7 +308,7 @@ def _models_table(models: tuple[MeasuredModel, ...], shown: tuple[str, ...]) -> 
     for name in ("model", "measured on", *shown):
         table.add_column(name)
     for model in models:
-        ranks = f" × {model.ranks} ranks" if model.family == "keras" else ""
+        ranks = f" × {model.ranks} ranks" if model.family in BY_RANKS else ""
         table.add_row(f"{model.family}{ranks}", model.part, *(_shown(model.metrics, name) for name in shown))
     return table
 

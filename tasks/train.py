@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ml_platform import (
     Dataset,
     FeatureState,
+    FineTuneSpec,
     Horovod,
+    ImageState,
     KerasSpec,
     MLlibSpec,
     Model,
@@ -26,14 +28,16 @@ from ml_platform.evaluation.pictures import draw_importance, draw_learning_curve
 from ml_platform.inference.raw_model import read_manifest, write_raw_model
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.datasets import read_table
+from ml_platform.store.folders import local_path
 from ml_platform.store.leftovers import scratch_folder
+from ml_platform.training.image_network import ImageNetwork
 from ml_platform.training.job_reports import log_job, versions
 from ml_platform.training.learned import Learned
 from ml_platform.training.one_node import train_estimator
 from ml_platform.training.spark_pipeline import train_pipeline
 from ml_platform.training.tree_reports import log_importance
 from ml_platform.training.trees import train_trees
-from tasks.loops import fit_keras
+from tasks.loops import fit_images, fit_keras
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -77,6 +81,48 @@ def train_keras(
     run.set_tags({f"proof.{key}": value for key, value in fitted.proof.items()})
     run.log_figure(draw_learning_curves(fitted.history, "Keras: learning curves"), "learning_curves.png")
     return _log_model(run, "keras", fitted.model, state, split, parts, ranks=job.ranks)
+
+
+@task
+def fine_tune(
+    train: Dataset,
+    validation: Dataset,
+    state: ImageState,
+    start: ImageState,
+    parts: Parts,
+    split: SplitSpec,
+    spec: FineTuneSpec,
+    job: HorovodJob = Horovod(max_restarts=1),
+    run: TrackingRun = Tracking(nested=True),
+) -> Model:
+    """A network from the images themselves, augmented, on the gang; every rank ends with the same bytes.
+
+    Args:
+        train: Pixels, as `state` makes them.
+        start: Whose backbone is tuned. That of pixels is none: a network from scratch.
+    """
+    run.log_params(
+        {
+            "family": "fine_tuned",
+            "ranks": job.ranks,
+            "backend": job.backend,
+            "fine_tune": spec,
+            "split": split,
+        }
+    )
+    _log_inputs(run, parts)
+    started = time.monotonic()
+    tuned = start.backbone_digest != state.backbone_digest
+    network = ImageNetwork(
+        state.vector.size, state.outputs, local_path(start.backbone).read_bytes() if tuned else None
+    )
+    weights = dict(enumerate(state.balanced_weights)) if spec.class_weight == "balanced" else None
+    fitted = job.run(fit_images, train, validation, spec, network, weights, on_metrics=_metrics_to(run)).rank0
+    log_job(run, job, fitted, train, spec, wall_s=time.monotonic() - started)
+    run.set_tags({f"proof.{key}": value for key, value in fitted.proof.items()})
+    curves = draw_learning_curves(fitted.history, "Fine-tuned: learning curves")
+    run.log_figure(curves, "learning_curves.png")
+    return _log_model(run, "fine_tuned", fitted.model, state, split, parts, ranks=job.ranks)
 
 
 @task
@@ -151,7 +197,7 @@ def _log_learned(run: TrackingRun, learned: Learned, names: Sequence[str], title
     if learned.importance:
         values = {names[number]: value for number, value in learned.importance.items()}
         picture = draw_importance(
-            values, f"{title}: importance", measure=learned.measure, of="feature that counts"
+            values, f"{title}: importance", measure=learned.measure, of="feature in use"
         )
         run.log_figure(picture, "importance.png")
         first = dict(sorted(values.items(), key=lambda item: (-item[1], item[0])))

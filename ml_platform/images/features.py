@@ -22,7 +22,7 @@ from ml_platform.features.write import FEATURES, LABEL, packed_array
 from ml_platform.images.backbone import write_backbone
 from ml_platform.images.decode import decode
 from ml_platform.images.featurise import Backbone, colours, forward, open_network, opened, resized
-from ml_platform.specs.images import BackboneSpec, ImageSpec, ImageState
+from ml_platform.specs.images import PIXELS, BackboneSpec, ImageSpec, ImageState
 from ml_platform.specs.references import Dataset
 from ml_platform.store.datasets import spark_frame, write_dataset
 from ml_platform.store.digests import file_digest
@@ -66,6 +66,19 @@ def fit_images(train: Dataset, spec: BackboneSpec) -> ImageState:
         backbone=kept.as_uri(),
         backbone_digest=digest,
     )
+
+
+def as_pixels(state: ImageState) -> ImageState:
+    """The same images as pixels, of the size that its network takes: what learns end to end sees them."""
+    if tuple(state.vector.layers) == (PIXELS,):
+        return state
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "backbone.keras")
+        features = write_backbone(BackboneSpec(size=state.vector.size), file)
+        digest = file_digest(file)
+        kept = _kept(file, digest)
+    changed = {"vector": features, "backbone": kept.as_uri(), "backbone_digest": digest}
+    return state.model_copy(update=changed)
 
 
 def apply_images(spark: SparkSession, part: Dataset, state: ImageState) -> Dataset:

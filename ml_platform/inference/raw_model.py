@@ -29,7 +29,7 @@ from ml_platform.errors import DataError, InfrastructureError, SpecError, StoreE
 from ml_platform.specs.base import Spec
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.images import ImageState
-from ml_platform.specs.references import Family
+from ml_platform.specs.references import ModelFamily
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.tables import FeatureState, SplitSpec
 from ml_platform.store.digests import digest, file_digest
@@ -60,6 +60,7 @@ FAMILIES: Mapping[str, FamilyEntry] = {
     "xgboost": FamilyEntry("model.ubj", "ml_platform.inference.xgboost_family:open_estimator"),
     "sklearn": FamilyEntry("model.skops", "ml_platform.inference.sklearn_family:open_estimator"),
     "mllib": FamilyEntry("model.npz", "ml_platform.inference.mllib_family:open_estimator"),
+    "fine_tuned": FamilyEntry("model.keras", "ml_platform.inference.keras_family:open_estimator"),
 }
 """Families by name. The opener is imported when a model of the family is first loaded."""
 
@@ -82,7 +83,7 @@ class RawManifest(Spec):
     """What the folder promises about itself."""
 
     format: Literal[1] = FORMAT
-    family: Family
+    family: ModelFamily
     contract: Contract = Field(description="Raw input: columns that the model reads.")
     split: SplitSpec
     lineage: dict[str, str] = Field({}, description="Where it comes from: data set fingerprints, run ids.")
@@ -107,7 +108,7 @@ class RawModel:
         self._estimator = estimator
 
     @property
-    def family(self) -> Family:
+    def family(self) -> ModelFamily:
         return self.manifest.family
 
     @property
@@ -188,7 +189,11 @@ def write_raw_model(
             shutil.copyfile(local_path(state.backbone), building / BACKBONE)
         files = {path.name: _file_entry(path) for path in sorted(building.iterdir())}
         manifest = RawManifest(
-            family=cast("Family", family), contract=contract, split=split, lineage=dict(lineage), files=files
+            family=cast("ModelFamily", family),
+            contract=contract,
+            split=split,
+            lineage=dict(lineage),
+            files=files,
         )
         (building / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
         building.replace(folder)

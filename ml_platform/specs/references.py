@@ -13,6 +13,9 @@ from ml_platform.specs.problems import ProblemKind, kind_of
 from ml_platform.specs.profiles import Finding, Profile
 
 Family = Literal["keras", "xgboost", "sklearn", "mllib"]
+"""What learns from features."""
+ModelFamily = Literal["keras", "xgboost", "sklearn", "mllib", "fine_tuned"]
+"""fine_tuned: a Keras network that learns from the images themselves."""
 Flavour = Literal["raw", "keras", "saved_model", "xgboost", "sklearn", "pyfunc"]
 
 
@@ -131,7 +134,7 @@ class Model(Spec):
     """A model that MLflow has logged. It takes raw rows: features and classes travel inside it."""
 
     uri: Location = Field(description="models:/<model id>; opens with mlflow.pyfunc.load_model.")
-    family: Family
+    family: ModelFamily
     run_id: str = Field(description="The MLflow run that logged it.")
     digest: str = Field(description="sha256 over the model's files.")
     contract: Contract = Field(description="Raw input that it takes.")

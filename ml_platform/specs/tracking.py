@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ml_platform.specs.contracts import Contract
-from ml_platform.specs.references import Dataset, Family, Model
+from ml_platform.specs.references import Dataset, Model, ModelFamily
 
 
 class TrackingRun(Protocol):
@@ -57,7 +57,7 @@ class TrackingRun(Protocol):
         self,
         *,
         folder: Path,
-        family: Family,
+        family: ModelFamily,
         contract: Contract,
         classes: tuple[str, ...],
         train: Dataset,

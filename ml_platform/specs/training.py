@@ -33,6 +33,49 @@ class KerasSpec(Spec):
     )
 
 
+class AugmentSpec(Spec):
+    """How training images are varied, anew each time they are seen; only while a network trains."""
+
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
+        "none", description="Mirror half of the images. A mirrored digit is another sign: none."
+    )
+    rotation: float = Field(0.04, ge=0, le=0.5, description="Largest angle, as a share of a full turn.")
+    zoom: float = Field(0.1, ge=0, lt=1, description="Largest change of size, as a share of the image.")
+    translation: float = Field(0.1, ge=0, lt=1, description="Largest shift, as a share of the image.")
+
+
+class FineTuneSpec(Spec):
+    """A network that learns from the images themselves, on Horovod ranks.
+
+    With a backbone first a head on top of it, and then its last layers too, at a smaller rate. Where the
+    backbone is the pixels, a small convolutional network from scratch.
+    """
+
+    augment: AugmentSpec = Field(AugmentSpec(), description="How training images are varied.")
+    filters: tuple[int, ...] = Field(
+        (16, 32), min_length=1, description="Of each convolution of the network from scratch."
+    )
+    unfrozen: int = Field(
+        8, ge=0, description="Layers with weights, from the end of a backbone, that learn. 0: the head alone."
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="Share of units before the head left out per step.")
+    head_epochs: int = Field(5, ge=1, le=10_000, description="Passes in which the head of a backbone learns.")
+    epochs: int = Field(20, ge=1, le=10_000, description="Passes in which the whole learns, at most.")
+    batch_rows: int = Field(
+        32, ge=1, description="Images per step over all ranks; more ranks do not change the mathematics."
+    )
+    rate: float = Field(2e-3, gt=0, description="Learning rate of a head, or of a network from scratch.")
+    fine_rate: float = Field(1e-4, gt=0, description="Learning rate once layers of the backbone learn too.")
+    patience: int = Field(6, ge=1, description="Epochs without a better validation loss before it stops.")
+    class_weight: ClassWeight = Field("none", description=CLASS_WEIGHT)
+    seed: int = Field(7, ge=0, description="Seed of weights, augmentation, dropout and shuffling.")
+    ranks: int | None = Field(
+        None,
+        ge=1,
+        description="Ranks that train together. Empty: as the placement says, one without Horovod.",
+    )
+
+
 class XGBoostSpec(Spec):
     """Boosted trees, trained on Spark executors."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ml_platform
 from ml_platform.errors import DataError, SpecError, TrackingError
 from ml_platform.specs.contracts import Contract
-from ml_platform.specs.references import Dataset, Family, Model
+from ml_platform.specs.references import Dataset, Model, ModelFamily
 from ml_platform.store import stamps
 from ml_platform.store.digests import digest
 from ml_platform.store.folders import scheme_of
@@ -42,6 +42,7 @@ FAMILY_PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "xgboost": (("xgboost-cpu", "xgboost"),),
     "sklearn": (("scikit-learn",), ("skops",)),
     "mllib": (),
+    "fine_tuned": (("tensorflow-cpu", "tensorflow"), ("keras",)),
 }
 """Packages that a model needs to predict; of several names the first that is installed."""
 
@@ -51,7 +52,7 @@ class Candidate:
     """A trained model on disk, and what it promises."""
 
     folder: Path
-    family: Family
+    family: ModelFamily
     contract: Contract
     classes: tuple[str, ...]
     train: Dataset

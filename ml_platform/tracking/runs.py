@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_platform.errors import TrackingError
 from ml_platform.specs.contracts import Contract
-from ml_platform.specs.references import Dataset, Family, Model
+from ml_platform.specs.references import Dataset, Model, ModelFamily
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.leftovers import builder, is_dead
 from ml_platform.tracking import entries, models
@@ -159,7 +159,7 @@ class MlflowRun:
         self,
         *,
         folder: Path,
-        family: Family,
+        family: ModelFamily,
         contract: Contract,
         classes: tuple[str, ...],
         train: Dataset,

@@ -13,7 +13,7 @@ from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.horovod.timeline import timeline_of
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tracking import TrackingRun
-from ml_platform.specs.training import KerasSpec
+from ml_platform.specs.training import FineTuneSpec, KerasSpec
 from ml_platform.worker.fitted import Fitted
 
 PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "horovod", "numpy", "pyarrow")
@@ -24,7 +24,13 @@ RATE = "speed.rows_per_second"
 
 
 def log_job(
-    run: TrackingRun, job: HorovodJob, fitted: Fitted, train: Dataset, spec: KerasSpec, *, wall_s: float
+    run: TrackingRun,
+    job: HorovodJob,
+    fitted: Fitted,
+    train: Dataset,
+    spec: KerasSpec | FineTuneSpec,
+    *,
+    wall_s: float,
 ) -> Speed:
     """Log all of it, with a picture.
 
@@ -69,7 +75,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> Mapping[str, str]:
     return found
 
 
-def _work(spec: KerasSpec, train: Dataset) -> str:
+def _work(spec: KerasSpec | FineTuneSpec, train: Dataset) -> str:
     network = spec.model_copy(update={"ranks": None}).model_dump_json()
     width = train.contract["features"].width
     return f"{network} {train.rows} × {width} on {usable_cores()} cores of {platform.node()}"

@@ -46,6 +46,12 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outcome(project: Project, drawings: Path) -> Outcome:
     small = [
+        "--trainers",
+        "keras",
+        "xgboost",
+        "fine_tune",
+        "--tuning.epochs",
+        "3",
         "--keras.epochs",
         "12",
         "--keras.hidden",
@@ -65,7 +71,7 @@ def test_images_are_learnt_and_what_is_none_is_set_aside(outcome: Outcome) -> No
     assert report["quarantined"] == 1
     assert report["verdict"]["decision"] == "promote"
     assert report["champion"]["uri"] == "models:/shapes/1"
-    assert {model["family"] for model in report["models"]} == {"keras", "xgboost"}
+    assert {model["family"] for model in report["models"]} == {"keras", "xgboost", "fine_tuned"}
     assert report["champion"]["metrics"]["accuracy"]["value"] > 0.9
 
 
