@@ -8,20 +8,22 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ml_platform import (
+    Choice,
     FeatureSpec,
     GateSpec,
     KerasSpec,
     MLlibSpec,
+    Range,
     ReadingSpec,
     SklearnSpec,
     SplitSpec,
+    StudySpec,
     XGBoostSpec,
     dag,
 )
 from ml_platform.data.schema_file import read_schema
 from ml_platform.specs.problems import AskedProblem
 from ml_platform.specs.references import Family
-from ml_platform.specs.tuning import Choice, Range, StudySpec
 from ml_platform.tuning.spaces import read_space
 from tasks.data import apply_features, check_retrain, find_problem, fit_features, load_table, split_table
 from tasks.evaluate import (

@@ -103,6 +103,7 @@ if TYPE_CHECKING:
         RegressionSpec as RegressionSpec,
         TreeColumns as TreeColumns,
     )
+    from ml_platform.specs.tuning import Choice as Choice, Range as Range, StudySpec as StudySpec
     from ml_platform.worker.driver_log import LogCallback as LogCallback, log_to_driver as log_to_driver
     from ml_platform.worker.main_function import current_rank as current_rank
     from ml_platform.worker.rank import Fitted as Fitted, Rank as Rank
@@ -134,6 +135,7 @@ PUBLIC = {
     "ml_platform.specs.trees": "BoostedTrees RankingSpec RegressionSpec TreeColumns",
     "ml_platform.specs.training": "AugmentSpec FineTuneSpec GateSpec KerasSpec MLlibSpec "
     "SklearnSpec XGBoostSpec",
+    "ml_platform.specs.tuning": "Choice Range StudySpec",
     "ml_platform.specs.placements": "BudgetSpec HorovodPlacement Placement SparkPlacement",
     "ml_platform.errors": (
         "DataError DesyncError GraphError InfrastructureError PlatformError PromotionError RankError "

@@ -125,4 +125,6 @@ def score_images(
         return None
     frame = read_files(spark, image_folder(source))
     folder = destination or str(home() / "predictions" / version.name)
-    return score_table(spark, fetch(version), version, frame, keys=("path",), destination=folder)
+    return score_table(
+        spark, fetch(version), version, frame, keys=("path",), destination=folder, unread="unread"
+    )

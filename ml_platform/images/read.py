@@ -107,7 +107,8 @@ def read_files(spark: SparkSession, source: str, most_bytes: int = ImageSpec().m
     """Files as they are, for a model that decodes them itself. Lazy.
 
     Returns:
-        `path`, `label`, and `content`: null where the file cannot be read or is larger than `most_bytes`.
+        `path`, `label`, `content`, and `unread`: why there is no content, as where the file cannot be read or
+        is larger than `most_bytes`.
     Raises:
         DataError: Nothing is there.
     """
@@ -120,22 +121,27 @@ class _Reader:
 
     most_bytes: int
 
-    schema = "path string, label string, content binary"
+    schema = "path string, label string, content binary, unread string"
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         for batch in batches:
             for piece in pieces(batch):
-                contents = [self._content(uri) for uri in piece.column("uri").to_pylist()]
-                kept = [piece.column("path"), piece.column("label"), pa.array(contents, pa.binary())]
-                yield pa.RecordBatch.from_arrays(kept, names=["path", "label", "content"])
+                found = [self._content(uri) for uri in piece.column("uri").to_pylist()]
+                columns = {
+                    "path": piece.column("path"),
+                    "label": piece.column("label"),
+                    "content": pa.array([content for content, _ in found], pa.binary()),
+                    "unread": pa.array([why for _, why in found], pa.string()),
+                }
+                yield pa.RecordBatch.from_pydict(columns)
 
-    def _content(self, uri: str) -> bytes | None:
+    def _content(self, uri: str) -> tuple[bytes | None, str | None]:
         try:
-            return read_bytes(uri, self.most_bytes)
-        except (OSError, DataError):
-            return None
+            return read_bytes(uri, self.most_bytes), None
+        except (OSError, DataError) as error:
+            return None, one_line(error)
 
 
 class Decoded(NamedTuple):

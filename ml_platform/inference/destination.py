@@ -72,6 +72,8 @@ class PartEntry(Spec):
     rows: int
     failed: int
     bytes: int
+    modified_ns: int
+    """When the file was last written to, as its file system has it."""
 
 
 def check_destination(destination: str, day: date | None = None) -> None:
@@ -200,8 +202,12 @@ def _parts_of(folder: Path) -> list[tuple[Part, Path]]:
     return [
         (Part(entry.key, entry.rows, entry.failed), path)
         for entry, path in paths
-        if path.is_file() and path.stat().st_size == entry.bytes
+        if path.is_file() and _is_as_written(path.stat(), entry)
     ]
+
+
+def _is_as_written(now: os.stat_result, entry: PartEntry) -> bool:
+    return (now.st_size, now.st_mtime_ns) == (entry.bytes, entry.modified_ns)
 
 
 def _linked(path: Path, target: Path) -> bool:
@@ -243,9 +249,16 @@ def _assembled(
         path = building / f"part-{number:05d}-{part.key[:16]}.parquet"
         if not _linked(building / file_name(part.key), path):
             raise StoreError(f"a part of the predictions for {folder} is gone", got=part.key)
-        size = path.stat().st_size
+        now = path.stat()
         entries.append(
-            PartEntry(file=path.name, key=part.key, rows=part.rows, failed=part.failed, bytes=size)
+            PartEntry(
+                file=path.name,
+                key=part.key,
+                rows=part.rows,
+                failed=part.failed,
+                bytes=now.st_size,
+                modified_ns=now.st_mtime_ns,
+            )
         )
     if not entries:
         pq.write_table(scored.schema.empty_table(), building / "part-00000.parquet")

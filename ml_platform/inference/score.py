@@ -90,6 +90,7 @@ def score_table(
     destination: str,
     day: date | None = None,
     files: Sequence[DataFile] = (),
+    unread: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Predictions:
     """Score a table and write the predictions: the whole result appears at `destination`, or nothing changes.
@@ -104,6 +105,7 @@ def score_table(
         day: Add the predictions there as the partition of this day, in place of those of the same day.
         files: The Parquet files that `source` is read from, when it is all of their rows. Executors then
             read them without Spark's help, and those that are scored already are not read at all.
+        unread: Column that says of a row why it could not be read; that is its error then.
         tell: Called with a line of progress now and then.
     Raises:
         StoreError: The destination cannot be written, or holds something that scoring did not write.
@@ -118,6 +120,7 @@ def score_table(
         keys=keys,
         output=Output(destination, day, tell),
         files=files,
+        unread=unread,
     )
 
 
@@ -160,13 +163,15 @@ def score_raw(
     keys: Sequence[str] | None,
     output: Output,
     files: Sequence[DataFile] = (),
+    unread: str | None = None,
 ) -> Predictions:
     """Score a table with a raw model. Raises as `score_table`."""
     contract = read_manifest(folder).contract
     check_input(contract, source.columns, types=frame_types(source), model=stamp.uri)
     keep = kept(source, keys)
-    needed = [*keep, *(name for name in contract.names if name not in keep)]
-    scorer = RowScorer(ship(spark, folder), tuple(needed), tuple(keep), stamp.name, stamp.version)
+    read = [*contract.names, *([] if unread is None else [unread])]
+    needed = [*keep, *(name for name in read if name not in keep)]
+    scorer = RowScorer(ship(spark, folder), tuple(needed), tuple(keep), stamp.name, stamp.version, unread)
     schema = _schema(source, keep, read_state(folder).problem)
     return ScoringJob(source, tuple(needed), scorer, schema, tuple(files)).write(stamp, output)
 
@@ -276,6 +281,8 @@ class RowScorer:
     keep: tuple[str, ...]
     model_name: str | None
     model_version: int | None
+    unread: str | None = None
+    """Column that says why a row could not be read."""
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         self.open()
@@ -291,16 +298,27 @@ class RowScorer:
         import pyarrow as pa
 
         kept = [batch.column(name) for name in self.keep]
-        scored = scored_columns(self.model.open(), batch, self.model_name, self.model_version)
+        unread = batch.column(self.unread).to_pylist() if self.unread is not None else ()
+        scored = scored_columns(self.model.open(), batch, self.model_name, self.model_version, unread)
         rows = pa.RecordBatch.from_arrays([*kept, *scored.values()], [*self.keep, *scored])
         return rows, batch.num_rows - scored["error"].null_count
 
 
 def scored_columns(
-    model: RawModel, batch: pa.RecordBatch, name: str | None, version: int | None
+    model: RawModel,
+    batch: pa.RecordBatch,
+    name: str | None,
+    version: int | None,
+    unread: Sequence[str | None] = (),
 ) -> dict[str, pa.Array]:
-    """What scoring adds to one batch, by name: predictions, then `STAMP_COLUMNS`. Never raises for a row."""
+    """What scoring adds to one batch, by name: predictions, then `STAMP_COLUMNS`. Never raises for a row.
+
+    Args:
+        unread: Why rows could not be read, by row. Empty: all were.
+    """
     outputs, errors = predict_rows(model, batch)
+    if unread:
+        errors = [why or error for why, error in zip(unread, errors, strict=True)]
     return stamped(model.columns(outputs), errors, name, version)
 
 

@@ -26,16 +26,16 @@ HEAVY = {
     "xgboost",
 }
 PUBLIC = """
-AugmentSpec BackboneSpec BoostedTrees BudgetSpec CategoryFeature Column ColumnFeatures Contract Dag
+AugmentSpec BackboneSpec BoostedTrees BudgetSpec CategoryFeature Choice Column ColumnFeatures Contract Dag
 DataError Dataset DesyncError EngineSpec Evaluation FeatureSpec FeatureState FineTuneSpec Fitted GateSpec
 Graph GraphError Horovod HorovodJob HorovodPlacement HorovodRunner HorovodSpec ImageFeaturizer ImageSpec
 ImageState InfrastructureError KerasSpec LogCallback MLlibSpec Metric Model NumericFeature Parts Placement
-Plan PlatformError Predictions PromotionError Rank RankError RankResults RankingSpec ReadingSpec
+Plan PlatformError Predictions PromotionError Range Rank RankError RankResults RankingSpec ReadingSpec
 RegressionSpec ResourceStartError SklearnSpec Spark SparkPlacement SparkSpec SpecError SplitSpec StoreError
-Table TableSchema Task TaskTimeoutError Tracking TrackingError TrackingRun TrackingSpec TreeColumns
-UsageError Verdict Version XGBoostSpec __version__ crash_drill current_rank dag decode_column either
-image_pixels image_struct log_to_driver map_over read_images register_keras_image_udf register_model_udf
-report task when
+StudySpec Table TableSchema Task TaskTimeoutError Tracking TrackingError TrackingRun TrackingSpec
+TreeColumns UsageError Verdict Version XGBoostSpec __version__ crash_drill current_rank dag decode_column
+either image_pixels image_struct log_to_driver map_over read_images register_keras_image_udf
+register_model_udf report task when
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 from ml_platform.errors import DataError, SpecError
 from ml_platform.images.decode import decode
 from ml_platform.images.load import image_frame, load_images
-from ml_platform.images.read import decode_column, read_images
+from ml_platform.images.read import decode_column, read_files, read_images
 from ml_platform.images.schema import image_pixels
 from ml_platform.specs.images import ImageSpec
 from ml_platform.store.manifest import read_table
@@ -70,6 +70,15 @@ def test_bytes_and_uris_of_a_table(spark: SparkSession, folder: Path) -> None:
         decode_column(frame, "id", spec)
     with pytest.raises(SpecError, match="column 'error' already"):
         decode_column(frame.withColumnRenamed("id", "error"), "content", spec)
+
+
+def test_a_file_that_is_not_read_says_why(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(b"x" * 11)
+    (tmp_path / "small.png").write_bytes(b"x" * 10)
+    rows = {row.path: row for row in read_files(spark, str(tmp_path), most_bytes=10).collect()}
+    assert (bytes(rows["small.png"].content), rows["small.png"].unread) == (b"x" * 10, None)
+    assert rows["large.png"].content is None
+    assert "a file of 11 bytes is too large" in rows["large.png"].unread
 
 
 def test_images_in_the_store_are_those_on_disk_and_the_rest_says_why(

@@ -162,10 +162,12 @@ def test_a_damaged_part_is_scored_again(table: Path, tmp_path: Path) -> None:
     destination, log = tmp_path / "out", tmp_path / "log"
     write_predictions(Job(files_of(table), Noting(log)), str(destination), {})
     first = min(destination.glob("part-*"))
-    first.write_bytes(first.read_bytes() + b"x")
-    Noting(log).noted()
-    write_predictions(Job(files_of(table), Noting(log)), str(destination), {})
-    assert Noting(log).noted() == [0, 1, 2, 3]
+    whole = first.read_bytes()
+    for content in (whole + b"x", whole[:-1] + b"x"):
+        first.write_bytes(content)
+        Noting(log).noted()
+        write_predictions(Job(files_of(table), Noting(log)), str(destination), {})
+        assert Noting(log).noted() == [0, 1, 2, 3]
 
 
 def test_the_code_of_scoring_is_part_of_every_key(monkeypatch: pytest.MonkeyPatch) -> None:

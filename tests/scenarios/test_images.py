@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encoded(picture, "JPEG" if at % 2 else "PNG"))
     (root / "disc" / "broken.png").write_bytes(b"not an image at all")
+    (root / "disc" / "huge.png").touch()
+    os.truncate(root / "disc" / "huge.png", (64 << 20) + 1)
     return root
 
 
@@ -68,7 +71,7 @@ def outcome(project: Project, drawings: Path) -> Outcome:
 def test_images_are_learnt_and_what_is_none_is_set_aside(outcome: Outcome) -> None:
     assert outcome.code == 0, outcome.err
     report = outcome.json
-    assert report["quarantined"] == 1
+    assert report["quarantined"] == 2
     assert report["verdict"]["decision"] == "promote"
     assert report["champion"]["uri"] == "models:/shapes/1"
     assert {model["family"] for model in report["models"]} == {"keras", "xgboost", "fine_tuned"}
@@ -78,7 +81,8 @@ def test_images_are_learnt_and_what_is_none_is_set_aside(outcome: Outcome) -> No
 def test_each_file_has_its_prediction(outcome: Outcome, drawings: Path) -> None:
     table = pq.read_table(Path(outcome.json["predictions"]["uri"].removeprefix("file://"))).to_pylist()
     assert {row["path"]: row["error"] for row in table if row["error"]} == {
-        "disc/broken.png": "not an image (bytes that begin with 6e 6f 74 20 61 6e 20 69)"
+        "disc/broken.png": "not an image (bytes that begin with 6e 6f 74 20 61 6e 20 69)",
+        "disc/huge.png": "a file of 67,108,865 bytes is too large",
     }
     scored = [row for row in table if row["error"] is None]
     assert len(scored) == 240
