@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError
 from ml_platform.inference.binding import Needs
+from ml_platform.tracking.server import ALLOW_PICKLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,9 +47,23 @@ def open_pyfunc(path: Path, signature: str) -> PyfuncTable:
     import mlflow.pyfunc
 
     try:
-        return PyfuncTable(mlflow.pyfunc.load_model(str(path)))
+        with _consented():
+            return PyfuncTable(mlflow.pyfunc.load_model(str(path)))
     except Exception as error:
         raise DataError(f"the pyfunc model {path.name} cannot be opened", got=error) from error
+
+
+@contextmanager
+def _consented() -> Iterator[None]:
+    """Inside, MLflow opens pickles, which our own processes tell it not to: the caller was asked before."""
+    before = os.environ.get(ALLOW_PICKLE)
+    os.environ[ALLOW_PICKLE] = "true"
+    try:
+        yield
+    finally:
+        os.environ.pop(ALLOW_PICKLE)
+        if before is not None:
+            os.environ[ALLOW_PICKLE] = before
 
 
 def _names(signature: Any) -> tuple[str, ...]:

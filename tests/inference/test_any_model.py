@@ -17,12 +17,19 @@ from ml_platform.inference.flavours import OpenedModel, check_consent, open_mode
 from ml_platform.inference.score import Output
 from ml_platform.specs.references import ModelFiles
 from ml_platform.store.folders import local_path
+from ml_platform.tracking.server import ALLOW_PICKLE, SETTINGS
 from tests.inference.models_of_others import NAMES, OTHERS, ROWS, WIDTH, Other, features, network, table
 
 pytestmark = pytest.mark.horovod
 """TensorFlow is imported."""
 
 PICKLES = {"sklearn", "pyfunc"}
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_flow_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow is told to open no pickle, wherever one may lie."""
+    monkeypatch.setenv(ALLOW_PICKLE, SETTINGS[ALLOW_PICKLE])
 
 
 @pytest.fixture(scope="module", params=list(OTHERS))
