@@ -132,7 +132,9 @@ def _quantile(column: ColumnProfile, at: int) -> str:
     if column.kind in {"date", "timestamp"}:
         moment = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=value)  # noqa: DTZ001
         return f"{moment:%Y-%m-%d}"
-    return f"{value:,.0f}" if column.kind == "integer" and abs(value) < 1e7 else f"{value:.4g}"
+    if column.kind == "integer" and abs(value) < 1e4:
+        return f"{value:.0f}"  # 1961 may be a year
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _end(column: ColumnProfile, value: str | None, at: int) -> str:

@@ -85,6 +85,8 @@ def draw_residuals(rows: pa.Table, title: str) -> Figure:
     Args:
         rows: Lines of an evaluation of a model that predicts a number.
     """
+    from matplotlib.ticker import MaxNLocator
+
     kept = rows.filter(rows.column("predicted").is_valid())
     label, predicted = kept.column("label").to_numpy(), kept.column("predicted").to_numpy()
     shown = np.random.default_rng(0).permutation(len(label))[:MOST_POINTS]
@@ -109,6 +111,9 @@ def draw_residuals(rows: pa.Table, title: str) -> Figure:
         right.axvline(mean, color=ORANGE, label=f"mean {mean:+.4g}")
         right.legend(frameon=False)
     right.set(xlabel="predicted − actual (the outer 1 % in the last bars)", ylabel="rows")
+    for axis in (left.xaxis, left.yaxis, right.xaxis):
+        axis.set_major_locator(MaxNLocator(6))
+        axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     _plain(left, right)
     return figure
 
