@@ -62,10 +62,10 @@ def killed(context: Context) -> Iterator[Row]:
         writer.ask(what="write", kind="packed", folder=folder, rows=RANKS * FEW * steps)
         question = {"what": "lose", "folder": folder, "batch": FEW, "epochs": 4, "ranks": RANKS}
         blocks, allowed = [], []
-        for _ in range(count):
-            blocks.append(
-                tuple(context.block(ours, {"value": True}, kill=kill, **question) for kill in (True, False))
-            )
+        for at in range(count):
+            order = (True, False) if at % 2 == 0 else (False, True)
+            found = {kill: context.block(ours, {"value": True}, kill=kill, **question) for kill in order}
+            blocks.append((found[True], found[False]))
             epoch_s = ours.ask(kill=False, **question)["epoch_s"]
             allowed.append(epoch_s + ours.ask(what="launch", ranks=RANKS)["seconds"])
     pairs = clean(blocks, limit=FOREIGN_LIMIT)
