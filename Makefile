@@ -1,7 +1,7 @@
 # Everything a person types. `make` alone lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test test-fast check lock drill bench pack up down doctor clean packages
+.PHONY: help setup retrain test test-fast test-long check lock drill bench pack up down doctor clean packages
 
 # Another Python than the first that fits: make setup PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -15,7 +15,7 @@ DEVICE := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
 BIN := .venv/bin
 # Files go to two workers in the order of tests/conftest.py, not by their number of tests.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
-FAST := not spark and not horovod and not slow and not browser and not gpu
+FAST := not spark and not horovod and not slow and not long and not browser and not gpu
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
@@ -32,8 +32,11 @@ packages:
 retrain: setup ## Set up, then run the main job (ARGS="--help" lists its options)
 	@$(BIN)/python -m flows.retrain $(ARGS)
 
-test: setup ## Set up, then run all tests
-	@$(BIN)/python -m pytest $(TWO) $(ARGS)
+test: setup ## Set up, then run the tests (15 minutes at most)
+	@$(BIN)/python -m pytest $(TWO) -m "not long" $(ARGS)
+
+test-long: setup ## Run the tests that `make test` leaves out: further whole runs of flows, matrices
+	@$(BIN)/python -m pytest $(TWO) -m long $(ARGS)
 
 test-fast: packages ## Run the tests that need neither Java nor TensorFlow
 	@$(BIN)/python -m pytest $(TWO) -m "$(FAST)" $(ARGS)

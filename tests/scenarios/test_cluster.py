@@ -13,7 +13,7 @@ from ml_platform.resources.placement import load_placement
 from tests.clusters import QUICK_JAVA, standalone_cluster
 from tests.scenarios.conftest import Project
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
 
 SMALL = ("--source", "sklearn:wine", "--xgboost.trees", "5", "--keras.epochs", "2", "--gate.minimum-rows=5")
 

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from tests.scenarios.conftest import QUICK, ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.spark]
 
 QUICK_SPARK = Path(QUICK["ML_PLATFORM_PLACEMENTS"], "local.yaml").read_text()
 

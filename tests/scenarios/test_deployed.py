@@ -171,6 +171,7 @@ def test_the_run_page_has_the_plan_and_the_graph_as_a_picture(completed: Any, de
     assert by_key["graph"]["data"].startswith("data:image/svg+xml;base64,")
 
 
+@pytest.mark.long
 def test_a_plan_through_the_deployment_after_a_run_by_command_is_all_cached(
     completed: Any, deployed: Api, project: Project
 ) -> None:
@@ -218,6 +219,7 @@ def test_a_command_uses_the_servers_that_are_up_or_configured(deployed: Api, pro
         assert f"ticking reports to {deployed.prefect}/api" in outcome.err
 
 
+@pytest.mark.long
 def test_a_cancel_through_the_api_ends_ranks_and_leaves_no_task_run_running(
     completed: Any, deployed: Api, project: Project
 ) -> None:

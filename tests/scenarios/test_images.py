@@ -16,7 +16,13 @@ from tests.scenarios.conftest import Outcome, Project
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.slow,
+    pytest.mark.spark,
+    pytest.mark.horovod,
+    pytest.mark.timeout(600),
+]
 
 SHAPES = ("disc", "ring", "square")
 

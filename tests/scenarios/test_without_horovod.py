@@ -42,6 +42,7 @@ def test_two_ranks_are_refused_before_anything_starts(project: Project, hidden: 
     assert not list(project.home.glob("runs/*/nodes.jsonl"))
 
 
+@pytest.mark.long
 def test_one_rank_trains_and_table_report_and_record_say_so(project: Project, hidden: dict[str, str]) -> None:
     small = ["--source", "sklearn:wine", "--keras.epochs", "2", "--xgboost.trees", "5"]
     outcome = project.run("flows.retrain", *small, **hidden)

@@ -53,11 +53,10 @@ class Compared(NamedTuple):
 
 
 def compare(rank: Rank, train: Dataset, cases: list[str]) -> dict[str, tuple[Compared, Compared | None]]:
-    """Each case on all ranks together; and, on rank 0, by it alone on the joined batches."""
-    return {
-        case: (_fitted(rank, train, case), _fitted(alone(rank), train, case) if rank.rank == 0 else None)
-        for case in cases
-    }
+    """Each case on all ranks together; then each rank alone takes its share, on the joined batches."""
+    together = {case: _fitted(rank, train, case) for case in cases}
+    by_one = {case: _fitted(alone(rank), train, case) for case in cases[rank.rank :: rank.size]}
+    return {case: (fitted, by_one.get(case)) for case, fitted in together.items()}
 
 
 def _fitted(world: Rank, train: Dataset, case: str) -> Compared:
