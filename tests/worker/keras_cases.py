@@ -55,7 +55,7 @@ class Compared(NamedTuple):
 def compare(rank: Rank, train: Dataset, cases: list[str]) -> dict[str, tuple[Compared, Compared | None]]:
     """Each case on all ranks together; then each rank alone takes its share, on the joined batches."""
     together = {case: _fitted(rank, train, case) for case in cases}
-    by_one = {case: _fitted(alone(rank), train, case) for case in cases[rank.rank :: rank.size]}
+    by_one = {case: _fitted(alone(rank), train, case) for case in cases[rank.rank :: rank.world_size]}
     return {case: (fitted, by_one.get(case)) for case, fitted in together.items()}
 
 
