@@ -20,6 +20,7 @@ from ml_platform import (
     StudySpec,
     XGBoostSpec,
     dag,
+    when,
 )
 from ml_platform.data.schema_file import read_schema
 from ml_platform.specs.problems import AskedProblem
@@ -39,7 +40,7 @@ from tasks.evaluate import (
 from tasks.report import report_retrain
 from tasks.score import score_table
 from tasks.study import TuneReport, explain_study, report_study
-from tasks.tune import FAMILIES
+from tasks.tune import FAMILIES, has_best, with_models
 
 
 @dag(preflight=check_retrain)
@@ -106,7 +107,7 @@ def tune(
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
     bases = {"keras": keras, "xgboost": xgboost, "sklearn": sklearn, "mllib": mllib}
-    studies, importance, models = [], [], []
+    studies, importance, measured = [], [], []
     for family in families:
         tasks, base = FAMILIES[family], bases[family]
         resource, searched = tasks.resource(base), read_space(family, space, base, study.sampler)
@@ -122,11 +123,12 @@ def tune(
             )
         studies.append(trials)
         importance.append(explain_study(trials, searched, base))
-        models.append(
-            tasks.train(train, validation, state, parts, split, tasks.best(trials, base), **resource)
-        )
+        with when(has_best(trials)):
+            best = tasks.best(trials, base)
+            trained = tasks.train(train, validation, state, parts, split, best, **resource)
+            measured.append(measure_model(trained, parts.validation, "validation"))
 
-    candidates = [measure_model(each, parts.validation, "validation") for each in models]
+    candidates = with_models(measured, studies)
     challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout", slices)
     champion = find_champion(name)
     champion_on_holdout = measure_champion(champion, parts.holdout)

@@ -17,7 +17,7 @@ from ml_platform.specs.references import Family
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.tuning import Space, Trial
 from ml_platform.tuning import pictures
-from ml_platform.tuning.board import ranked
+from ml_platform.tuning.board import any_complete, ranked, reasons
 from ml_platform.tuning.spaces import label
 from tasks.report import RetrainReport
 
@@ -39,6 +39,11 @@ class RankedTrial(Spec):
 
     @property
     def said(self) -> str:
+        """The point, and why it was ended or failed."""
+        return ": ".join(filter(None, (self.point, self.reason)))
+
+    @property
+    def point(self) -> str:
         """The point as people write it."""
         return ", ".join(f"{name} {_shown(value)}" for name, value in self.parameters.items())
 
@@ -51,6 +56,9 @@ class TuneReport(Spec):
     importance: dict[Family, dict[str, float]] = Field(
         description="Share of the variance of the loss that each parameter explains."
     )
+    without_model: dict[Family, tuple[str, ...]] = Field(
+        {}, description="Families of which no trial gave a model, and why."
+    )
     retrain: RetrainReport = Field(description="What became of the best models.")
 
     def __rich__(self) -> RenderableType:
@@ -62,7 +70,7 @@ class TuneReport(Spec):
         head = [f"| trial | state | {self.metric} | parameters | seconds |", "|---|---|---:|---|---:|"]
         rows = [
             f"| {each.family} {each.number} | {each.state} | {_number(each.value)} | "
-            f"{(each.said or each.reason).replace('|', '/')} | {each.seconds:.1f} |"
+            f"{each.said.replace('|', '/')} | {each.seconds:.1f} |"
             for each in self.trials
         ]
         facts = [f"- {line}" for line in self._facts()]
@@ -75,7 +83,7 @@ class TuneReport(Spec):
                 "trial": f"{each.family} {each.number}",
                 "state": each.state,
                 self.metric: each.value,
-                "parameters": each.said,
+                "parameters": each.point,
                 "seconds": each.seconds,
                 "reason": each.reason,
                 "run": each.run_id,
@@ -95,13 +103,15 @@ class TuneReport(Spec):
             table.add_column(name, justify="right" if is_number else "left", min_width=max(map(len, cells)))
         table.add_column("parameters", overflow="fold")
         for row, each in zip(rows, self.trials, strict=False):
-            table.add_row(*row, Text(each.said or each.reason))
+            table.add_row(*row, Text(each.said))
         return table
 
     def _facts(self) -> list[str]:
         counts = {state: sum(each.state == state for each in self.trials) for state in _STATES}
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         facts = [f"{'trials':<12} {said}; {sum(each.seconds for each in self.trials):.0f} s in all"]
+        for family, why in self.without_model.items():
+            facts += [f"{'no model':<12} {family}: {'; '.join(why)}"]
         for family, shares in self.importance.items():
             told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             facts += [f"{'importance':<12} {family}: {told}"] if told else []
@@ -143,6 +153,9 @@ def report_study(
         metric=next((trial.metric for trial in trials if trial.metric), "loss"),
         trials=tuple(lines[at - 1] for at, _ in ranked(trials)),
         importance={study[0].family: shares for study, shares in zip(studies, importance, strict=True)},
+        without_model={
+            study[0].family: tuple(reasons(study)) for study in studies if not any_complete(study)
+        },
         retrain=retrain,
     )
     rows = report.rows()

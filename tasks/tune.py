@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_platform import (
     Dataset,
+    Evaluation,
     FeatureState,
     Horovod,
     KerasSpec,
@@ -31,7 +32,7 @@ from ml_platform.training.spark_pipeline import train_pipeline
 from ml_platform.training.trees import train_trees
 from ml_platform.tuning import sampling
 from ml_platform.tuning.attempt import OnMetrics, attempt, losses
-from ml_platform.tuning.board import best_trial
+from ml_platform.tuning.board import any_complete, best_trial, no_model
 from ml_platform.tuning.pruning import Stop
 from ml_platform.tuning.spaces import applied
 from tasks import loops
@@ -42,8 +43,12 @@ if TYPE_CHECKING:
 
     from ml_platform.resources.horovod.job import HorovodJob
 
+S = TypeVar("S", bound=Spec)
+History = Mapping[str, Sequence[float]]
+"""What was measured by epoch or round, by name."""
 
-@task
+
+@task(light=True)
 def ask(
     number: int, study: StudySpec, space: Space, base: Spec, told: list[Trial], under_way: list[Asked]
 ) -> Asked:
@@ -66,24 +71,14 @@ def try_keras(
     """One point of the network, on the warm ranks."""
     weights = dict(enumerate(state.balanced_weights)) if base.class_weight == "balanced" else None
 
-    def fit(spec: KerasSpec, stop: Stop | None, hear: OnMetrics) -> list[float]:
+    def fit(spec: KerasSpec, stop: Stop | None, hear: OnMetrics) -> History:
         arguments = (train, validation, spec, state.outputs, state.problem, weights, stop)
-        history = job.run(loops.try_keras, *arguments, on_metrics=hear).rank0
+        history: History | Exception = job.run(loops.try_keras, *arguments, on_metrics=hear).rank0
         if isinstance(history, Exception):
             raise history
-        return _losses(history, state)
+        return history
 
-    return attempt(
-        "keras",
-        asked,
-        base,
-        fit,
-        rivals=rivals,
-        pruner=pruner,
-        steps=base.epochs,
-        metric=_metric(state),
-        run=run,
-    )
+    return _tried("keras", asked, base, fit, state, run, rivals=rivals, pruner=pruner, steps=base.epochs)
 
 
 @task
@@ -100,21 +95,10 @@ def try_xgboost(
 ) -> Trial:
     """One point of the trees, on Spark executors."""
 
-    def fit(spec: XGBoostSpec, stop: Stop | None, hear: OnMetrics) -> list[float]:
-        trees = train_trees(spark, train, validation, state, spec, on_metrics=hear, stop=stop)
-        return _losses(trees.history, state)
+    def fit(spec: XGBoostSpec, stop: Stop | None, hear: OnMetrics) -> History:
+        return train_trees(spark, train, validation, state, spec, on_metrics=hear, stop=stop).history
 
-    return attempt(
-        "xgboost",
-        asked,
-        base,
-        fit,
-        rivals=rivals,
-        pruner=pruner,
-        steps=base.trees,
-        metric=_metric(state),
-        run=run,
-    )
+    return _tried("xgboost", asked, base, fit, state, run, rivals=rivals, pruner=pruner, steps=base.trees)
 
 
 @task
@@ -131,21 +115,11 @@ def try_sklearn(
 ) -> Trial:
     """One point of an estimator, whole on one executor: it cannot be ended early."""
 
-    def fit(spec: SklearnSpec, stop: Stop | None, hear: OnMetrics) -> list[float]:
+    def fit(spec: SklearnSpec, stop: Stop | None, hear: OnMetrics) -> History:
         train_there = partial(train_estimator, train, validation, state, spec)
-        return _losses(call_on_executor(spark, lambda: dict(train_there().history)), state)
+        return call_on_executor(spark, lambda: dict(train_there().history))
 
-    return attempt(
-        "sklearn",
-        asked,
-        base,
-        fit,
-        rivals=rivals,
-        pruner="none",
-        steps=base.trees,
-        metric=_metric(state),
-        run=run,
-    )
+    return _tried("sklearn", asked, base, fit, state, run)
 
 
 @task
@@ -162,41 +136,50 @@ def try_mllib(
 ) -> Trial:
     """One point of a Pipeline, on all executors together: it cannot be ended early."""
 
-    def fit(spec: MLlibSpec, stop: Stop | None, hear: OnMetrics) -> list[float]:
-        return _losses(train_pipeline(spark, train, validation, state, spec).history, state)
+    def fit(spec: MLlibSpec, stop: Stop | None, hear: OnMetrics) -> History:
+        return train_pipeline(spark, train, validation, state, spec).history
 
-    return attempt(
-        "mllib",
-        asked,
-        base,
-        fit,
-        rivals=rivals,
-        pruner="none",
-        steps=base.trees,
-        metric=_metric(state),
-        run=run,
-    )
+    return _tried("mllib", asked, base, fit, state, run)
 
 
-@task
+@task(light=True)
+def has_best(trials: list[Trial]) -> bool:
+    """Whether any trial gave a model."""
+    return any_complete(trials)
+
+
+@task(light=True)
+def with_models(measured: list[Evaluation | None], studies: list[list[Trial]]) -> list[Evaluation]:
+    """The models of those families that have one.
+
+    Raises:
+        DataError: No family has one; says why each has none.
+    """
+    found = [each for each in measured if each is not None]
+    if not found:
+        raise no_model([trial for trials in studies for trial in trials])
+    return found
+
+
+@task(light=True)
 def best_keras(trials: list[Trial], base: KerasSpec) -> KerasSpec:
     """The spec of the best trial."""
     return applied(base, best_trial(trials).parameters)
 
 
-@task
+@task(light=True)
 def best_xgboost(trials: list[Trial], base: XGBoostSpec) -> XGBoostSpec:
     """The spec of the best trial."""
     return applied(base, best_trial(trials).parameters)
 
 
-@task
+@task(light=True)
 def best_sklearn(trials: list[Trial], base: SklearnSpec) -> SklearnSpec:
     """The spec of the best trial."""
     return applied(base, best_trial(trials).parameters)
 
 
-@task
+@task(light=True)
 def best_mllib(trials: list[Trial], base: MLlibSpec) -> MLlibSpec:
     """The spec of the best trial."""
     return applied(base, best_trial(trials).parameters)
@@ -252,9 +235,20 @@ FAMILIES: dict[Family, FamilyTasks] = {
 }
 
 
-def _metric(state: FeatureState) -> str:
-    return primary_metric(state.problem)
+def _tried(
+    family: Family,
+    asked: Asked,
+    base: S,
+    fit: Callable[[S, Stop | None, OnMetrics], History],
+    state: FeatureState,
+    run: TrackingRun,
+    **pruning: Any,
+) -> Trial:
+    """An attempt whose losses stand in the history of what was trained, in the unit of the label."""
+    scale = 1.0 if state.target is None else state.target.scale
 
+    def losses_of(spec: S, stop: Stop | None, hear: OnMetrics) -> list[float]:
+        return losses(fit(spec, stop, hear), state.problem, scale=scale)
 
-def _losses(history: Any, state: FeatureState) -> list[float]:
-    return losses(history, state.problem, scale=1.0 if state.target is None else state.target.scale)
+    metric = primary_metric(state.problem)
+    return attempt(family, asked, base, losses_of, metric=metric, run=run, **pruning)

@@ -86,6 +86,15 @@ def run_node(
         _node.reset(token)
 
 
+def call_node(task: prefect.Task[..., Any], arguments: dict[str, Any], *, name: str) -> Any:
+    """Call a task as a part of the flow run, without a task run of its own."""
+    token = _node.set(name)
+    try:
+        return task.fn(**arguments)
+    finally:
+        _node.reset(token)
+
+
 def took_too_long(name: str, timeout_s: float, error: BaseException) -> TaskTimeoutError:
     """What ends a task at its `timeout_seconds`, whoever noticed first: our clock or Prefect's."""
     got = str(error) or type(error).__name__

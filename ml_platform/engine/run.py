@@ -22,7 +22,7 @@ from ml_platform.engine.graph import SKIPPED, Graph, Node, fill
 from ml_platform.engine.keys import NoIdentityError, task_code
 from ml_platform.engine.outputs import ListOutput, Output, Values, to_json
 from ml_platform.engine.plan import EngineSpec, Planned
-from ml_platform.engine.prefect_door import new_run_id, record_crash, record_node, run_node
+from ml_platform.engine.prefect_door import call_node, new_run_id, record_crash, record_node, run_node
 from ml_platform.engine.threads import NodeThreads
 from ml_platform.errors import GraphError, PlatformError, StoreError
 from ml_platform.resources.leases import Leases, using
@@ -268,6 +268,8 @@ class Execution:
         self._complete(node, Output(SKIPPED), self._show(node, "Skipped", reason), "skipped")
 
     def _show(self, node: Node, state: str, message: str) -> tuple[UUID, ...]:
+        if node.task.light:
+            return self._ids_above(node)
         run_id = new_run_id()
         record_node(
             node.task,
@@ -335,7 +337,7 @@ class Execution:
         """Nothing ends a call into C that waits: its thread ends with the process, its task run is over."""
         reason = "it could not be interrupted; its thread ends with the process"
         self.states[node.name] = "failed"
-        for run_id in self._ids.get(node.name, ()):
+        for run_id in () if node.task.light else self._ids.get(node.name, ()):
             record_crash(
                 node.task, name=node.name, run_id=run_id, parents=self._parents(node), message=reason
             )
@@ -353,7 +355,7 @@ class Execution:
         """Run a node, and say and record what became of it."""
         self._threads[node.name] = threading.get_ident()
         began = time.monotonic()
-        self._ids[node.name] = (new_run_id(),)
+        self._ids[node.name] = self._ids_above(node) if node.task.light else (new_run_id(),)
         self._tell(node.name, "running", message="")
         try:
             with crash.at(node.name):
@@ -409,14 +411,13 @@ class Execution:
             self._tell(node.name, "running", time.monotonic() - began, **progress.model_dump())
 
         specs = self._specs(node)
+        arguments = {**fill(dict(node.arguments), Values(self.outputs)), **specs}
         with using(self.leases, admitted=True), listening(hear):
-            value = run_node(
-                node.task,
-                {**fill(dict(node.arguments), Values(self.outputs)), **specs},
-                name=node.name,
-                run_id=self._ids[node.name][0],
-                parents=self._parents(node),
-            )
+            if node.task.light:
+                value = call_node(node.task, arguments, name=node.name)
+            else:
+                run_id, parents = self._ids[node.name][0], self._parents(node)
+                value = run_node(node.task, arguments, name=node.name, run_id=run_id, parents=parents)
         output = Output(value)
         crash.point("ran")
         self._store(node, decision, output, time.monotonic() - began)
@@ -480,6 +481,11 @@ class Execution:
             parameter: tuple(run_id for r in references for run_id in self._ids.get(r.node, ()))
             for parameter, references in node.inputs.items()
         }
+
+    def _ids_above(self, node: Node) -> tuple[UUID, ...]:
+        """What stands for a light node in the UI: the task runs that it needs."""
+        ids = (run_id for runs in self._parents(node).values() for run_id in runs)
+        return tuple(dict.fromkeys(ids))
 
     def _specs(self, node: Node) -> dict[str, ResourceSpec]:
         return self.leases.resolve(node.resources) if node.resources else {}

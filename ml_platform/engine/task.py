@@ -36,7 +36,7 @@ from ml_platform.specs.resources import ResourceSpec
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_OWN_OPTIONS = ("preflight", "probe", "verify", "cache", "reads", "environment", "placement_free")
+_OWN_OPTIONS = ("preflight", "probe", "verify", "cache", "reads", "environment", "placement_free", "light")
 
 
 def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
@@ -82,6 +82,9 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         reads: Files that the task reads by name, as patterns below the working folder.
         environment: Variables that the task reads.
         placement_free: The result is the same for any number of ranks and any Spark settings.
+        light: Under `@dag` it is no task run of Prefect's, which would cost more than a task of some
+            milliseconds: planned, keyed, stored and recorded like any other, but not shown in the UI, and
+            not tried again. It takes no resources.
         options: Options of `prefect.Task`. By default a task is tried again once, and only after a
             failure of the infrastructure; with `retries` also after errors that are none of ours.
     """
@@ -97,6 +100,7 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         reads: Sequence[str] = (),
         environment: Sequence[str] = (),
         placement_free: bool = False,
+        light: bool = False,
         **options: Any,
     ) -> None:
         self.function = function
@@ -107,9 +111,12 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         self.reads = _names("reads", reads)
         self.environment = _names("environment", environment)
         self.placement_free = placement_free
+        self.light = light
         self.options = options
         self.signature = inspect.signature(function)
         self.recipes = _recipes(self.signature)
+        if light:
+            _check_light(self)
         self.types = _annotations(function, self.signature, self.recipes)
         self.output_type: Any = self.types.pop("return")
         super().__init__(fn=_with_resources(self), **{**_DEFAULTS, **options})
@@ -170,6 +177,7 @@ def task(
     reads: Sequence[str] = (),
     environment: Sequence[str] = (),
     placement_free: bool = False,
+    light: bool = False,
     **options: Any,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -200,6 +208,20 @@ def _names(option: str, names: Sequence[str]) -> tuple[str, ...]:
             f"@task({option}=…) names what a key covers", wanted="a list of names", got=repr(names)
         )
     return tuple(names)
+
+
+_OF_TASK_RUNS = ("retries", "timeout_seconds", "on_completion", "on_failure", "on_running", "log_prints")
+
+
+def _check_light(task: Task[..., Any]) -> None:
+    asked = [*(name for name in _OF_TASK_RUNS if name in task.options), *task.recipes]
+    if asked or inspect.iscoroutinefunction(task.function):
+        raise GraphError(
+            f"task {task.function.__qualname__} cannot be light",
+            wanted="a function of some milliseconds, without resources, retries, hooks or time limits",
+            got=", ".join(asked) or "an async function",
+            hint="leave light=True out: then it is a task run of Prefect's",
+        )
 
 
 def _recipes(signature: inspect.Signature) -> dict[str, ResourceSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -109,10 +110,13 @@ class GangLease:
 
     @contextmanager
     def use(self, spec: HorovodSpec, *, task: str) -> Iterator[HorovodJob]:
+        asked = time.monotonic()
         with self._working:
             self._user = task
             try:
-                yield opened(self._starting())
+                job = opened(self._starting())
+                job.waited_s = time.monotonic() - asked
+                yield job
             finally:
                 self._user = None
 

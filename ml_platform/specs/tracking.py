@@ -70,7 +70,7 @@ class TrackingRun(Protocol):
         pyarrow.Table of raw rows.
         """
 
-    def nested(self, name: str) -> AbstractContextManager[TrackingRun]:
+    def nested(self, name: str, tags: Mapping[str, object] = {}) -> AbstractContextManager[TrackingRun]:
         """A run of its own inside this one; it ends when the code inside ends."""
 
     def at(self, run_id: str) -> TrackingRun:

@@ -63,7 +63,8 @@ class StudySpec(Spec):
     seconds: float | None = Field(
         None,
         gt=0,
-        description="Seconds that the trials of a family may take, added up; then no further one begins.",
+        description="Seconds that the search of a family may take: no trial begins after them. "
+        "A study that is continued goes on with what is left of them.",
     )
     sampler: Sampler = Field("tpe", description="What picks the next point. grid: every point, no ranges.")
     pruner: Annotated[Pruner, NotIdentity()] = Field(
@@ -97,4 +98,5 @@ class Trial(Spec):
     curve: tuple[float, ...] = Field((), description="Validation loss by epoch or round.")
     reason: str = Field("", description="Why it was ended, or failed.")
     seconds: float = 0.0
+    began: float = Field(0.0, description="Seconds since 1970, UTC.")
     run_id: Annotated[str, NotIdentity()] = Field("", description="The MLflow run of the trial.")

@@ -77,10 +77,11 @@ class MlflowRun:
         self._tags = dict(tags)
 
     @contextmanager
-    def nested(self, name: str) -> Iterator[TrackingRun]:
+    def nested(self, name: str, tags: Mapping[str, object] = {}) -> Iterator[TrackingRun]:
         """A run of its own inside this one; ended when the code inside ends."""
-        tags = {**_origin(), **self._tags, "mlflow.parentRunId": self.run_id}
-        run = _start(self._mlflow, self._queue, self._experiment_id, name, tags, self._tags)
+        own = {tag.key: tag.value for tag in entries.tags(tags)}
+        all_tags = {**_origin(), **self._tags, **own, "mlflow.parentRunId": self.run_id}
+        run = _start(self._mlflow, self._queue, self._experiment_id, name, all_tags, self._tags)
         with _ending(run):
             yield run
 

@@ -54,7 +54,8 @@ def log_job(
         "coverage.rows_seen_per_epoch": seen,
         "coverage.rows_dropped_per_epoch": fitted.rows_dropped_per_epoch,
     }
-    run.log_metrics({**speed.metrics(), **coverage, "seconds.training": fitted.seconds})
+    seconds = {"seconds.training": fitted.seconds, "seconds.waiting_for_ranks": job.waited_s}
+    run.log_metrics({**speed.metrics(), **coverage, **seconds})
     run.set_tags({WORK_TAG: work, ALONE_TAG: job.ranks, "seed": spec.seed, **versions()})
     run.log_text(f"{job.plan}\n", "launch_plan.txt")
     if (timeline := timeline_of(job.plan)) is not None:

@@ -28,19 +28,20 @@ def attempt(
     base: S,
     fit: Fit[S],
     *,
-    rivals: Sequence[Trial],
-    pruner: Pruner,
-    steps: int,
     metric: str,
     run: TrackingRun,
+    rivals: Sequence[Trial] = (),
+    pruner: Pruner = "none",
+    steps: int = 1,
 ) -> Trial:
     """Train by the point that was asked for, in an MLflow run of its own.
 
     Args:
         base: The family's spec; the point replaces some of its fields.
-        rivals: Trials that this one may be ended for.
-        steps: Epochs or rounds at most.
         metric: What the losses are.
+        rivals: Trials that this one may be ended for.
+        pruner: Whether it is; none: it takes all its steps.
+        steps: Epochs or rounds at most.
     Raises:
         InfrastructureError: Ranks, Spark or MLflow failed: that says nothing about the point.
     """
@@ -48,23 +49,23 @@ def attempt(
         return Trial(family=family, parameters={}, state="not run", reason=asked.reason)
     tried = Trial(family=family, parameters=asked.parameters, state="complete", metric=metric)
     stop = stop_rule(pruner, rivals, steps=steps)
-    began = time.monotonic()
+    began, at = time.monotonic(), time.time()
     try:
-        with run.nested(f"{family} {asked.number}") as own:
+        with run.nested(f"{family} {asked.number}", {"trial": asked.number}) as own:
             tried = tried.model_copy(update={"run_id": own.run_id})
             own.log_params({"family": family, family: applied(base, asked.parameters)})
-            own.set_tags({"trial": asked.number})
             curve = fit(applied(base, asked.parameters), stop, lambda m, step: own.log_metrics(m, step=step))
             tried = tried.model_copy(update=_found(curve, stop))
             for step, loss in enumerate(curve):
                 own.log_metrics({metric: loss}, step=step)
             own.log_metrics({f"best_{metric}": min(curve)})
-            own.set_tags({"trial.state": tried.state})
+            if tried.state == "pruned":  # every request costs a short trial some of its time
+                own.set_tags({"trial.state": tried.state})
     except (DataError, UsageError, RankError) as error:
         if isinstance(error, RankLostError):
             raise
         tried = tried.model_copy(update={"state": "failed", "reason": error.what})
-    return tried.model_copy(update={"seconds": round(time.monotonic() - began, 3)})
+    return tried.model_copy(update={"seconds": round(time.monotonic() - began, 3), "began": round(at, 3)})
 
 
 def _found(curve: Sequence[float], stop: Stop | None) -> dict[str, object]:

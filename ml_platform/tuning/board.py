@@ -17,17 +17,49 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     Raises:
         DataError: No trial is complete. Says why each kind of them is not.
     """
-    complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+    complete = _complete(trials)
     if not complete:
-        reasons = Counter(f"{trial.state}: {trial.reason}" for trial in trials)
-        raise DataError(
-            f"no trial of {trials[0].family if trials else 'the study'} gave a model",
-            wanted="at least one trial with a validation loss",
-            got=f"{len(trials)} trials without one",
-            evidence="\n".join(f"{count} × {reason}" for reason, count in reasons.most_common(SHOWN_REASONS)),
-            hint="a narrower search space: lower rates, smaller networks; or leave the family out",
-        )
+        raise no_model(trials)
     return min(complete, key=lambda trial: trial.value or 0.0)
+
+
+def any_complete(trials: Sequence[Trial]) -> bool:
+    """Whether there is a best trial."""
+    return bool(_complete(trials))
+
+
+def reasons(trials: Sequence[Trial]) -> list[str]:
+    """Why trials gave no model, the most common reason first."""
+    counted = Counter(f"{trial.state}: {trial.reason}" for trial in trials if not _complete([trial]))
+    return [f"{count} × {reason}" for reason, count in counted.most_common(SHOWN_REASONS)]
+
+
+def no_model(trials: Sequence[Trial]) -> DataError:
+    """What to raise where no trial of one family, or of several, is complete."""
+    by_family: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_family.setdefault(trial.family, []).append(trial)
+    said = [f"{family}: {reason}" for family, tried in by_family.items() for reason in reasons(tried)]
+    return DataError(
+        f"no trial of {' or '.join(by_family) or 'the study'} gave a model",
+        wanted="at least one trial with a validation loss",
+        got=f"{len(trials)} trials without one",
+        evidence="\n".join(said),
+        hint="a narrower search space: lower rates, smaller networks; or leave the family out",
+    )
+
+
+def searched_seconds(trials: Sequence[Trial]) -> float:
+    """Wall-clock time in which trials ran: side by side it counts once, a pause of the study not at all."""
+    total = end = 0.0
+    for began, ended in sorted((trial.began, trial.began + trial.seconds) for trial in trials):
+        total += max(0.0, ended - max(began, end))
+        end = max(end, ended)
+    return total
+
+
+def _complete(trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.state == "complete" and trial.value is not None]
 
 
 def ranked(trials: Sequence[Trial]) -> list[tuple[int, Trial]]:

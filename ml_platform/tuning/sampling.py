@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from ml_platform.specs.base import Spec
 from ml_platform.specs.tuning import Asked, Choice, Dimension, Space, StudySpec, Trial
+from ml_platform.tuning.board import searched_seconds
 from ml_platform.tuning.spaces import fits, is_whole
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def ask(
         told: What earlier trials found.
         under_way: Points that are being tried, or wait for that.
     """
-    spent_s = sum(trial.seconds for trial in told)
-    if study.seconds is not None and spent_s >= study.seconds:
-        return _no_more(number, f"the trials have had their {study.seconds:g} s")
+    if study.seconds is not None and searched_seconds(told) >= study.seconds:
+        return _no_more(number, f"the search has had its {study.seconds:g} s")
     distributions = {name: distribution(each, base, name) for name, each in space.dimensions.items()}
     known = [trial.parameters for trial in told] + [each.parameters for each in under_way if each.parameters]
     for parameters in _draws(study, space, distributions, number, told, under_way):
@@ -73,7 +73,8 @@ def as_optuna(trial: Trial, distributions: Mapping[str, Distribution]) -> optuna
         value=trial.value if trial.state == "complete" else None,
         params=_internal(trial.parameters, distributions),
         distributions={name: distributions[name] for name in trial.parameters},
-        intermediate_values=dict(enumerate(trial.curve)),
+        # Samplers look at those of pruned trials alone, and Optuna copies each deeply.
+        intermediate_values=dict(enumerate(trial.curve)) if trial.state == "pruned" else {},
     )
 
 

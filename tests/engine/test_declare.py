@@ -9,6 +9,7 @@ import pytest
 
 from ml_platform.engine import Dag, dag, either, map_over, task, when
 from ml_platform.errors import GraphError
+from tests.counters import CounterSpec
 from tests.engine.runs import Runner
 from tests.engine.small import (
     Pair,
@@ -354,3 +355,19 @@ def test_every_dag_here_declares_the_same_twice() -> None:
     for each in dags:
         parameters = {"n": 1} if each is inner else {}
         assert each.graph(**parameters) == each.graph(**parameters)
+
+
+def test_a_light_task_takes_nothing_that_a_task_run_is_for() -> None:
+    def used(things: list[str] = CounterSpec()) -> int:  # type: ignore[assignment]
+        return len(things)
+
+    for refused, options, said in ((used, {}, "things"), (double, {"retries": 2}, "retries")):
+        with pytest.raises(GraphError, match="cannot be light") as caught:
+            task(light=True, **options)(refused)  # type: ignore[arg-type]
+        assert f"got: {said}" in str(caught.value)
+    light = task(light=True)(double)
+    assert light.with_options(name="other").light
+
+
+def double(x: int) -> int:
+    return 2 * x

@@ -43,6 +43,11 @@ def add(x: int, y: int) -> int:
     return x + y
 
 
+@task(light=True)
+def doubled(x: int) -> int:
+    return 2 * x
+
+
 @task
 def run_name() -> str:
     return str(flow_run.name)
@@ -98,14 +103,16 @@ def test_nodes_that_do_not_wait_for_each_other_run_side_by_side() -> None:
 
 
 def test_task_runs_have_the_names_and_edges_of_the_graph() -> None:
-    """In Prefect's UI: one task run per node, parents per parameter, also for plain integers."""
+    """In Prefect's UI: one task run per node, parents per parameter, also for plain integers. A light node
+    has none, and those above stand for it."""
 
     @dag
     def sums() -> tuple[str, int]:
         one = number(3)
-        return run_name(), add(one.value, add(one.value, 1))
+        return run_name(), add(one.value, doubled(add(one.value, 1)))
 
-    name, _ = sums()
+    name, total = sums()
+    assert total == 3 + 2 * 4
     flow_run_id = _id_of(name)
     assert wait_until_recorded([flow_run_id], timeout_s=60)
     with get_client(sync_client=True) as client:

@@ -8,8 +8,10 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from flows.tune import tune
+from ml_platform.errors import DataError
 from ml_platform.specs.training import SklearnSpec
-from ml_platform.specs.tuning import StudySpec
+from ml_platform.specs.tuning import StudySpec, Trial
+from tasks.tune import with_models
 
 pytestmark = pytest.mark.slow
 
@@ -38,22 +40,39 @@ def test_without_a_pruner_a_trial_is_keyed_by_its_point_and_the_data() -> None:
     assert set(graph["try_xgboost-3"].parents) == {"ask_xgboost-3", *data}
 
 
+def test_where_no_family_gives_a_model_the_run_says_why() -> None:
+    """With exit code 3, as for any data that cannot be learnt from."""
+    failed = Trial(family="keras", parameters={}, state="failed", value=None, reason="the loss is inf")
+    with pytest.raises(DataError, match="no trial of keras gave a model") as refused:
+        with_models.fn([None], [[failed]])
+    assert "keras: 1 × failed: the loss is inf" in str(refused.value)
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise DataError("no such table")
+
+
 @pytest.mark.spark
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("spark")
 def test_a_study_leads_to_the_gate_and_a_longer_one_goes_on_from_it(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a table to a verdict and a leaderboard; of a trial more, that trial alone is new."""
+    """From a table to a verdict and a leaderboard, although one family gives no model; of a trial more, that
+    trial alone is new."""
     monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
-    study = {"source": "sklearn:wine", "families": ("sklearn",), "sklearn": SklearnSpec(trees=8)}
+    monkeypatch.setattr("tasks.tune.train_pipeline", refuse)
+    study = {"source": "sklearn:wine", "families": ("mllib", "sklearn"), "sklearn": SklearnSpec(trees=8)}
     with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
         report = tune(study=StudySpec(trials=2), **study)
-    assert [trial.family for trial in report.trials] == ["sklearn"] * 2
+    assert [trial.family for trial in report.trials] == ["sklearn"] * 2 + ["mllib"] * 2
     assert report.trials[0].value is not None
+    assert report.without_model == {"mllib": ("2 × failed: no such table",)}
+    assert "- no model     mllib: 2 × failed: no such table" in report.markdown()
+    assert {model.family for model in report.retrain.models} == {"sklearn"}
     assert {model.part for model in report.retrain.models} == {"validation", "holdout"}
     assert report.retrain.verdict.decision == "cannot tell"
     assert "sklearn 1" in report.markdown()
     coming = tune.plan(study=StudySpec(trials=3), **study)
-    trials = [node for node in coming.nodes if node.name.startswith("try_")]
+    trials = [node for node in coming.nodes if node.name.startswith("try_sklearn")]
     assert [node.verdict for node in trials] == ["cached", "cached", "run"]

@@ -55,6 +55,7 @@ def test_speed_coverage_seeds_versions_and_the_plan_are_there(run: TrackingRun, 
         assert (speed.efficiency, speed.seconds[0]["launch"]) == (None, 1.5)
     pair = light_job(tmp_path / "pair", ranks=2)
     try:
+        pair.waited_s = 0.25
         with run.nested("together") as second:
             speed = log_job(second, pair, fitted(2, 180.0), TRAIN, SPEC, wall_s=9.0)
         with run.nested("another") as third:
@@ -69,6 +70,7 @@ def test_speed_coverage_seeds_versions_and_the_plan_are_there(run: TrackingRun, 
     assert metrics["speed.scaling_efficiency"] == pytest.approx(0.9)
     assert (metrics["speed.rows_per_second"], metrics["speed.rows_per_second_and_rank"]) == (180, 90)
     assert (metrics["seconds.launch"], metrics["seconds.compute"], metrics["seconds.allreduce"]) == (1, 6, 1)
+    assert metrics["seconds.waiting_for_ranks"] == 0.25
     assert (metrics["coverage.rows_seen_per_epoch"], metrics["coverage.rows_dropped_per_epoch"]) == (960, 40)
     assert found.data.tags["seed"] == "3"
     assert found.data.tags["version.keras"] == versions()["version.keras"]

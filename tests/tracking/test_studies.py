@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ml_platform.errors import DataError, DivergedError, RankError, RankLostError, SpecError, StoreError
+from ml_platform.specs.references import Dataset
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.training import XGBoostSpec
 from ml_platform.specs.tuning import Asked, Trial
@@ -44,7 +45,8 @@ def test_a_trial_is_a_nested_run_with_its_point_and_its_curve(run: TrackingRun) 
     found = mlflow.get_run(trial.run_id)
     assert found.info.run_name == "xgboost 3"
     assert found.data.tags["mlflow.parentRunId"] == run.run_id
-    assert found.data.tags["trial.state"] == "complete"
+    assert found.info.status == "FINISHED"
+    assert (found.data.tags["trial"], found.data.tags.get("trial.state")) == ("3", None)
     assert (found.data.params["xgboost.rate"], found.data.params["xgboost.trees"]) == ("0.3", "8")
 
 
@@ -52,6 +54,7 @@ def test_a_trial_behind_its_rivals_is_ended_early(run: TrackingRun) -> None:
     rivals = [tried(run, toys.curve_of, number=at, rate=0.1 + at / 100) for at in range(1, 6)]
     behind = tried(run, toys.curve_of, number=6, rate=0.5, rivals=rivals)
     assert behind.state == "pruned"
+    assert client().get_run(behind.run_id).data.tags["trial.state"] == "pruned"
     assert len(behind.curve) < 8
     assert behind.reason == f"behind the others after {len(behind.curve)} steps"
     assert tried(run, toys.curve_of, number=7, rate=0.1, rivals=rivals).state == "complete"
@@ -94,7 +97,9 @@ def test_what_the_machine_does_says_nothing_about_a_point(error: Exception, run:
 def test_a_study_that_was_killed_goes_on_and_runs_no_trial_again(
     home: Path, server: str, tmp_path: Path
 ) -> None:
-    """Killed with −9 in its fourth trial; then it asks for the points that it would have asked for."""
+    """Killed with −9 in its fourth trial; then it asks for the points that it would have asked for. Its
+    trials train real models."""
+    parts = toys.write_parts(tmp_path)
     killed, went_on = (_study(tmp_path, home, server) for _ in range(2))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert went_on.returncode == 0, went_on.stderr
@@ -102,7 +107,7 @@ def test_a_study_that_was_killed_goes_on_and_runs_no_trial_again(
     finished_before = {"1", "2"}  # the third may have been under way beside the fourth
     assert numbers.count("4") == 2
     assert all(numbers.count(number) == 1 for number in finished_before | {"5", "6"})
-    assert went_on.stdout.splitlines()[-1] == str(_undisturbed())
+    assert went_on.stdout.splitlines()[-1] == str(_undisturbed(*parts))
 
 
 def _study(folder: Path, home: Path, server: str) -> subprocess.CompletedProcess[str]:
@@ -117,23 +122,23 @@ def _study(folder: Path, home: Path, server: str) -> subprocess.CompletedProcess
     )
 
 
-def _undisturbed() -> list[object]:
+def _undisturbed(train: Dataset, validation: Dataset) -> list[object]:
     """The points of the same study without an engine."""
     asked: list[Asked] = []
     trials: list[Trial] = []
     for number in range(1, toys.STUDY.trials + 1):
         known = max(0, number - toys.STUDY.parallel)
-        point = ask(toys.STUDY, toys.SPACE, toys.BASE, number, trials[:known], asked[known:])
+        point = ask(toys.STUDY, toys.SPACE, toys.LINEAR, number, trials[:known], asked[known:])
         asked.append(point)
-        spec = toys.BASE.model_copy(update=point.parameters)
-        curve = tuple(toys.curve_of(spec, None, lambda *_: None))
+        spec = toys.LINEAR.model_copy(update=point.parameters)
+        curve = tuple(toys.losses_of(train, validation, spec))
         trials.append(
             Trial(
-                family="xgboost",
+                family="sklearn",
                 parameters=point.parameters or {},
                 state="complete",
                 value=min(curve),
-                metric="loss",
+                metric="log_loss",
                 curve=curve,
             )
         )

@@ -12,7 +12,7 @@ from ml_platform.specs.training import XGBoostSpec
 from ml_platform.specs.tuning import Trial
 from ml_platform.tuning import pictures
 from ml_platform.tuning.attempt import losses
-from ml_platform.tuning.board import best_trial, ranked
+from ml_platform.tuning.board import any_complete, best_trial, no_model, ranked, searched_seconds
 from ml_platform.tuning.spaces import read_space
 
 
@@ -49,6 +49,23 @@ def test_where_every_trial_fails_all_reasons_are_said() -> None:
     assert "no trial of xgboost gave a model" in said
     assert "3 × failed: the validation loss is nan" in said
     assert "1 × not run: no time" in said
+
+
+def test_where_all_families_fail_each_says_why() -> None:
+    networks = trial(None, "failed", "the loss is inf").model_copy(update={"family": "keras"})
+    assert not any_complete([networks])
+    said = str(no_model([networks, trial(None, "not run", "no time")]))
+    assert "no trial of keras or xgboost gave a model" in said
+    assert "keras: 1 × failed: the loss is inf" in said
+    assert "xgboost: 1 × not run: no time" in said
+
+
+def test_a_search_has_taken_as_long_as_any_trial_of_it_ran() -> None:
+    """Two at once count once; the night between a kill and the next start does not count."""
+    spans = [(100.0, 10.0), (105.0, 10.0), (106.0, 2.0), (50_000.0, 5.0)]
+    trials = [trial(0.1).model_copy(update={"began": began, "seconds": took}) for began, took in spans]
+    assert searched_seconds(trials) == 15.0 + 5.0
+    assert searched_seconds([]) == 0.0
 
 
 def test_losses_are_in_the_unit_of_the_label() -> None:

@@ -96,4 +96,4 @@ def test_after_its_seconds_a_study_asks_for_nothing() -> None:
     done = Trial(family="xgboost", parameters={"depth": 2}, state="complete", value=1.0, seconds=6)
     assert ask(StudySpec(seconds=7), SPACE, TREES, 2, [done], []).parameters is not None
     asked = ask(StudySpec(seconds=6), SPACE, TREES, 2, [done], [])
-    assert (asked.parameters, asked.reason) == (None, "the trials have had their 6 s")
+    assert (asked.parameters, asked.reason) == (None, "the search has had its 6 s")

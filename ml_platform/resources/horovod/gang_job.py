@@ -38,6 +38,7 @@ class GangJob:
         self._running = threading.Lock()
         self._ended: str | None = None
         self._jobs = 0
+        self.waited_s = 0.0
         self._gang: Gang | None = start(plan)
 
     @property
@@ -56,9 +57,11 @@ class GangJob:
         name = name_of(fn)
         payload = pack_job(fn, args)
         with self._running:
+            asked = time.monotonic()
             gang = self._usable_gang()
             try:
                 self._wait_until_ready(gang)
+                self.waited_s += time.monotonic() - asked
                 results = self._run_on(gang, name, payload, on_metrics)
             except BaseException:
                 self._end(gang)

@@ -38,6 +38,7 @@ class InProcessJob:
     ranks = 1
 
     def __init__(self, plan: LaunchPlan) -> None:
+        self.waited_s = 0.0
         self.plan = plan
         self._plan = plan.ranks[0]
         self._running = threading.Lock()

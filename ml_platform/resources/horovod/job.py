@@ -31,7 +31,11 @@ class HorovodJob(Protocol):
         ranks: How many.
         backend: Where they run.
         plan: Who runs where, with which environment; can be printed.
+        waited_s: Seconds that the present task has waited for its ranks to be there; set anew by whoever
+            hands the job to a task.
     """
+
+    waited_s: float
 
     @property
     def ranks(self) -> int: ...

@@ -49,6 +49,14 @@ class RestartingJob:
     def plan(self) -> LaunchPlan:
         return self._job.plan
 
+    @property
+    def waited_s(self) -> float:
+        return self._job.waited_s
+
+    @waited_s.setter
+    def waited_s(self, seconds: float) -> None:
+        self._job.waited_s = seconds
+
     def submit(self, fn: Callable[..., T], *args: Any) -> Submitted[T]:
         return Submitted(self, fn, args)
 
