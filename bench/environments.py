@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 
 PEERS = Path(__file__).parent / "peers"
-OWN = frozenset({"ours", "ours_feed", "ours_gang", "ours_ranks", "launchers", "by_hand", "reading"})
+OWN = frozenset(
+    {
+        *("ours", "ours_feed", "ours_gang", "ours_images", "ours_ranks", "ours_scoring"),
+        *("by_hand", "images", "launchers", "reading", "scoring"),
+    }
+)
 """Drivers that run in this project's own environment."""
 UV = Path(sys.executable).with_name("uv")
 

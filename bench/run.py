@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench import feed, hand_over, launch, node_overhead, ranks, start_and_plan, unchanged_rerun
+from bench import (
+    feed,
+    hand_over,
+    images,
+    launch,
+    node_overhead,
+    ranks,
+    scoring,
+    start_and_plan,
+    unchanged_rerun,
+)
 from bench.context import Context, opened, say
 from bench.environments import PEERS, version
 from bench.machine import facts
@@ -21,6 +31,8 @@ BENCHES: dict[str, Callable[[Context], Iterator[Row]]] = {
     "B2": unchanged_rerun.run,
     "B3": hand_over.run,
     "B4": feed.run,
+    "B7": scoring.run,
+    "B9": images.run,
     "B5": launch.run,
     "B6": ranks.run,
     "B15": ranks.killed,

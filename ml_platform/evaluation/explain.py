@@ -12,6 +12,7 @@ from ml_platform.evaluation.metrics import LOSS_COLUMNS, primary_metric
 from ml_platform.inference.raw_model import read_manifest, read_state
 from ml_platform.inference.score import numbered
 from ml_platform.inference.worker_models import ship
+from ml_platform.resources.spark_daemon import forked_with
 from ml_platform.specs.references import Dataset, Evaluation, Model
 from ml_platform.store.spark_failures import spark_failures
 
@@ -48,16 +49,19 @@ def permutation_importance(
     columns = contract.names
     rows = min(SAMPLE_ROWS, max(FEWEST_ROWS, CELLS // len(columns) ** 2))
     needed = tuple(dict.fromkeys([ROW_KEY, state.label, *columns]))
+    shipped = ship(spark, model_folder)
     scorer = _Permuted(
-        LossScorer(ship(spark, model_folder), needed),
+        LossScorer(shipped, needed),
         columns,
         LOSS_COLUMNS[primary_metric(state.problem)],
         REPEATS if len(columns) <= MANY_COLUMNS else 1,
         seed,
     )
+    sample = keyed(spark_frame(spark, part)).orderBy(F.col(ROW_KEY)).limit(rows).coalesce(1)
+    with forked_with(shipped.imports):
+        permuted = numbered(sample, needed).mapInArrow(scorer, "name string, loss double")
     with spark_failures("the importance of columns was not measured"):
-        sample = keyed(spark_frame(spark, part)).orderBy(F.col(ROW_KEY)).limit(rows).coalesce(1)
-        found = numbered(sample, needed).mapInArrow(scorer, "name string, loss double").toArrow()
+        found = permuted.toArrow()
     losses = dict(zip(found.column("name").to_pylist(), found.column("loss").to_pylist(), strict=True))
     power = 0.5 if state.problem == "regression" else 1.0
     base = losses.pop("") ** power

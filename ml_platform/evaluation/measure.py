@@ -25,6 +25,7 @@ from ml_platform.inference.input_check import check_input
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.score import frame_types, numbered, predict_rows
 from ml_platform.inference.worker_models import ShippedModel, ship
+from ml_platform.resources.spark_daemon import forked_with
 from ml_platform.specs.problems import NumericTarget, ProblemKind
 from ml_platform.specs.references import Dataset, Evaluation, Model
 from ml_platform.specs.tables import FeatureState
@@ -135,8 +136,10 @@ def measured_rows(frame: DataFrame, model_folder: Path, slices: Sequence[str] = 
     scorer = LossScorer(ship(frame.sparkSession, model_folder), needed, tuple(names.items()))
     schema = ", ".join([SCHEMAS[state.problem], *types])
     loss = LOSS_COLUMNS[primary_metric(state.problem)]
+    with forked_with(scorer.model.imports):
+        scored = numbered(keyed(frame).withColumns(beside), needed).mapInArrow(scorer, schema)
     with spark_failures("a model could not be measured"):
-        lines = numbered(keyed(frame).withColumns(beside), needed).mapInArrow(scorer, schema).toArrow()
+        lines = scored.toArrow()
     return lines.sort_by([(name, "ascending") for name in ("row_key", "label", loss)])
 
 

@@ -32,6 +32,32 @@ def decode(content: bytes, spec: ImageSpec = ImageSpec()) -> NDArray[np.uint8]:
         DataError: Empty, no image, cut short, or too large.
     """
     import numpy as np
+
+    with _opened(content, spec) as image:
+        pixels = np.asarray(_decoded(image, spec))
+    pixels = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]
+    return np.ascontiguousarray(pixels[:, :, order])
+
+
+def decoded_size(content: bytes, spec: ImageSpec = ImageSpec()) -> tuple[int, int]:
+    """Height and width that `decode` gives, of an image that it can decode.
+
+    Much cheaper for a JPEG, of which the smallest scale tells whether it is whole.
+
+    Raises:
+        DataError: As `decode`.
+    """
+    with _opened(content, spec) as image:
+        whole, is_jpeg = image.size, image.format == "JPEG"
+        decoded = _decoded(image, spec.model_copy(update={"size": (1, 1)}) if is_jpeg else spec)
+        width, height = whole if is_jpeg else decoded.size
+        lies = is_jpeg and _is_lying(image)
+    return spec.size or ((width, height) if lies else (height, width))
+
+
+def _opened(content: bytes, spec: ImageSpec) -> Image:
+    """Not decoded yet; of a size that may be."""
     from PIL import Image, UnidentifiedImageError
 
     if not content:
@@ -50,18 +76,17 @@ def decode(content: bytes, spec: ImageSpec = ImageSpec()) -> NDArray[np.uint8]:
         raise DataError("the image has too many pixels", got=error) from None
     except Exception as error:
         raise DataError("the image cannot be opened", got=f"{type(error).__name__}: {error}") from error
-    with image:
-        _check_size(image, spec)
-        try:
-            decoded = _sized(_coloured(_upright(image, spec), spec.channels), spec)
-        except DataError:
-            raise
-        except Exception as error:  # decoders raise whatever a damaged file leads them to
-            raise DataError("the image cannot be decoded", got=f"{type(error).__name__}: {error}") from error
-        pixels = np.asarray(decoded)
-    pixels = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]
-    return np.ascontiguousarray(pixels[:, :, order])
+    _check_size(image, spec)
+    return image
+
+
+def _decoded(image: Image, spec: ImageSpec) -> Image:
+    try:
+        return _sized(_coloured(_upright(image, spec), spec.channels), spec)
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
+        raise DataError("the image cannot be decoded", got=f"{type(error).__name__}: {error}") from error
 
 
 def _check_size(image: Image, spec: ImageSpec) -> None:
@@ -78,9 +103,12 @@ def _upright(image: Image, spec: ImageSpec) -> Image:
 
     if spec.size is not None and image.format == "JPEG":
         height, width = spec.size
-        lying = image.getexif().get(_ORIENTATION) in _LYING
-        image.draft(None, (height, width) if lying else (width, height))
+        image.draft(None, (height, width) if _is_lying(image) else (width, height))
     return ImageOps.exif_transpose(image)
+
+
+def _is_lying(image: Image) -> bool:
+    return image.getexif().get(_ORIENTATION) in _LYING
 
 
 def _coloured(image: Image, channels: int | None) -> Image:

@@ -22,6 +22,7 @@ from ml_platform.features.write import FEATURES, LABEL, packed_array
 from ml_platform.images.backbone import write_backbone
 from ml_platform.images.decode import decode
 from ml_platform.images.featurise import Backbone, colours, forward, open_network, opened, resized
+from ml_platform.resources.spark_daemon import TENSORFLOW, forked_with
 from ml_platform.specs.images import PIXELS, BackboneSpec, ImageSpec, ImageState
 from ml_platform.specs.references import Dataset
 from ml_platform.store.datasets import spark_frame, write_dataset
@@ -92,7 +93,8 @@ def apply_images(spark: SparkSession, part: Dataset, state: ImageState) -> Datas
     content = spark.sparkContext.broadcast(local_path(state.backbone).read_bytes())
     applier = _Applier(Backbone(state.backbone_digest, state.vector, content), state)
     frame = spark_frame(spark, part).select(state.column, state.label)
-    applied = frame.mapInArrow(applier, f"{LABEL} int, {FEATURES} binary")
+    with forked_with(TENSORFLOW):
+        applied = frame.mapInArrow(applier, f"{LABEL} int, {FEATURES} binary")
     name = f"{part.uri.split('/')[-2]}-features"
     return write_dataset(applied, name=name, label=LABEL, packed={FEATURES: state.width})
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.errors import DataError, SpecError
 from ml_platform.images.backbone import write_backbone
 from ml_platform.images.schema import FIELDS, image_pixels
+from ml_platform.resources.spark_daemon import TENSORFLOW, forked_with
 from ml_platform.specs.images import BackboneSpec, Features
 from ml_platform.store.digests import file_digest
 from ml_platform.worker.session import calm_tensorflow
@@ -59,7 +60,8 @@ class Backbone:
 
     def column(self, image: Column | str) -> Column:
         """Features of a column of image structs; see `function`."""
-        return self.function()(image)
+        with forked_with(TENSORFLOW):
+            return self.function()(image)
 
 
 def ship_backbone(spark: SparkSession, spec: BackboneSpec) -> Backbone:
@@ -97,7 +99,8 @@ def register_keras_image_udf(
         if not isinstance(model, str):
             model.save(file)
         backbone = ship_backbone(spark, BackboneSpec(name=file, pooling="flat"))
-    spark.udf.register(name, backbone.function(preprocessor))
+    with forked_with(TENSORFLOW):
+        spark.udf.register(name, backbone.function(preprocessor))
     return backbone
 
 

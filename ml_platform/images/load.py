@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ml_platform.errors import DataError
 from ml_platform.images.files import list_images
-from ml_platform.images.read import decode_column, listed, pieces, read_and_decode
+from ml_platform.images.read import decode_column, listed, pieces, read_and_check
 from ml_platform.specs.images import ImageSpec
 from ml_platform.specs.references import Dataset, Table
 from ml_platform.store.datasets import remove_dataset, spark_frame, write_dataset
@@ -80,14 +80,13 @@ class _Loader:
 
         for batch in batches:
             for piece in pieces(batch):
-                found = [read_and_decode(uri, self.spec) for uri in piece.column("uri").to_pylist()]
-                sizes = [(None, None) if row.pixels is None else row.pixels.shape[:2] for row in found]
+                found = [read_and_check(uri, self.spec) for uri in piece.column("uri").to_pylist()]
                 columns = {
                     "path": piece.column("path"),
                     "label": piece.column("label"),
                     "digest": pa.array([row.digest for row in found], pa.string()),
-                    "height": pa.array([height for height, _ in sizes], pa.int32()),
-                    "width": pa.array([width for _, width in sizes], pa.int32()),
+                    "height": pa.array([row.height for row in found], pa.int32()),
+                    "width": pa.array([row.width for row in found], pa.int32()),
                     "content": pa.array([row.content for row in found], pa.binary()),
                     "error": pa.array([row.error for row in found], pa.string()),
                 }

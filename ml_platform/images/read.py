@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ml_platform.errors import DataError, SpecError, nearest, one_line
-from ml_platform.images.decode import decode
+from ml_platform.images.decode import decode, decoded_size
 from ml_platform.images.files import ImageFile, list_images, read_bytes
 from ml_platform.images.schema import arrow_type, image_struct, spark_schema
 from ml_platform.specs.images import ImageSpec
@@ -151,6 +151,27 @@ class Decoded(NamedTuple):
     digest: str | None
     pixels: NDArray[np.uint8] | None
     error: str | None
+
+
+class Checked(NamedTuple):
+    """What was found of one image: its file's bytes and their SHA-256, its size, or why it has none."""
+
+    content: bytes | None
+    digest: str | None
+    height: int | None
+    width: int | None
+    error: str | None
+
+
+def read_and_check(uri: str, spec: ImageSpec) -> Checked:
+    """One image, from its URI. Never raises: whatever a file provokes is its row's error."""
+    content = digest = None
+    try:
+        content = read_bytes(uri, spec.most_bytes)
+        digest = hashlib.sha256(content).hexdigest()
+        return Checked(content, digest, *decoded_size(content, spec), None)
+    except Exception as error:  # noqa: BLE001
+        return Checked(content, digest, None, None, one_line(error))
 
 
 def read_and_decode(value: str | bytes | None, spec: ImageSpec) -> Decoded:

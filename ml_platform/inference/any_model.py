@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError, one_line
 from ml_platform.inference.binding import Bound, Needs, bind, tensor
-from ml_platform.inference.flavours import OpenedModel, check_consent, open_model
+from ml_platform.inference.flavours import FLAVOURS, OpenedModel, check_consent, open_model
 from ml_platform.inference.score import Output, ScoringJob, Stamp, kept, numbered, score_raw, stamped
 from ml_platform.inference.worker_models import loaded
+from ml_platform.resources.spark_daemon import forked_with
 from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Flavour, ModelFiles, Predictions
 from ml_platform.store.folders import local_path
@@ -33,6 +34,10 @@ SAMPLE_ROWS = 64
 """Rows that are tried to see what a model gives."""
 PREDICTION = "prediction"
 NOT_A_NUMBER = "the model's output is not a number"
+LOOKS_KEPT = 64
+
+_looked_at: dict[tuple[object, ...], Described] = {}
+"""What was found of a model that needs no rows for it, by the model and the columns."""
 
 
 class Asking(Spec):
@@ -96,11 +101,19 @@ class ShippedFiles:
     files: Any
     """Broadcast of {relative name: bytes}."""
 
+    @property
+    def key(self) -> str:
+        """What decides how it is opened."""
+        return f"{self.digest} {self.flavour} {self.entry} {self.signature}"
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        return FLAVOURS[self.flavour].imports
+
     def open(self) -> OpenedModel:
         """The model, opened if this process has not opened it yet."""
-        key = f"{self.digest} {self.entry} {self.signature}"
         keeps = self.flavour in ("saved_model", "pyfunc")
-        opened: OpenedModel = loaded(key, self.files, self._opened, keeps_files=keeps)
+        opened: OpenedModel = loaded(self.key, self.files, self._opened, keeps_files=keeps)
         return opened
 
     def _opened(self, folder: Path) -> OpenedModel:
@@ -150,12 +163,25 @@ class Described:
 def _described(
     source: DataFrame, shipped: ShippedFiles, able: Sequence[str], asked: Sequence[str]
 ) -> Described:
+    """A worker looks at it, and keeps it. Networks and trees need no rows for that, and no second look."""
     from pyspark.sql.pandas.types import to_arrow_schema
 
     types = to_arrow_schema(source.select(*able_columns(able)).schema, timezone="UTC")
     describe = _Describe(shipped, tuple(able), tuple(asked), types.serialize().to_pybytes())
-    sample = numbered(source, able).limit(SAMPLE_ROWS).repartition(1)
-    (row,) = sample.mapInArrow(describe, "bound string, outputs binary").collect()
+    if FLAVOURS[shipped.flavour].takes == "frame":
+        return _look(describe, numbered(source, able).limit(SAMPLE_ROWS).repartition(1))
+    known = (shipped.key, describe.names, describe.asked, describe.types)
+    if known not in _looked_at:
+        _looked_at[known] = _look(describe, source.sparkSession.range(0, 1, 1, 1))
+        while len(_looked_at) > LOOKS_KEPT:
+            _looked_at.pop(next(iter(_looked_at)), None)
+    return _looked_at[known]
+
+
+def _look(describe: _Describe, rows: DataFrame) -> Described:
+    with forked_with(describe.model.imports):
+        looked = rows.mapInArrow(describe, "bound string, outputs binary")
+    (row,) = looked.collect()
     return Described(Bound.model_validate_json(row.bound), bytes(row.outputs))
 
 
@@ -168,7 +194,7 @@ def able_columns(names: Sequence[str]) -> list[Any]:
 
 @dataclass(frozen=True)
 class _Describe:
-    """What one executor runs: open the model, find its columns, and try some rows."""
+    """What one executor runs: open the model, find its columns, and try some rows where it needs them."""
 
     model: ShippedFiles
     names: tuple[str, ...]
@@ -181,7 +207,9 @@ class _Describe:
         model = self.model.open()
         types = pa.ipc.read_schema(pa.py_buffer(self.types))
         bound = bind(model.needs, {field.name: field.type for field in types}, self.asked)
-        rows = [batch.rename_columns(list(self.names)) for batch in batches]
+        given = list(batches)  # a worker that leaves some unread is not used again
+        by_rows = model.needs.kind == "frame"
+        rows = [batch.rename_columns(list(self.names)) for batch in given] if by_rows else []
         outputs = tried(model, bound, rows)
         arrays = [pa.array([bound.model_dump_json()]), pa.array([outputs.serialize().to_pybytes()])]
         yield pa.RecordBatch.from_arrays(arrays, ["bound", "outputs"])
@@ -223,6 +251,10 @@ class AnyScorer:
     keep: tuple[str, ...]
     model_name: str
     model_version: int | None
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        return self.model.imports
 
     def open(self) -> None:
         """Load the model, if this process has not."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import DataError
 from ml_platform.inference.binding import Input, Needs
+from ml_platform.inference.tree_file import open_trees
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,12 +40,4 @@ def open_booster(path: Path, signature: str) -> BoosterModel:
         DataError: It is none of XGBoost's.
     """
     del signature
-    import xgboost
-
-    try:
-        booster = xgboost.Booster({"nthread": 1, "device": "cpu", "verbosity": 0}, model_file=str(path))
-    except xgboost.core.XGBoostError as error:
-        raise DataError(
-            f"{path.name} cannot be opened as XGBoost trees", got=str(error).splitlines()[0]
-        ) from error
-    return BoosterModel(booster)
+    return BoosterModel(open_trees(path))

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from ml_platform.errors import DataError, SpecError, nearest
 from ml_platform.inference.binding import Needs
+from ml_platform.resources.spark_daemon import TENSORFLOW
 from ml_platform.specs.references import Flavour, ModelFiles
 from ml_platform.specs.registry import load_named
 from ml_platform.store.digests import digest, file_digest
@@ -33,14 +34,21 @@ class FlavourEntry:
 
     opener: str
     pickled: str = ""
+    takes: Literal["tensors", "frame"] = "tensors"
+    imports: tuple[str, ...] = ()
+    """What takes long to import, and is worth a process that has it."""
 
 
 FLAVOURS: Mapping[Flavour, FlavourEntry] = {
-    "keras": FlavourEntry("ml_platform.inference.tensor_models:open_keras"),
-    "saved_model": FlavourEntry("ml_platform.inference.tensor_models:open_saved_model"),
+    "keras": FlavourEntry("ml_platform.inference.tensor_models:open_keras", imports=TENSORFLOW),
+    "saved_model": FlavourEntry("ml_platform.inference.tensor_models:open_saved_model", imports=TENSORFLOW),
     "xgboost": FlavourEntry("ml_platform.inference.booster_model:open_booster"),
-    "sklearn": FlavourEntry("ml_platform.inference.pickled_model:open_pickle", "a pickle of scikit-learn's"),
-    "pyfunc": FlavourEntry("ml_platform.tracking.pyfunc_model:open_pyfunc", "Python code or a pickle"),
+    "sklearn": FlavourEntry(
+        "ml_platform.inference.pickled_model:open_pickle", "a pickle of scikit-learn's", takes="frame"
+    ),
+    "pyfunc": FlavourEntry(
+        "ml_platform.tracking.pyfunc_model:open_pyfunc", "Python code or a pickle", takes="frame"
+    ),
 }
 """Openers are imported on first use, on executors: called with the path and the name of a signature."""
 

@@ -65,6 +65,10 @@ class FilePart:
 class Scorer(Protocol):
     """What scores batches on executors."""
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Modules that it needs and that take long to import."""
+
     def open(self) -> None:
         """Get ready; raises where the model cannot be opened."""
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ml_platform.errors import DataError, InfrastructureError, SpecError, StoreError, nearest
+from ml_platform.resources.spark_daemon import TENSORFLOW
 from ml_platform.specs.base import Spec
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.images import ImageState
@@ -53,14 +54,16 @@ class FamilyEntry:
 
     file: str
     opener: str
+    imports: tuple[str, ...] = ()
+    """What takes long to import, and is worth a process that has it."""
 
 
 FAMILIES: Mapping[str, FamilyEntry] = {
-    "keras": FamilyEntry("model.keras", "ml_platform.inference.keras_family:open_estimator"),
+    "keras": FamilyEntry("model.keras", "ml_platform.inference.keras_family:open_estimator", TENSORFLOW),
     "xgboost": FamilyEntry("model.ubj", "ml_platform.inference.xgboost_family:open_estimator"),
     "sklearn": FamilyEntry("model.skops", "ml_platform.inference.sklearn_family:open_estimator"),
     "mllib": FamilyEntry("model.npz", "ml_platform.inference.mllib_family:open_estimator"),
-    "fine_tuned": FamilyEntry("model.keras", "ml_platform.inference.keras_family:open_estimator"),
+    "fine_tuned": FamilyEntry("model.keras", "ml_platform.inference.keras_family:open_estimator", TENSORFLOW),
 }
 """Families by name. The opener is imported when a model of the family is first loaded."""
 

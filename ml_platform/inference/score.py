@@ -28,6 +28,7 @@ from ml_platform.inference.parts import (
 from ml_platform.inference.progress import progress
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.worker_models import ShippedModel, ship
+from ml_platform.resources.spark_daemon import forked_with
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Predictions, Version
@@ -77,7 +78,8 @@ def score_frame(
     needed = [*keep, *(name for name in contract.names if name not in keep)]
     name, number = (version.name, version.version) if version else (None, None)
     scorer = RowScorer(ship(frame.sparkSession, folder), tuple(needed), tuple(keep), name, number)
-    return numbered(frame, needed).mapInArrow(scorer, _schema(frame, keep, read_state(folder).problem))
+    with forked_with(scorer.imports):
+        return numbered(frame, needed).mapInArrow(scorer, _schema(frame, keep, read_state(folder).problem))
 
 
 def score_table(
@@ -223,7 +225,9 @@ class ScoringJob:
 
     def _frame(self, writer: PartWriter, finished: Mapping[str, Part]) -> list[Part]:
         runs = FrameParts(writer, dict(finished), self.needed)
-        rows = numbered(self.source, self.needed).mapInArrow(runs, SCHEMA).collect()
+        with forked_with(self.scorer.imports):
+            scored = numbered(self.source, self.needed).mapInArrow(runs, SCHEMA)
+        rows = scored.collect()
         return [Part(row.key, row.rows, row.failed) for row in rows]
 
     def _files(
@@ -239,8 +243,9 @@ class ScoringJob:
             runs = FileParts(writer, tuple(to_do), _ipc(read))
             spark = self.source.sparkSession
             tasks = min(len(to_do), TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
-            rows = spark.range(0, len(to_do), 1, tasks).mapInArrow(runs, SCHEMA).collect()
-            known |= {row.key: Part(row.key, row.rows, row.failed) for row in rows}
+            with forked_with(self.scorer.imports):
+                scored = spark.range(0, len(to_do), 1, tasks).mapInArrow(runs, SCHEMA)
+            known |= {row.key: Part(row.key, row.rows, row.failed) for row in scored.collect()}
         return [known[key] for key in keys]
 
 
@@ -283,6 +288,10 @@ class RowScorer:
     model_version: int | None
     unread: str | None = None
     """Column that says why a row could not be read."""
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        return self.model.imports
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         self.open()

@@ -11,6 +11,7 @@ from ml_platform.errors import SpecError
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.score import scored_columns
 from ml_platform.inference.worker_models import ShippedModel, ship
+from ml_platform.resources.spark_daemon import forked_with
 from ml_platform.specs.references import Version
 from ml_platform.tracking import registry
 from ml_platform.tracking.fetching import fetch
@@ -55,7 +56,8 @@ def register_model_udf(spark: SparkSession, name: str, uri: str) -> Version:
     scorer = _Scorer(ship(spark, folder), contract.names, version.name, version.version)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # type hints would have to import Arrow at the top
-        spark.udf.register(name, arrow_udf(scorer, returns, ArrowUDFType.SCALAR_ITER))
+        with forked_with(scorer.model.imports):
+            spark.udf.register(name, arrow_udf(scorer, returns, ArrowUDFType.SCALAR_ITER))
     return version
 
 

@@ -1,4 +1,4 @@
-"""Models in a Spark worker process: each is loaded once, the last few are kept.
+"""Models in a Spark worker process: each is loaded once, the last few are kept as long as they are small.
 
 A model travels as a broadcast of its files' bytes, so that it reaches executors on any machine.
 """
@@ -13,21 +13,37 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_platform.errors import InfrastructureError
-from ml_platform.inference.raw_model import RawModel, load_raw_model, read_manifest
+from ml_platform.inference.raw_model import (
+    BACKBONE,
+    FAMILIES,
+    RawModel,
+    load_raw_model,
+    read_manifest,
+)
+from ml_platform.resources.spark_daemon import TENSORFLOW
 from ml_platform.store.digests import digest as folder_digest
 from ml_platform.store.leftovers import scratch_folder
 
 KEPT = 3
-"""Models that a worker process keeps open."""
+"""Models that a worker process keeps open, if they are not too large together."""
+KEPT_BYTES = 1 << 30
+"""Of the kept models' files together; in memory a model is about as large. The newest one is always kept."""
 
 LOG_TAIL_LINES = 20
 
-_models: OrderedDict[str, Any] = OrderedDict()
-_folders: dict[str, tempfile.TemporaryDirectory[str]] = {}
-"""Files of models that read them later too."""
+
+class _Kept(NamedTuple):
+    """An open model, how large its files are, and where they are if it reads them later too."""
+
+    model: Any
+    bytes: int
+    folder: tempfile.TemporaryDirectory[str] | None
+
+
+_models: OrderedDict[str, _Kept] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,8 @@ class ShippedModel:
 
     digest: str
     files: Any
+    imports: tuple[str, ...] = ()
+    """What its library takes long to import."""
 
     def open(self) -> RawModel:
         """The model, loaded if this process has not loaded it yet."""
@@ -49,9 +67,11 @@ def ship(spark: Any, folder: Path) -> ShippedModel:
     Raises:
         DataError: The folder is no model folder.
     """
-    names = ["manifest.json", *read_manifest(folder).files]
+    manifest = read_manifest(folder)
+    names = ["manifest.json", *manifest.files]
     files = {name: (folder / name).read_bytes() for name in names}
-    return ShippedModel(folder_digest(folder), spark.sparkContext.broadcast(files))
+    imports = TENSORFLOW if BACKBONE in names else FAMILIES[manifest.family].imports
+    return ShippedModel(folder_digest(folder), spark.sparkContext.broadcast(files), imports)
 
 
 def loaded(
@@ -66,28 +86,39 @@ def loaded(
         keeps_files: Whether the model reads them later too.
     """
     if key not in _models:
-        _models[key] = _load(key, files.value, opener, keeps_files=keeps_files)
-        while len(_models) > KEPT:
-            evicted, _ = _models.popitem(last=False)
-            if evicted in _folders:
-                _folders.pop(evicted).cleanup()
+        content = files.value
+        _make_room(sum(map(len, content.values())))
+        _models[key] = _load(content, opener, keeps_files=keeps_files)
     _models.move_to_end(key)
-    return _models[key]
+    return _models[key].model
 
 
-def _load(key: str, files: Mapping[str, bytes], opener: Callable[[Path], Any], *, keeps_files: bool) -> Any:
+def _make_room(size: int) -> None:
+    """Let go of the models that were used longest ago, until one of this size has its place."""
+    while _models and (len(_models) >= KEPT or size + _kept_bytes() > KEPT_BYTES):
+        _, evicted = _models.popitem(last=False)
+        if evicted.folder is not None:
+            evicted.folder.cleanup()
+
+
+def _kept_bytes() -> int:
+    return sum(kept.bytes for kept in _models.values())
+
+
+def _load(files: Mapping[str, bytes], opener: Callable[[Path], Any], *, keeps_files: bool) -> _Kept:
     scratch = scratch_folder()
+    keeping = False
     try:
         for name, content in files.items():
             path = Path(scratch.name, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         with _quiet():
-            return opener(Path(scratch.name))
+            model = opener(Path(scratch.name))
+        keeping = keeps_files
+        return _Kept(model, sum(map(len, files.values())), scratch if keeping else None)
     finally:
-        if keeps_files:
-            _folders[key] = scratch
-        else:
+        if not keeping:
             scratch.cleanup()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError
+from ml_platform.inference.tree_file import open_trees
 from ml_platform.specs.tables import FeatureState
 
 if TYPE_CHECKING:
@@ -46,14 +47,7 @@ def open_estimator(path: Path, state: FeatureState) -> XGBoostEstimator:
     Raises:
         DataError: It does not give one probability per class, or one number; or cannot be opened.
     """
-    import xgboost
-
-    try:
-        booster = xgboost.Booster({"nthread": 1, "device": "cpu", "verbosity": 0}, model_file=str(path))
-    except xgboost.core.XGBoostError as error:
-        raise DataError(
-            f"{path} cannot be opened as XGBoost trees", got=str(error).splitlines()[0]
-        ) from error
+    booster = open_trees(path)
     _check_output(path, booster, state)
     return XGBoostEstimator(booster, state)
 

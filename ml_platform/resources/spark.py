@@ -22,6 +22,7 @@ from ml_platform.errors import ResourceStartError
 from ml_platform.resources.gpus import spark_gpu_settings
 from ml_platform.resources.java import check_java, class_archive
 from ml_platform.resources.project_files import pack_packages
+from ml_platform.resources.spark_daemon import DAEMON
 from ml_platform.specs.placements import SparkPlacement
 from ml_platform.specs.resources import SparkSpec
 from ml_platform.store.leftovers import builder
@@ -250,7 +251,7 @@ def _settings(placement: SparkPlacement, scratch: Path) -> dict[str, str]:
     if is_local(placement.master):
         settings |= _local_settings(scratch)
         if _python(placement) == sys.executable:
-            settings["spark.python.daemon.module"] = "ml_platform.resources.spark_daemon"
+            settings["spark.python.daemon.module"] = DAEMON
     if placement.environment is not None:
         settings["spark.archives"] = f"{placement.environment}#{ENVIRONMENT}"
     return settings | placement.conf

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ml_platform.errors import DataError
-from ml_platform.images.decode import decode
+from ml_platform.images.decode import decode, decoded_size
 from ml_platform.images.schema import image_pixels, image_struct
 from ml_platform.specs.images import ImageSpec
 from tests.images.pictures import BAD, encoded, gradient
@@ -26,8 +26,11 @@ def test_pixels_are_bgr() -> None:
 def test_every_format_is_read(kind: str) -> None:
     pixels = gradient()
     options = {"lossless": True} if kind == "WEBP" else {}
-    difference = np.abs(decode(encoded(pixels, kind, **options)).astype(int) - pixels[:, :, ::-1])
+    content = encoded(pixels, kind, **options)
+    difference = np.abs(decode(content).astype(int) - pixels[:, :, ::-1])
     assert difference.mean() < {"GIF": 20, "JPEG": 6}.get(kind, 1e-9)
+    assert decoded_size(content) == (20, 30)
+    assert decoded_size(content, ImageSpec(size=(5, 6))) == (5, 6)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -46,6 +49,9 @@ def test_a_photo_stands_as_its_exif_says(orientation: int) -> None:
         8: np.rot90(pixels),
     }[orientation]
     np.testing.assert_array_equal(decode(encoded(pixels, exif=exif)), upright[:, :, ::-1])
+    for kind in ("PNG", "JPEG", "TIFF"):
+        content = encoded(pixels, kind, exif=exif)
+        assert decoded_size(content) == upright.shape[:2] == decode(content).shape[:2]
 
 
 def test_grey_and_alpha_stay_when_asked_and_fit_the_channels_otherwise() -> None:
@@ -97,6 +103,8 @@ def test_what_is_no_image_says_so_before_memory_is_taken(name: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError, match=message):
         decode(content)
+    with pytest.raises(DataError, match=message):
+        decoded_size(content)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 

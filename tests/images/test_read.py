@@ -75,7 +75,11 @@ def test_bytes_and_uris_of_a_table(spark: SparkSession, folder: Path) -> None:
 def test_a_file_that_is_not_read_says_why(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(b"x" * 11)
     (tmp_path / "small.png").write_bytes(b"x" * 10)
-    rows = {row.path: row for row in read_files(spark, str(tmp_path), most_bytes=10).collect()}
+    (tmp_path / "gone.png").write_bytes(b"x")
+    files = read_files(spark, str(tmp_path), most_bytes=10)
+    (tmp_path / "gone.png").unlink()
+    rows = {row.path: row for row in files.collect()}
+    assert (rows["gone.png"].content, "FileNotFoundError" in rows["gone.png"].unread) == (None, True)
     assert (bytes(rows["small.png"].content), rows["small.png"].unread) == (b"x" * 10, None)
     assert rows["large.png"].content is None
     assert "a file of 11 bytes is too large" in rows["large.png"].unread

@@ -31,6 +31,7 @@ class Noting:
 
     log: Path
     afraid_of: int = -1
+    imports: tuple[str, ...] = ()
 
     def open(self) -> None:
         pass

@@ -18,7 +18,7 @@ from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.inference.destination import MARKER
 from ml_platform.inference.raw_model import load_raw_model
 from ml_platform.inference.score import SCORE_COLUMNS, score_frame, score_table
-from ml_platform.inference.worker_models import KEPT, ShippedModel, loaded
+from ml_platform.inference.worker_models import ShippedModel
 from ml_platform.specs.references import Version
 from tests.inference.builders import (
     PEOPLE,
@@ -275,24 +275,6 @@ def test_a_changed_model_stops_the_job_and_writes_nothing(
     with pytest.raises(DataError, match="is not the file that the model was written with"):
         score_table(spark, folder, version, frame, destination=str(tmp_path / "scores"))
     assert not (tmp_path / "scores").exists()
-
-
-def test_a_process_keeps_the_last_models_it_used(spark: SparkSession, tmp_path: Path) -> None:
-    """The cache is keyed by content and bounded."""
-    from ml_platform.inference import worker_models
-
-    worker_models._models.clear()
-    file = people_model(tmp_path / "model")
-    files = {path.name: path.read_bytes() for path in file.iterdir()}
-
-    class Broadcast:
-        value = files
-
-    for digest in ("a", "b", "c", "a", "d"):
-        loaded(digest, Broadcast())
-    assert list(worker_models._models) == ["c", "a", "d"]
-    assert len(worker_models._models) == KEPT
-    worker_models._models.clear()
 
 
 @pytest.mark.horovod
