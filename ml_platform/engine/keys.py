@@ -13,6 +13,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from ml_platform.engine.code import Code, code_of
 from ml_platform.engine.code.origin import origin
+from ml_platform.engine.code.walk import Walk
 from ml_platform.engine.graph import SKIPPED, Either, Node, Reference
 from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.resources import ResourceSpec
@@ -85,13 +87,32 @@ def own_key(node: Node, resources: Mapping[str, ResourceSpec], probe: Any, code:
     )
 
 
-_declared: ContextVar[dict[Any, Code] | None] = ContextVar("declared", default=None)
+class _Declared:
+    """Codes that were asked for, and the walk that found them."""
+
+    def __init__(self) -> None:
+        self._walk = Walk()
+        self._codes: dict[Any, Code] = {}
+        self._lock = threading.Lock()
+
+    def code(self, function: Any) -> Code:
+        found = self._codes.get(function)
+        if found is None:
+            with self._lock:
+                found = self._codes[function] = self._codes.get(function) or code_of(function, self._walk)
+        return found
+
+
+_declared: ContextVar[_Declared | None] = ContextVar("declared", default=None)
 
 
 @contextmanager
 def as_declared() -> Iterator[None]:
-    """Inside, code is what it was when it was first asked for, whatever tasks do to globals meanwhile."""
-    token = _declared.set({})
+    """Inside, code is what it was when it was first asked for, whatever tasks do to globals meanwhile.
+
+    A block within another goes on with what that has found.
+    """
+    token = _declared.set(_declared.get() or _Declared())
     try:
         yield
     finally:
@@ -101,11 +122,7 @@ def as_declared() -> Iterator[None]:
 def task_code(function: Any) -> Code:
     """What a task's function, or a class, reaches."""
     known = _declared.get()
-    if known is None:
-        return code_of(function)
-    if function not in known:
-        known[function] = code_of(function)
-    return known[function]
+    return code_of(function) if known is None else known.code(function)
 
 
 def inputs_key(node: Node, identities: Callable[[Reference | Either], str]) -> tuple[str, dict[str, str]]:
@@ -218,10 +235,15 @@ def _is_computed(kind: type, name: str) -> bool:
 
 
 def _model(value: BaseModel, where: str) -> Any:
-    names = _identity_fields(type(value))
-    fields = {name: identity(getattr(value, name), f"{where}.{name}") for name in names}
+    held = vars(value)
+    fields = {name: _field(held[name], where, name) for name in _identity_fields(type(value))}
     fields.update({name: identity(v, f"{where}.{name}") for name, v in (value.model_extra or {}).items()})
     return _tagged(value, fields, where, value.__pydantic_private__)
+
+
+def _field(value: Any, where: str, name: str) -> Any:
+    # Most fields are plain, and there are many: to say where each stands takes longer than all the rest.
+    return value if value is None or type(value) in (str, bool, int) else identity(value, f"{where}.{name}")
 
 
 @lru_cache(maxsize=1024)

@@ -86,12 +86,13 @@ class Values(Mapping[str, Any]):
         return len(self._outputs)
 
 
-def to_json(value: Any, type_: Any) -> Any:
-    """The value as JSON that gives it back, whole.
+def to_json(output: Output, type_: Any) -> Any:
+    """The value of an output as JSON that gives it back, whole.
 
     Raises:
         NoIdentityError: It does not come back as what it was, so it cannot be stored.
     """
+    value = output.value
     if value is None or type(value) in (bool, int, str):
         return value
     try:
@@ -99,7 +100,7 @@ def to_json(value: Any, type_: Any) -> Any:
         back = adapter(type_).validate_json(_JSON.dump_json(content), strict=True)
     except (ValueError, TypeError) as error:
         raise NoIdentityError(f"the output is no JSON: {error}") from error
-    if value_digest(back) != value_digest(value):
+    if value_digest(back) != (output.identity() or value_digest(value)):
         raise NoIdentityError("the output does not come back from JSON as it was")
     return content
 

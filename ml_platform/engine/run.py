@@ -435,7 +435,7 @@ class Execution:
         try:
             if (task.probe or task.reads) and own_digest(node, self.outputs, self.world) != decision.own:
                 raise NoIdentityError("what it reads was changed while it ran")
-            content = to_json(output.value, task.output_type)
+            content = to_json(output, task.output_type)
             result = Result(
                 own=decision.own,
                 inputs=decision.inputs,

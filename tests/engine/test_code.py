@@ -18,6 +18,7 @@ from hypothesis import given, settings, strategies as st
 
 from ml_platform.engine.code import Code, code_of, explain
 from ml_platform.engine.code.source import parsed
+from ml_platform.engine.code.walk import Walk
 
 Load = Callable[..., types.ModuleType]
 _NUMBERS = itertools.count()
@@ -325,6 +326,25 @@ def test_a_module_has_one_key_through_every_door(tmp_path: Path) -> None:
     assert module[2] == "True"
 
 
+def test_a_walk_finds_the_same_whatever_it_found_before(load: Load) -> None:
+    """Also notes, packages, refusals, and what leads anywhere: each belongs to who reaches it."""
+    module = load("""
+        import random, threading
+        import numpy as np
+        LOCK = threading.Lock()
+        def plain(): return 1
+        def drawn(): return random.random() + plain()
+        def held(): return LOCK, plain()
+        def shaped(): return np.zeros(plain())
+        def anything(name): return eval(name) + plain()
+        def everything(name): return drawn(), held(), shaped(), anything(name)
+    """)
+    names = ["everything", "anything", "shaped", "held", "drawn", "plain"]
+    walk = Walk()
+    for name in (*names, *names[::-1]):
+        assert code_of(getattr(module, name), walk) == code_of(getattr(module, name)), name
+
+
 def test_code_goes_through_json(load: Load) -> None:
     code = code_of(load("def task(): return 1\n").task)
     again = Code.model_validate_json(code.model_dump_json())
@@ -412,8 +432,8 @@ class Project:
         self.calls, self.constants, self.uses = calls, list(constants), uses
         self.cosmetic: set[int] = set()
 
-    def code(self) -> Code:
-        """Load it under names of its own and hash function 0."""
+    def code(self, *, others_first: bool = False) -> Code:
+        """Load it under names of its own and hash function 0, perhaps after all others."""
         number = next(_NUMBERS)
         modules = [types.ModuleType(f"generated_{number}_{m}") for m in range(3)]
         for m, module in enumerate(modules):
@@ -422,7 +442,10 @@ class Project:
             for other in modules:
                 found = {k: v for k, v in vars(other).items() if k.startswith("f")}
                 vars(module).update(found)
-        return code_of(modules[0].f0)
+        walk = Walk()
+        for i in range(len(self.calls) - 1, 0, -1) if others_first else ():
+            code_of(vars(modules[i % 3])[f"f{i}"], walk)
+        return code_of(modules[0].f0, walk)
 
     def _text(self, m: int) -> str:
         lines = [f"C{i} = {value}" for i, value in enumerate(self.constants)]
@@ -460,7 +483,7 @@ def projects(draw: st.DrawFn) -> Project:
 @given(projects(), st.data())
 def test_exactly_the_reachable_edits_change_the_digest(project: Project, data: st.DataObject) -> None:
     """Whatever calls whatever, in cycles too: a reachable edit misses, any other one hits."""
-    before, reached = project.code(), project.reached()
+    before, reached = project.code(others_first=data.draw(st.booleans())), project.reached()
     i = data.draw(st.integers(0, len(project.calls) - 1))
     edit: Any = data.draw(st.sampled_from(["constant", "call", "cosmetic"]))
     matters = i in reached

@@ -28,6 +28,7 @@ from ml_platform.engine.graph import SKIPPED, Either, Reference
 from ml_platform.engine.keys import (
     NoIdentityError,
     Own,
+    as_declared,
     digest_of,
     identity,
     inputs_key,
@@ -585,3 +586,29 @@ def test_either_is_one_input() -> None:
 
     _, parts = inputs_key(joined.graph()["takes"], lambda found: type(found).__name__)
     assert parts == {"input value": Either.__name__}
+
+
+TABLE = [1]
+
+
+def _first() -> list[int]:
+    return TABLE
+
+
+def _second() -> int:
+    return len(TABLE)
+
+
+def test_inside_a_block_code_is_what_it_was_when_it_was_first_reached() -> None:
+    """By any of the functions: a task that changes a table of globals changes no key of the run it is in."""
+    before = task_code(_second).digest
+    with as_declared():
+        task_code(_first)
+        TABLE.append(2)
+        try:
+            with as_declared():
+                assert task_code(_second).digest == before
+        finally:
+            after = code_of(_second).digest
+            TABLE.pop()
+    assert after != before

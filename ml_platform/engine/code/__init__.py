@@ -44,17 +44,17 @@ class Code(Spec):
         return sha([self.wiring, *packages])
 
 
-def code_of(function: Any) -> Code:
-    """The code of a function or class, as it is now.
+def code_of(function: Any, walk: Walk | None = None) -> Code:
+    """The code of a function or class.
 
     Args:
         function: A function, a class, or a task or flow around a function.
+        walk: One that has been from others before: what those reach too is what it was then. Default: all
+            is as it is now.
     """
-    return _code(Walk(function))
-
-
-def _code(walk: Walk) -> Code:
-    parts = list(walk.parts.values())
+    root = (walk or Walk()).root(function)
+    reached = root.reached()
+    parts = reached[1:]
     hashes: dict[str, list[str]] = {}
     for part in parts:
         hashes.setdefault(part.name, []).append(f"{part.kind} {part.content}")
@@ -62,12 +62,16 @@ def _code(walk: Walk) -> Code:
         parts={name: _short(found) for name, found in sorted(hashes.items())},
         packages={
             "python": ".".join(platform.python_version_tuple()[:2]),
-            **dict(sorted(versions(walk.packages).items())),
+            **dict(sorted(versions(set().union(*(part.packages for part in reached))).items())),
         },
-        wiring=_wiring(walk.root, parts),
-        notes=tuple(sorted(walk.notes)),
-        uncacheable=tuple(sorted(walk.uncacheable)),
+        wiring=_wiring(root, parts),
+        notes=_told(part.notes for part in reached),
+        uncacheable=_told(part.uncacheable for part in reached),
     )
+
+
+def _told(said: Iterable[set[str]]) -> tuple[str, ...]:
+    return tuple(sorted(set().union(*said)))
 
 
 def _short(hashes: Iterable[str]) -> str:

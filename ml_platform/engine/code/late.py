@@ -74,7 +74,7 @@ class Late:
         try:
             value = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
-            self.walk.take_whole_project(f"{part.name}: {module}.{name} cannot be imported ({error})")
+            self.walk.take_whole_project(part, f"{module}.{name} cannot be imported ({error})")
             return "missing"
         return self.walk.follow(value, Use(name, rest), part, (module, name, "global"))
 
@@ -114,10 +114,10 @@ class Late:
             return self._name(found, use.name, use.attributes, part)
         return self.walk.builtin(use, part)
 
-    def effects(self) -> Iterator[Part]:
-        """What importing the modules of all parts did besides binding names. Of ours, none does anything."""
+    def effects(self, modules: Iterable[str]) -> Iterator[Part]:
+        """What importing these modules did besides binding names. Of ours, none does anything."""
         done: set[str] = set()
-        waiting = {part.module for part in self.walk.parts.values()}
+        waiting = set(modules)
         while waiting:
             module = waiting.pop()
             top = module.partition(".")[0]
@@ -148,7 +148,7 @@ class Late:
             return "load_named"
         tables = [self.named(text, part) for text in _registered(part.module)]
         if not any(tables):
-            self.walk.take_whole_project(f"{part.name}: load_named(<computed>)")
+            self.walk.take_whole_project(part, "load_named(<computed>)")
         return ",".join(["load_named", *tables])
 
     # Whole modules --------------------------------------------------------------------------------------

@@ -85,23 +85,31 @@ def is_there(module: str) -> bool:
 @functools.cache
 def distributions_of(top: str) -> tuple[str, ...]:
     """Names of the installed distributions that provide a top-level module."""
-    # Most are named like their module. The table of all of them takes 0.2 s to make.
-    return (_normal(top),) if _provides(top, top) else tuple(sorted(set(_by_module().get(top, ()))))
-
-
-def _provides(distribution: str, top: str) -> bool:
     try:
-        found = importlib.metadata.distribution(distribution)
+        # Most are named like their module. To look through all of them takes a while.
+        if _provides(*_contents(importlib.metadata.distribution(top)), top):
+            return (_normal(top),)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    named = (found.read_text("top_level.txt") or "").split()
-    return top in named or f"\n{top}/__init__.py," in f"\n{found.read_text('RECORD') or ''}"
+        pass
+    found = (one for one, declared, files in _all_contents() if _provides(declared, files, top))
+    return tuple(sorted({_normal(one.metadata["Name"]) for one in found}))
+
+
+def _provides(declared: str, files: str, top: str) -> bool:
+    if declared:
+        return top in declared.split()
+    return any(f"\n{top}{end}" in files for end in ("/", ".py,"))
+
+
+def _contents(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    """The top-level modules that a distribution declares, or else the files that it lists."""
+    declared = distribution.read_text("top_level.txt") or ""
+    return declared, "" if declared else f"\n{distribution.read_text('RECORD') or ''}"
 
 
 @functools.lru_cache(maxsize=1)
-def _by_module() -> dict[str, list[str]]:
-    found = importlib.metadata.packages_distributions()
-    return {module: [_normal(name) for name in names] for module, names in found.items()}
+def _all_contents() -> list[tuple[importlib.metadata.Distribution, str, str]]:
+    return [(one, *_contents(one)) for one in importlib.metadata.distributions()]
 
 
 def versions(tops: Iterable[str]) -> dict[str, str]:
@@ -126,6 +134,8 @@ def _requirements(name: str, extra: str) -> tuple[str, tuple[tuple[str, str], ..
     version, lines = _installed(name)
     required: list[tuple[str, str]] = []
     for line in lines:
+        if not extra and "extra ==" in line and " or " not in line:
+            continue  # wanted by an extra alone: most lines are, and reading one takes a while
         try:
             wanted = Requirement(line)
         except InvalidRequirement:
@@ -142,7 +152,10 @@ def _installed(name: str) -> tuple[str, tuple[str, ...]]:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed", ()
-    return f"{distribution.version}{_build(distribution)}", tuple(distribution.requires or ())
+    # Each look at `distribution.version` or `.requires` reads the file anew.
+    about = distribution.metadata
+    required = about.get_all("Requires-Dist") or distribution.requires or ()
+    return f"{about['Version']}{_build(distribution)}", tuple(required)
 
 
 def _build(distribution: importlib.metadata.Distribution) -> str:

@@ -55,11 +55,8 @@ def scan(code: CodeType) -> Scan:
 
 def sha(parts: Iterable[str]) -> str:
     """sha256 of some strings; they cannot run into each other."""
-    state = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        state.update(b"%d:" % len(encoded) + encoded)
-    return state.hexdigest()
+    text = "".join([f"{len(part)}:{part}" for part in parts])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def constant(value: Any) -> str:

@@ -93,10 +93,15 @@ def _text(value: Any, part: Part, path: str, walk: Walk) -> str:
         return f"{without_root(value, part.module)!r}{target}"
     if type(value) in _PLAIN:
         return f"{type(value).__name__} {value!r}"
-    for kind, handler in _HANDLERS:
-        if isinstance(value, kind):
-            return f"{handler(value, part, path, walk)}{_of_a_subclass(value, part, path, walk)}"
-    return _other(value, part, path, walk)
+    handler = _handler(value.__class__)
+    if handler is None:
+        return _other(value, part, path, walk)
+    return f"{handler(value, part, path, walk)}{_of_a_subclass(value, part, path, walk)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _handler(kind: type) -> Text | None:
+    return next((handler for kinds, handler in _HANDLERS if issubclass(kind, kinds)), None)
 
 
 def _of_a_subclass(value: Any, part: Part, path: str, walk: Walk) -> str:

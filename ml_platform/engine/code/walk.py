@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
@@ -47,6 +48,11 @@ class Part:
     kind: str
     content: str = ""
     uses: list[Part] = field(default_factory=list)
+    packages: set[str] = field(default_factory=set)
+    notes: set[str] = field(default_factory=set)
+    uncacheable: set[str] = field(default_factory=set)
+    leads_anywhere: bool = False
+    reads_text: bool = False
 
     @property
     def name(self) -> str:
@@ -59,44 +65,62 @@ class Part:
             self.uses.append(part)
         return f"@{self.uses.index(part)}"
 
+    def reached(self) -> list[Part]:
+        """This part and all that it uses, directly or not."""
+        found = {self: None}
+        waiting = [self]
+        while waiting:
+            new = [part for part in waiting.pop().uses if part not in found]
+            found.update(dict.fromkeys(new))
+            waiting += new
+        return list(found)
+
 
 class Walk:
-    """One walk from one function or class."""
+    """A walk from some functions and classes. What several of them reach is read once, as it is then."""
 
-    def __init__(self, function: Any) -> None:
-        self.parts: dict[Hashable, Part] = {}
-        self.packages: set[str] = set()
-        self.notes: set[str] = set()
-        self.uncacheable: set[str] = set()
+    def __init__(self) -> None:
         self.inside: set[int] = set()
         self.late = Late(self)
+        self._parts: dict[Hashable, Part] = {}
+        self._in_place: dict[tuple[str, tuple[str, ...]], list[tuple[str, str, Any]]] = {}
+        self._filling = Part("", "", "root")
         self._queue: deque[Callable[[], None]] = deque()
         self._held: list[Any] = []
-        self._whole_project = self._with_text = False
-        self.root = Part("", "", "root")
-        self.root.content = self.value(function, self.root, getattr(function, "__qualname__", "function"))
+
+    def root(self, function: Any) -> Part:
+        """What one function or class is, as a part that nothing uses."""
+        root = self._filling = Part("", "", "root")
+        root.content = self.value(function, root, getattr(function, "__qualname__", "function"))
         self._fill()
-        for effect in iter(self._next_effect, None):
-            self.root.use(effect)
+        while effect := self._next_effect(root):
+            root.use(effect)
             self._fill()
-        if self._whole_project:
-            self._add_whole_project()
+        reached = root.reached()
+        if any(part.leads_anywhere for part in reached):
+            self._add_whole_project(root, reached)
+        return root
 
     def _fill(self) -> None:
         while self._queue:
             self._queue.popleft()()
 
-    def _next_effect(self) -> Part | None:
-        return next((part for part in self.late.effects() if part not in self.root.uses), None)
+    def _next_effect(self, root: Part) -> Part | None:
+        modules = {part.module for part in root.reached()}
+        return next((part for part in self.late.effects(modules) if part not in root.uses), None)
 
     def part(
         self, key: Hashable, module: str, qualname: str, kind: str, fill: Callable[[Part], Iterable[str]]
     ) -> Part:
         """The part with this key; filled later, so that what refers to itself ends."""
-        if key not in self.parts:
-            part = self.parts[key] = Part(module, qualname, kind)
-            self._queue.append(lambda: setattr(part, "content", sha([kind, qualname, *fill(part)])))
-        return self.parts[key]
+        if key not in self._parts:
+            part = self._parts[key] = Part(module, qualname, kind)
+            self._queue.append(lambda: self._fill_one(part, fill))
+        return self._parts[key]
+
+    def _fill_one(self, part: Part, fill: Callable[[Part], Iterable[str]]) -> None:
+        self._filling = part
+        part.content = sha([part.kind, part.qualname, *fill(part)])
 
     def hold(self, value: Any) -> int:
         """Identity of an object, which stays its own for as long as this walk goes on."""
@@ -109,7 +133,7 @@ class Walk:
 
     def refuse(self, path: str, what: str) -> str:
         """Say that a value cannot be hashed."""
-        self.uncacheable.add(f"{path}: {what} cannot be hashed")
+        self._filling.uncacheable.add(f"{path}: {what} cannot be hashed")
         return "uncacheable"
 
     # Functions ------------------------------------------------------------------------------------------
@@ -172,9 +196,9 @@ class Walk:
     def look_for_ways_out(self, found: Scan, part: Part) -> None:
         """Attributes that lead to any module, or to what is left out: docstrings, comments, lines."""
         if name := reads_everything(found.attributes):
-            self.take_whole_project(f"{part.name}: {name}")
+            self.take_whole_project(part, name)
         if name := reads_text(found.attributes):
-            self.take_whole_project(f"{part.name}: {name}, which reads text", with_text=True)
+            self.take_whole_project(part, f"{name}, which reads text", with_text=True)
 
     # Names ----------------------------------------------------------------------------------------------
 
@@ -228,34 +252,33 @@ class Walk:
         """A name of the standard library or of an installed package."""
         dotted = ".".join((module, *filter(None, attributes)))
         if origin(module) == "package":
-            self.packages.add(module.partition(".")[0])
+            part.packages.add(module.partition(".")[0])
         self._look_outside(dotted, part, argument)
         return f"{dotted}{self._put_in_place(module, attributes, part)}"
 
     def _put_in_place(self, module: str, attributes: tuple[str, ...], part: Part) -> str:
         """What the project has set over names of a package, or of a class of it."""
-        found: Any = sys.modules.get(module)
-        for name in attributes:
-            found = vars(found).get(name) if isinstance(found, ModuleType | type) else None
-        if _is_of_project(found):
-            return f" is {self.value(found, part, f'{module}.{found.__qualname__}')}"
-        members = vars(found).items() if isinstance(found, type) else ()
-        own = [(name, member) for name, member in members if _is_of_project(member)]
-        return "".join(f" {name} is {self.value(member, part, f'{module}.{name}')}" for name, member in own)
+        key = module, attributes
+        if key not in self._in_place:
+            self._in_place[key] = list(_put_in_place(module, attributes))
+        return "".join(
+            f" {said} {self.value(member, part, f'{module}.{name}')}"
+            for said, name, member in self._in_place[key]
+        )
 
     def _look_outside(self, dotted: str, part: Part, argument: str) -> None:
         anywhere = leads_anywhere(dotted)
         if anywhere in IMPORTERS and argument and not argument.startswith("."):
             self.late.imported(argument, (), part)
         elif anywhere:
-            self.take_whole_project(f"{part.name}: {anywhere.removeprefix('builtins.')}(<computed>)")
+            self.take_whole_project(part, f"{anywhere.removeprefix('builtins.')}(<computed>)")
         for text in unseen(dotted):
             self.note(part, text)
 
     def note(self, part: Part, text: str) -> None:
         """Say what the key does not see. What the platform itself reads is the platform's to answer for."""
         if part.module.partition(".")[0] != "ml_platform":
-            self.notes.add(f"{part.name}: {text}")
+            part.notes.add(f"{part.name}: {text}")
 
     def annotations(
         self,
@@ -300,24 +323,29 @@ class Walk:
 
     # The whole project ----------------------------------------------------------------------------------
 
-    def take_whole_project(self, why: str, *, with_text: bool = False) -> None:
+    def take_whole_project(self, part: Part, why: str, *, with_text: bool = False) -> None:
         """Nobody can say what this leads to: everything counts, with text down to the last comment."""
-        self.notes.add(f"{why}: whole project hashed")
-        self._whole_project = True
-        self._with_text = self._with_text or with_text
+        part.notes.add(f"{part.name}: {why}: whole project hashed")
+        part.leads_anywhere = True
+        part.reads_text = part.reads_text or with_text
 
-    def _add_whole_project(self) -> None:
-        named = {part.module for part in self.parts.values() if part.module}
-        modules = {module for module in named if origin(module) == "project"}
-        for root, file in importable_files(modules):
-            name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-            part = self.parts[("file", file)] = Part(name, "", "module")
-            code = None if self._with_text else file_code(file)
+    def _add_whole_project(self, root: Part, reached: Iterable[Part]) -> None:
+        with_text = any(part.reads_text for part in reached)
+        named = {part.module for part in reached if part.module}
+        for folder, file in importable_files({module for module in named if origin(module) == "project"}):
+            name = ".".join(file.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+            root.use(self._file(file, name, with_text))
+
+    def _file(self, file: Path, name: str, with_text: bool) -> Part:
+        key = ("file", file, with_text)
+        if key not in self._parts:
+            part = self._parts[key] = Part(name, "", "module")
+            code = None if with_text else file_code(file)
             content = scan(code).digest if code else hashlib.sha256(file.read_bytes()).hexdigest()
             part.content = sha(["file", content])
-            self.root.use(part)
             tops = {imported.partition(".")[0] for imported in imported_modules(file)}
-            self.packages |= {top for top in tops if origin(top) == "package"}
+            part.packages = {top for top in tops if origin(top) == "package"}
+        return self._parts[key]
 
 
 def true_name(names: Mapping[str, Any]) -> str:
@@ -325,6 +353,19 @@ def true_name(names: Mapping[str, Any]) -> str:
     name = str(names.get("__name__") or "")
     spec = names.get("__spec__")
     return str(spec.name) if name == "__main__" and spec is not None else name
+
+
+def _put_in_place(module: str, attributes: tuple[str, ...]) -> Iterator[tuple[str, str, Any]]:
+    """How it reads, its name and the function itself, of each that the project has set there."""
+    found: Any = sys.modules.get(module)
+    for name in attributes:
+        found = vars(found).get(name) if isinstance(found, ModuleType | type) else None
+    if _is_of_project(found):
+        yield "is", found.__qualname__, found
+    elif isinstance(found, type):
+        for name, member in vars(found).items():
+            if _is_of_project(member):
+                yield f"{name} is", name, member
 
 
 def _is_of_project(value: Any) -> bool:
