@@ -24,6 +24,7 @@ from rich.console import Console
 from ml_platform.cli.run_commands import diff, runs, show
 from ml_platform.cli.watch import shown
 from ml_platform.engine.events import TaskEvent, watching
+from ml_platform.engine.keys import as_declared
 from ml_platform.engine.plan import EngineSpec
 from ml_platform.engine.resume import resumed_parameters
 from ml_platform.engine.server import prefect_api
@@ -283,9 +284,11 @@ def _run_with(
 
 
 def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, console: Console) -> Any:
-    dag.graph(**parameters)  # what is wrong with the graph is said before any server starts
     url = _use_running_services()
-    with prefect_api(url, meanwhile=lambda: _check(dag, parameters, engine)) as api:
+    # What is wrong with the request is said before any server starts.
+    dag.graph(**parameters)
+    dag.check(**parameters)
+    with as_declared(), prefect_api(url, meanwhile=lambda: _check(dag, parameters, engine)) as api:
         console.print(f"{dag.name} reports to {api}", markup=False, soft_wrap=True)
         states: Counter[str] = Counter()
         with shown(console) as watch:
@@ -304,11 +307,10 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpe
 
 
 def _check(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> None:
-    """Say what stands in the way while the server still starts."""
+    """Say what else stands in the way while the server still starts."""
     from ml_platform.engine.check import refuse
     from ml_platform.engine.flow_run import plan
 
-    dag.check(**parameters)
     refuse(dag.name, plan(dag, parameters, engine).faults)
 
 

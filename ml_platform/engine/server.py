@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prefect.exceptions import TerminationSignal
@@ -23,6 +23,7 @@ from ml_platform.resources.ports import free_port
 from ml_platform.store.location import home
 from ml_platform.store.prefect_database import database_url, keep_blank, prepare_database
 
+STOP_S = 10
 RECORDING_S = 120
 RECORDING_AFTER_A_FAILURE_S = 15
 """How long a temporary server may take to record what became of a run. Interrupted tasks may never end."""
@@ -39,7 +40,7 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
 
     Args:
         running: URL of a server that `make up` keeps running, if there is one.
-        meanwhile: What to do while a temporary server starts. Its errors end the server.
+        meanwhile: What to do while a temporary server starts. Its errors end the server, at once.
     """
     url = configured_api() or running
     if url is not None:
@@ -50,6 +51,10 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
     server = TemporaryServer()
     try:
         meanwhile()
+    except BaseException:
+        server.kill()
+        raise
+    try:
         # Prefect's home below ours also tells that the server is a temporary one: see `how_to_open`.
         with temporary_settings(updates={PREFECT_API_URL: server.url(), PREFECT_HOME: home() / "prefect"}):
             recording_s = RECORDING_AFTER_A_FAILURE_S
@@ -73,13 +78,18 @@ def _cancelled_as_interrupted() -> Iterator[None]:
 
 class TemporaryServer:
     """A Prefect server of this process alone, on a free loopback port. It starts at once, in the
-    background; `url()` waits for it. It ends with this process, also after kill -9."""
+    background; `url()` waits for it. It ends with this process, also after kill -9.
+
+    Attributes:
+        address: The API's URL, whether it answers already or not.
+    """
 
     def __init__(self, *, timeout_s: float = 180) -> None:
         self._timeout_s = timeout_s
         self._port = free_port()
+        self.address = f"http://127.0.0.1:{self._port}/api"
         self._log = home() / "prefect-server.log"
-        prepare_database()
+        self._has_tables = prepare_database()
         # The server dies with the thread that started it (PDEATHSIG), so that thread is kept.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefect-server")
         self._process = self._thread.submit(self._start).result()
@@ -116,9 +126,9 @@ class TemporaryServer:
         """
         deadline = time.monotonic() + self._timeout_s
         while time.monotonic() < deadline and self._process.poll() is None:
-            if _answers(f"http://127.0.0.1:{self._port}/api/health"):
+            if _answers(f"{self.address}/health"):
                 keep_blank()
-                return f"http://127.0.0.1:{self._port}/api"
+                return self.address
             time.sleep(0.1)
         raise InfrastructureError(
             "the temporary Prefect server did not start",
@@ -131,12 +141,20 @@ class TemporaryServer:
     def stop(self) -> None:
         """End it. What it has not recorded by now is lost."""
         self._process.terminate()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=STOP_S)
+        self._process.kill()
+        self._process.wait()
         self._thread.shutdown()
+
+    def kill(self) -> None:
+        """End it now, while it has nothing to record: as it starts, it does not listen to anybody.
+
+        One that is still making its tables is given the time, or nobody could use them.
+        """
+        if self._has_tables:
+            self._process.kill()
+        self.stop()
 
 
 def _die_with_parent() -> None:

@@ -27,11 +27,15 @@ def database_url() -> str:
     return f"sqlite+aiosqlite:///{_database()}"
 
 
-def prepare_database() -> None:
-    """Give a home that has no database a copy of the blank. Without a blank the server makes its tables."""
+def prepare_database() -> bool:
+    """Give a home that has no database a copy of the blank. Without a blank the server makes its tables.
+
+    Returns:
+        Whether there is a database now.
+    """
     blank, database = _blank(), _database()
     if database.exists() or not blank.is_file():
-        return
+        return database.exists()
     copy = home() / "scratch" / f"prefect-{builder()}"
     with suppress(OSError):
         copy.parent.mkdir(exist_ok=True)
@@ -41,6 +45,7 @@ def prepare_database() -> None:
             os.link(copy, database)
         finally:
             copy.unlink(missing_ok=True)
+    return database.exists()
 
 
 def keep_blank() -> None:

@@ -13,7 +13,7 @@ import pytest
 from pydantic import Field
 
 from ml_platform.cli.dag_command import main
-from ml_platform.engine import dag, task
+from ml_platform.engine import Dag, dag, server as server_of, task
 from ml_platform.errors import DataError
 from ml_platform.specs.base import Spec
 
@@ -113,6 +113,37 @@ def test_the_graph_command_runs_nothing(capsys: pytest.CaptureFixture[str]) -> N
 def test_an_unknown_placement_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(trains, ["--placement", "mars"]) == 2
     assert "no placement 'mars'" in capsys.readouterr().err
+
+
+def _refuse(label: str) -> None:
+    raise DataError(f"there is no column {label}")
+
+
+@dag(preflight=_refuse)
+def refused(label: str = "y") -> int:
+    return fit(NetSpec())
+
+
+@pytest.mark.parametrize(
+    ("trained", "arguments", "code"), [(refused, (), 3), (trains, ("--label", "x", "--net.epochs", "0"), 2)]
+)
+def test_a_request_that_cannot_work_starts_no_server(
+    trained: Dag[..., int],
+    arguments: tuple[str, ...],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def start() -> None:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    monkeypatch.setattr(server_of, "configured_api", lambda: None)
+    monkeypatch.setattr(server_of, "TemporaryServer", start)
+    assert main(trained, arguments) == code
+    assert "server" not in capfd.readouterr().err
+    assert main(trains, ()) == 1, "a request that may work does start one"
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ import pytest
 from prefect.client.schemas.objects import TaskRun
 from prefect.task_engine import _create_task_run_locally, run_task_async, run_task_sync
 
+from ml_platform.engine import server as server_of
 from ml_platform.engine.prefect_door import _new_run, new_run_id
-from ml_platform.engine.server import TemporaryServer
+from ml_platform.engine.server import TemporaryServer, prefect_api
+from ml_platform.errors import DataError
 from tests.engine.runs import FlowRun
 
 ENGINE = Path(__file__).parents[2] / "ml_platform" / "engine"
@@ -68,3 +70,18 @@ def test_a_temporary_server_answers_on_loopback_and_leaves_nothing() -> None:
     finally:
         server.stop()
     assert not psutil.pid_exists(server._process.pid)
+
+
+def test_what_fails_while_a_server_starts_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    monkeypatch.setattr(server_of, "configured_api", lambda: None)
+    before, started = set(psutil.Process().children()), set[psutil.Process]()
+
+    def fail() -> None:
+        started.update(set(psutil.Process().children()) - before)
+        raise DataError("there is no file")
+
+    with pytest.raises(DataError), prefect_api(None, fail):
+        raise AssertionError("the block was entered")
+    assert started
+    assert not any(process.is_running() for process in started)
