@@ -4,13 +4,15 @@
     crash_drill(my_dag, source="small.csv")
 
 Runs are processes of their own, killed with SIGKILL at the first point that was not drilled yet, so each
-one goes on from what the one before left. When a run gets through, all points have been drilled.
+one goes on from what the one before left. When a run gets through, all points have been drilled. They are
+forked from a process that has done the imports, see `ml_platform.engine.drill_runs`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -18,22 +20,19 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 from pydantic import TypeAdapter
 
-from ml_platform.engine.keys import value_digest
-from ml_platform.engine.plan import EngineSpec
+from ml_platform.engine.drill_runs import Order, Outcome
 from ml_platform.engine.server import TemporaryServer
 from ml_platform.errors import InfrastructureError
 from ml_platform.specs.base import Spec
-from ml_platform.specs.registry import load_named
-from ml_platform.store import crash
 from ml_platform.store.leftovers import tagged
 from ml_platform.store.manifest import MANIFEST, open_dataset
-from ml_platform.store.records import read_run, run_names
 
 if TYPE_CHECKING:
     from ml_platform.engine.dag import Dag
@@ -74,8 +73,10 @@ def crash_drill(
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="crash-drill-") as folder:
         server = TemporaryServer()
+        drill = _Drill(dag, parameters, Path(folder), server.address, run_timeout_s)
         try:
-            drill = _Drill(dag, parameters, Path(folder), server.url(), run_timeout_s)
+            drill.begin()
+            server.url()
             undisturbed = drill.undisturbed()
             for ended, points in drill.crashes():
                 say(f"killed at {points[-1]}" if ended is None else f"survived {len(points)} crashes")
@@ -86,6 +87,7 @@ def crash_drill(
                     got=ended,
                 )
         finally:
+            drill.end()
             server.stop()
     return Drill(points=tuple(points), seconds=time.monotonic() - began)
 
@@ -94,10 +96,8 @@ class _Drill:
     def __init__(
         self, dag: Dag[..., Any], parameters: dict[str, Any], folder: Path, api: str, timeout_s: float
     ) -> None:
-        self._what = {
-            "dag": f"{dag.function.__module__}:{dag.function.__qualname__}",
-            "parameters": _ANY.dump_python(dag.with_defaults(parameters), mode="json"),
-        }
+        validated = _ANY.dump_python(dag.with_defaults(parameters), mode="json")
+        self._what = f"{dag.function.__module__}:{dag.function.__qualname__}", json.dumps(validated)
         self._folder = folder
         self._timeout_s = timeout_s
         self._mark = uuid.uuid4().hex
@@ -105,10 +105,30 @@ class _Drill:
         self._environment |= {"PREFECT_HOME": str(folder / "prefect"), "TMPDIR": str(self._made("temporary"))}
         self._environment.pop("ML_PLATFORM_STORE", None)
         self._environment.pop("MLFLOW_TRACKING_URI", None)
+        self._runs: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Start the process that forks runs; it imports the dag meanwhile."""
+        module, parent = "ml_platform.engine.drill_runs", f"--parent={os.getpid()}"
+        with (self._folder / "log").open("ab") as chatter:
+            self._runs = subprocess.Popen(
+                [sys.executable, "-m", module, parent, *self._what],
+                env={**self._environment, "ML_PLATFORM_HOME": str(self._made("undisturbed"))},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=chatter,
+                bufsize=0,
+            )
+
+    def end(self) -> None:
+        """End that process, and with it a run that is still under way."""
+        if self._runs is not None:
+            self._runs.kill()
+            self._runs.communicate()
 
     def undisturbed(self) -> str:
         """Digest of what the dag gives when nothing happens."""
-        code, output = self._run(self._made("undisturbed"), None)
+        code, output = self._run(self._folder / "undisturbed", None)
         if code or output is None:
             raise self._failed("an undisturbed run", code)
         return output
@@ -132,20 +152,29 @@ class _Drill:
             yield None, points
         raise InfrastructureError(f"no end after {MOST_CRASHES} crashes", got=points[-1])
 
-    def _run(self, home: Path, log: Path | None) -> tuple[int, str | None]:
-        output = self._folder / f"output-{uuid.uuid4().hex}"
-        order = json.dumps({**self._what, "log": str(log) if log else None, "output": str(output)})
-        with (self._folder / "log").open("ab") as chatter:
-            ended = subprocess.run(
-                [sys.executable, "-c", f"from {__name__} import run_child; run_child()", order],
-                env={**self._environment, "ML_PLATFORM_HOME": str(home)},
-                stdin=subprocess.DEVNULL,
-                stdout=chatter,
-                stderr=chatter,
-                timeout=self._timeout_s,
-                check=False,
-            )
-        return ended.returncode, output.read_text() if output.exists() else None
+    def _run(self, home: Path, points: Path | None) -> tuple[int, str | None]:
+        """Exit code of a run, and the digest of its output if it came to its end."""
+        assert self._runs is not None
+        assert self._runs.stdin is not None
+        order = Order(home=home, output=self._folder / f"output-{uuid.uuid4().hex}", points=points)
+        deadline = time.monotonic() + self._timeout_s
+        with suppress(BrokenPipeError):  # whoever should fork it is gone, and `_answer` says why
+            self._runs.stdin.write(f"{order.model_dump_json()}\n".encode())
+        self._answer(deadline)
+        code = self._answer(deadline)
+        done = order.output.exists()
+        return code, Outcome.model_validate_json(order.output.read_bytes()).digest if done else None
+
+    def _answer(self, deadline: float) -> int:
+        assert self._runs is not None
+        assert self._runs.stdout is not None
+        readable, _, _ = select.select([self._runs.stdout], [], [], max(0, deadline - time.monotonic()))
+        if not readable:
+            raise self._failed("a run", f"none within {self._timeout_s:g} s")
+        line = self._runs.stdout.readline()
+        if not line:
+            raise self._failed("the process that forks runs", self._runs.wait())
+        return int(line)
 
     def _check_processes(self, points: list[str]) -> None:
         """Ranks, Spark and servers of a dead run end by themselves."""
@@ -161,7 +190,8 @@ class _Drill:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            return process.pid != os.getpid() and process.environ().get(MARK) == self._mark
+            forks_runs = self._runs is not None and process.pid == self._runs.pid
+            return not forks_runs and process.environ().get(MARK) == self._mark
         except psutil.Error:
             return False
 
@@ -181,7 +211,7 @@ class _Drill:
         if left:
             raise InfrastructureError("temporary folders are left", got=", ".join(map(str, left)))
 
-    def _failed(self, what: str, code: int) -> InfrastructureError:
+    def _failed(self, what: str, code: int | str) -> InfrastructureError:
         lines = (self._folder / "log").read_text(errors="replace").splitlines()[-25:]
         return InfrastructureError(f"{what} failed", got=f"exit code {code}", evidence="\n".join(lines))
 
@@ -192,22 +222,3 @@ class _Drill:
 
 def _is_whole(folder: Path) -> bool:
     return ".tmp-" in folder.name or not folder.is_dir() or (folder / MANIFEST).exists()
-
-
-def run_child() -> None:
-    """One run of a drill, in a process of its own; the command line says which."""
-    order = json.loads(sys.argv[1])
-    dag = load_named(order["dag"])
-    parameters = dag.validate_parameters(order["parameters"])
-    if order["log"] is not None:
-        crash.arm(Path(order["log"]))
-    output = dag(**{**parameters, "engine": _resuming()})
-    Path(order["output"]).write_text(value_digest(output))
-
-
-def _resuming() -> EngineSpec:
-    """Goes on with the run that was killed last, if it came as far as to have a record."""
-    for run in run_names():
-        if read_run(run)["state"] == "killed":
-            return EngineSpec(mode="resume", run=run)
-    return EngineSpec()

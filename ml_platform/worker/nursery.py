@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import select
 import signal
 import socket
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ml_platform.worker.__main__ import main as run_rank
+from ml_platform.worker.forking import reseed
 from ml_platform.worker.lifeline import die_with
 from ml_platform.worker.session import import_libraries
 
@@ -58,6 +58,21 @@ def main() -> None:
     # Arrow's allocator has a thread, which knows about forks.
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     _Nursery(orders).run()
+
+
+def become_nursery(orders: socket.socket, *, parent: int) -> NoReturn:
+    """What `main` does, in a process that was forked from one with the imports done."""
+    try:
+        os.setpgid(0, 0)
+        die_with(parent)
+        os.closerange(sys.stderr.fileno() + 1, orders.fileno())
+        os.closerange(orders.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        _let_go_of_output()
+        _Nursery(orders).run()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001  (nobody above: this was another process)
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _let_go_of_output() -> None:
@@ -157,7 +172,7 @@ def _become_rank(order: _Order, nursery: int) -> NoReturn:
         os.close(order.news)
         os.environ.clear()
         os.environ.update(order.environment)
-        _reseed()
+        reseed()
         options = {"parent": nursery, "control-fd": order.connection, "key-fd": order.key}
         run_rank([*order.words, *(f"--{name}={value}" for name, value in options.items())])
     except BaseException:  # noqa: BLE001  (what leaves here would end the nursery's loop twice)
@@ -165,13 +180,6 @@ def _become_rank(order: _Order, nursery: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
-
-
-def _reseed() -> None:
-    """Global generators that an import has seeded: brothers must not draw the same."""
-    random.seed()
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed()
 
 
 if __name__ == "__main__":

@@ -65,3 +65,12 @@ def test_what_is_left_at_the_end_is_named(drill: _Drill, home: Path, tmp_path: P
     with pytest.raises(InfrastructureError, match="temporary folders are left") as error:
         drill._check_leftovers(home)
     assert path.name in str(error.value)
+
+
+def test_a_dag_that_cannot_be_imported_is_said(drill: _Drill, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drill, "_what", ("not.there:dag", "{}"))
+    drill.begin()
+    with pytest.raises(InfrastructureError, match="the process that forks runs failed") as error:
+        drill.undisturbed()
+    assert "No module named 'not'" in str(error.value)
+    drill.end()

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 from ml_platform.resources.horovod.plan import RankPlan
 from ml_platform.resources.horovod_build import horovod_available, installed_tensorflow
+from ml_platform.worker.nursery import become_nursery
 from ml_platform.worker.spawn import key_pipe
 
 _LATE = ("HOROVOD_", "NCCL_", "ML_PLATFORM_", "MLFLOW_", "PREFECT_", "PYTEST_")
@@ -47,23 +50,35 @@ def fork_rank(plan: RankPlan, connection: socket.socket, key: bytes, *, output: 
         OSError: No process can be started.
     """
     global _nursery
-    environment = {**os.environ, **plan.environment}
-    kind = _Kind(
-        driver=os.getpid(),
-        python=plan.command[0],
-        folder=str(Path.cwd()),
-        with_horovod=horovod_available().ok,
-        environment=frozenset((k, v) for k, v in environment.items() if not k.startswith(_LATE)),
-    )
-    order = {"words": plan.command[3:], "environment": environment}
+    kind = _kind(plan.command[0], plan.environment)
+    order = {"words": plan.command[3:], "environment": {**os.environ, **plan.environment}}
     with _choosing:
         if _nursery is not None and _nursery.kind == kind:
             with suppress(ConnectionError):  # it was killed
                 return _nursery.fork(order, connection, key, output)
         if _nursery is not None:
             _nursery.retire()
-        _nursery = _Nursery(kind, output)
+        _nursery = _Nursery(kind, partial(_spawned, kind, output))
         return _nursery.fork(order, connection, key, output)
+
+
+def fork_ahead(variables: Mapping[str, str]) -> None:
+    """Have the nursery of this process now, as a fork of it that need not import anything.
+
+    For a process that has done the imports itself, and has as yet no thread and no rank.
+
+    Args:
+        variables: What ranks have in their environment beside this process's own.
+    """
+    global _nursery
+    _nursery = _Nursery(_kind(sys.executable, variables), _forked)
+
+
+def variables_of_ranks() -> dict[str, str] | None:
+    """What the ranks of this process import with, beside its own environment. None: it has had no ranks."""
+    if _nursery is None:
+        return None
+    return {name: value for name, value in _nursery.kind.environment if os.environ.get(name) != value}
 
 
 class ForkedRank:
@@ -133,17 +148,38 @@ class _Kind(NamedTuple):
     environment: frozenset[tuple[str, str]]
 
 
-class _Nursery:
-    """The driver's half. The process ends with its last rank once it is retired, or with the driver."""
+def _kind(python: str, variables: Mapping[str, str]) -> _Kind:
+    environment = {**os.environ, **variables}
+    return _Kind(
+        driver=os.getpid(),
+        python=python,
+        folder=str(Path.cwd()),
+        with_horovod=horovod_available().ok,
+        environment=frozenset((k, v) for k, v in environment.items() if not k.startswith(_LATE)),
+    )
 
-    def __init__(self, kind: _Kind, output: IO[bytes]) -> None:
+
+class _Process(Protocol):
+    def kill(self) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+class _Nursery:
+    """The driver's half. The process ends with its last rank once it is retired, or with the driver.
+
+    Args:
+        start: Starts the process, with its end of the connection.
+    """
+
+    def __init__(self, kind: _Kind, start: Callable[[socket.socket], _Process]) -> None:
         self.kind = kind
         self._orders, theirs = socket.socketpair()
         self._started, self._ended = threading.Event(), threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _Process | None = None
         self._faults: list[OSError] = []
         # The kernel ends a process with the *thread* that started it, so one lives as long as the nursery.
-        threading.Thread(target=self._keep, args=(theirs, output), name="rank-nursery", daemon=True).start()
+        threading.Thread(target=self._keep, args=(theirs, start), name="rank-nursery", daemon=True).start()
         self._started.wait()
         theirs.close()
         if self._faults:
@@ -178,9 +214,9 @@ class _Nursery:
             self._process.kill()
             self._ended.wait(_END_TIMEOUT_S)
 
-    def _keep(self, theirs: socket.socket, output: IO[bytes]) -> None:
+    def _keep(self, theirs: socket.socket, start: Callable[[socket.socket], _Process]) -> None:
         try:
-            self._process = self._spawn(theirs, output)
+            self._process = start(theirs)
         except OSError as error:
             self._faults.append(error)
         self._started.set()
@@ -188,19 +224,40 @@ class _Nursery:
             self._process.wait()
         self._ended.set()
 
-    def _spawn(self, theirs: socket.socket, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        options = {"parent": os.getpid(), "orders-fd": theirs.fileno()}
-        words = [f"--{name}={value}" for name, value in options.items()]
-        words += ["--with-horovod"] if self.kind.with_horovod else []
-        return subprocess.Popen(
-            [self.kind.python, "-m", "ml_platform.worker.nursery", *words],
-            env={**os.environ, **dict(self.kind.environment)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[theirs.fileno()],
-            process_group=0,
-        )
+
+def _spawned(kind: _Kind, output: IO[bytes], theirs: socket.socket) -> _Process:
+    options = {"parent": os.getpid(), "orders-fd": theirs.fileno()}
+    words = [f"--{name}={value}" for name, value in options.items()]
+    words += ["--with-horovod"] if kind.with_horovod else []
+    return subprocess.Popen(
+        [kind.python, "-m", "ml_platform.worker.nursery", *words],
+        env={**os.environ, **dict(kind.environment)},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        pass_fds=[theirs.fileno()],
+        process_group=0,
+    )
+
+
+def _forked(theirs: socket.socket) -> _Process:
+    driver = os.getpid()
+    if (pid := os.fork()) == 0:
+        become_nursery(theirs, parent=driver)
+    return _Fork(pid)
+
+
+class _Fork:
+    """A child that was forked, as `Popen` has those that it started."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
 
 _nursery: _Nursery | None = None
