@@ -18,7 +18,7 @@ from bench.report import Row, row
 from bench.sides import Driver, WrongAnswerError, measured
 
 Size = Literal["smoke", "full"]
-SERVED = frozenset({"ours", "prefect"})
+SERVED = frozenset({"ours", "ours_tuning", "prefect"})
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Context:
         driver: Driver,
         expected: Mapping[str, Any],
         most: Mapping[str, float] | None = None,
+        into: dict[str, Any] | None = None,
         **question: Any,
     ) -> Block:
         """One repetition: drain, ask, and look at the answer.
@@ -62,12 +63,13 @@ class Context:
         Args:
             expected: Parts of the answer as they must be.
             most: Numbers in the answer that may not be larger.
+            into: Takes all that was answered.
         Raises:
             WrongAnswerError: The answer is another one: a fast wrong answer is a failure.
         """
         if driver.peer in SERVED:
             self.server.drain()
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {} if into is None else into
 
         def ask() -> float:
             found.update(driver.ask(**question))

@@ -48,7 +48,8 @@ def _answer() -> dict[str, object]:
 
 
 def _cold(context: Context, backend: str) -> Block:
-    """In a process that has launched nothing before; its Spark session is there."""
+    """By a process that has launched nothing before: a command, as `horovodrun` is one, or one with a Spark
+    session that has imported us, as the other one has imported Horovod."""
     with context.driver("ours_gang") as driver:
         driver.ask(what="prepare", backend=backend)
         return context.block(driver, _answer(), what="launch", ranks=RANKS)

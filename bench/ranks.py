@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from bench.context import Context, compared, counts, say
-from bench.machine import FOREIGN_LIMIT
 from bench.pairing import Block, clean, interval
 from bench.report import Row, row
 from bench.sides import Driver, rounds
@@ -54,26 +55,41 @@ def _steps(context: Context, driver: Driver, *, alike: bool, **question: object)
 
 
 def killed(context: Context) -> Iterator[Row]:
-    """What a rank costs that is killed in the middle of an epoch, in checkpoint intervals and launches."""
-    steps, count = context.pick(20, 100), context.pick(1, 5)
+    """What a rank costs that is killed in the middle of an epoch: steps, counted, and time.
+
+    Time ends when the step after which it died is done again: until then the run gains nothing.
+    """
+    steps, count, epochs = context.pick(20, 60), context.pick(1, 5), 3
     say(f"B15: a rank of {RANKS} killed, {count} rounds")
     with context.driver("ours_ranks") as ours, context.driver("reading") as writer:
         folder = f"{context.home()}/packed"
         writer.ask(what="write", kind="packed", folder=folder, rows=RANKS * FEW * steps)
-        question = {"what": "lose", "folder": folder, "batch": FEW, "epochs": 4, "ranks": RANKS}
-        blocks, allowed = [], []
-        for at in range(count):
-            order = (True, False) if at % 2 == 0 else (False, True)
-            found = {kill: context.block(ours, {"value": True}, kill=kill, **question) for kill in order}
-            blocks.append((found[True], found[False]))
-            epoch_s = ours.ask(kill=False, **question)["epoch_s"]
-            allowed.append(epoch_s + ours.ask(what="launch", ranks=RANKS)["seconds"])
-    pairs = clean(blocks, limit=FOREIGN_LIMIT)
-    shares = interval(
-        [(lost.seconds - kept.seconds) / most for (lost, kept), most in zip(blocks, allowed, strict=True)]
-    )
-    shown = {"ours": f"{interval([a.seconds - b.seconds for a, b in blocks]).value:.3g} s more"}
-    shown["limit"] = f"an epoch and a launch {interval(allowed).value:.3g} s"
-    more = {"unit": "×", "target": 1.0, **shown}
-    case = "killed in mid-epoch, a checkpoint per epoch"
-    yield row("B15", case, "an epoch and a launch", context.size, shares, **counts(pairs), **more)
+        question = {
+            "folder": folder,
+            "batch": FEW,
+            "epochs": epochs,
+            "ranks": RANKS,
+            "dies_after": steps // 2,
+        }
+        again: list[float] = []
+        epoch_s: list[float] = []
+
+        def lose() -> Block:
+            found: dict[str, Any] = {}
+            block = context.block(ours, {"value": True}, into=found, what="lose", **question)
+            again.append((found["steps"] - epochs * steps) / steps)
+            epoch_s.append(found["epoch_s"])
+            return block
+
+        launch = partial(context.block, ours, {"value": RANKS}, what="launch", ranks=RANKS)
+        launch()  # the first one imports; later ones, as after a loss, are forked
+        blocks = rounds({"lose": lose, "launch": launch}, count)
+    allowed = [
+        replace(block, seconds=block.seconds + epoch)
+        for block, epoch in zip(blocks["launch"], epoch_s, strict=True)
+    ]
+    case, peer = "killed in mid-epoch, a checkpoint per epoch", "an epoch and a launch"
+    yield compared(context, "B15", case, peer, (blocks["lose"], allowed), target=1.0)
+    more = {"unit": "×", "target": 1.0, "limit": "half an epoch, when it was killed"}
+    pairs = counts(clean([(block, block) for block in blocks["lose"]], limit=1.0))
+    yield row("B15", "steps that are done again", "an epoch", context.size, interval(again), **pairs, **more)

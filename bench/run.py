@@ -18,6 +18,7 @@ from bench import (
     ranks,
     scoring,
     start_and_plan,
+    tuning,
     unchanged_rerun,
 )
 from bench.context import Context, opened, say
@@ -35,6 +36,7 @@ BENCHES: dict[str, Callable[[Context], Iterator[Row]]] = {
     "B9": images.run,
     "B5": launch.run,
     "B6": ranks.run,
+    "B13": tuning.run,
     "B15": ranks.killed,
 }
 HERE = Path(__file__).parent

@@ -1,29 +1,27 @@
-"""Launches ranks as `HorovodRunner` and the engine do, beside a Spark session where the backend needs one."""
+"""Launches ranks by a command of their own, or beside a Spark session where the backend needs one."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import exchange
+from gangs import added_up, opened
 
-from ml_platform.resources.horovod import HorovodJob, open_job
+from ml_platform.resources.horovod import HorovodJob
 from ml_platform.resources.spark import open_session
-from ml_platform.specs.placements import HorovodPlacement, SparkPlacement
-from ml_platform.specs.resources import HorovodSpec
+from ml_platform.specs.placements import SparkPlacement
+
+COMMAND = Path(__file__).parent / "command.py"
 
 session, gang = ExitStack(), ExitStack()
 backends: list[Any] = []
 jobs: list[HorovodJob] = []
-
-
-def added_up(rank: Any) -> list[int]:
-    import horovod.tensorflow as hvd
-    import tensorflow as tf
-
-    return [hvd.rank(), int(hvd.allreduce(tf.constant(1.0), op=hvd.Sum))]
 
 
 def prepare(backend: Any) -> dict[str, Any]:
@@ -34,21 +32,21 @@ def prepare(backend: Any) -> dict[str, Any]:
     return {}
 
 
-def opened(into: ExitStack, ranks: int) -> HorovodJob:
-    spec = HorovodSpec(ranks=ranks, backend=backends[-1])
-    folder = Path(tempfile.mkdtemp())
-    return into.enter_context(open_job(spec, HorovodPlacement(), log_folder=folder))
-
-
 def launch(ranks: int) -> dict[str, Any]:
-    """Until the results are there. That the ranks end then is not counted, here as with the others."""
+    """As `horovodrun`: an interpreter that starts, imports, launches, and ends with its ranks. Beside a Spark
+    session in the process that has it, until the results are there."""
     with ExitStack() as ends:
-        seconds, found = exchange.timed(lambda: list(opened(ends, ranks).run(added_up)))
-    return {"seconds": seconds, "value": found}
+        if backends[-1] == "spark":
+            seconds, found = exchange.timed(lambda: list(opened(ends, ranks, "spark").run(added_up)))
+            return {"seconds": seconds, "value": found}
+        answer = Path(ends.enter_context(tempfile.TemporaryDirectory()), "answer")
+        words = [sys.executable, COMMAND, str(ranks), answer]
+        seconds, _ = exchange.timed(lambda: subprocess.run(words, check=True))
+        return {"seconds": seconds, "value": json.loads(answer.read_text())}
 
 
 def open_(ranks: int) -> dict[str, Any]:
-    jobs.append(opened(gang, ranks))
+    jobs.append(opened(gang, ranks, backends[-1]))
     return {}
 
 

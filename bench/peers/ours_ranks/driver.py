@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import exchange
-from on_ranks import trained
+from on_ranks import DIES_IN, survived, trained
 
 from ml_platform.resources.horovod import HorovodJob, open_job
 from ml_platform.specs.placements import HorovodPlacement
@@ -29,31 +29,31 @@ def train(folder: str, batch: int, epochs: int, ranks: int) -> dict[str, Any]:
     """On ranks that are up; all epochs but the first, which traces."""
     if not jobs:
         jobs.append(opened(gang, ranks=ranks))
-    found = jobs[0].run(trained, folder, batch, epochs, "")
+    found = jobs[0].run(trained, folder, batch, epochs)
     return {"seconds": max(sum(seconds[2:]) for seconds in found), "value": found[0][0] == found[1][0]}
 
 
-def lose(folder: str, batch: int, epochs: int, ranks: int, kill: bool) -> dict[str, Any]:
-    """From the call to the result, on ranks that are up; with `kill` one of them is lost on the way.
+def lose(folder: str, batch: int, epochs: int, ranks: int, dies_after: int) -> dict[str, Any]:
+    """A rank is lost on the way; it costs what it takes until the step after which it died is done again.
 
     Returns:
-        Beside the answer, the seconds of an epoch.
+        Beside the answer, how many steps rank 0 took, and the seconds of an epoch.
     """
-    mark = Path(tempfile.mkdtemp(), "lost")
-    if not kill:
-        mark.touch()
     with ExitStack() as ends:
+        diary = ends.enter_context(tempfile.TemporaryDirectory())
         job = opened(ends, ranks=ranks, max_restarts=1)
-        job.run(str)
-        seconds, found = exchange.timed(lambda: job.run(trained, folder, batch, epochs, str(mark)))
-    same = mark.exists() and found[0][0] == found[1][0]
-    return {"seconds": seconds, "value": same, "epoch_s": statistics.median(found[0][1:])}
+        found = job.run(survived, folder, batch, epochs, diary, dies_after)
+        lines = [line.split() for line in Path(diary, "steps").read_text().splitlines()]
+        died = float(Path(diary, "death").read_text())
+    again = (float(at) for at, *step in lines if step == [str(DIES_IN), str(dies_after)] and float(at) > died)
+    answer = {"value": found[0][0] == found[1][0], "steps": len(lines)}
+    return {**answer, "seconds": max(again) - died, "epoch_s": statistics.median(found[0][1:])}
 
 
 def launch(ranks: int) -> dict[str, Any]:
     with ExitStack() as ends:
-        seconds, _ = exchange.timed(lambda: opened(ends, ranks=ranks).run(str))
-    return {"seconds": seconds}
+        seconds, found = exchange.timed(lambda: opened(ends, ranks=ranks).run(str))
+    return {"seconds": seconds, "value": len(found)}
 
 
 ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {"train": train, "lose": lose, "launch": launch}

@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import network
 
+DIES_IN = 1
+"""The epoch in which a rank dies, from 0."""
 
-def trained(rank: Any, folder: str, rows: int, epochs: int, lost: str) -> list[float]:
-    """Seconds of each epoch, and the fingerprint of the weights.
+
+def trained(rank: Any, folder: str, rows: int, epochs: int, **more: Any) -> list[float]:
+    """Fingerprint of the weights, and the seconds of each epoch; `rows` per rank and step."""
+    model = network.build()
+    model.compile("sgd", loss=network.loss())
+    batch = rows * rank.world_size
+    history = rank.fit(model, folder, batch_rows=batch, epochs=epochs, **more)
+    return [network.fingerprint(model), *(batch * history.steps / rate for rate in history.rows_per_second)]
+
+
+def survived(rank: Any, folder: str, rows: int, epochs: int, diary: str, dies_after: int) -> list[float]:
+    """The same with a checkpoint after each epoch, and a rank that dies once, in the second one.
 
     Args:
-        rows: Per rank and step.
-        lost: A file that rank 1 makes in the middle of its second epoch, and dies; where it is, nobody does.
+        diary: A folder. Rank 0 writes there when it ended which step of which epoch, the other when it died.
+        dies_after: The step, from 0.
     """
     import keras
 
-    class Dying(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if rank.rank == 1 and self.epoch == 1 and batch == 5 and not Path(lost).exists():
-                Path(lost).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+    steps, death = Path(diary, "steps"), Path(diary, "death")
 
+    class Diary(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.epoch = epoch
 
-    model = network.build()
-    model.compile("sgd", loss=network.loss())
-    history = rank.fit(
-        model,
-        folder,
-        batch_rows=rows * rank.world_size,
-        epochs=epochs,
-        checkpoint_every_epochs=1 if lost else None,
-        callbacks=[Dying()] if lost else [],
-    )
-    shares = [rows * rank.world_size * history.steps / rate for rate in history.rows_per_second]
-    return [network.fingerprint(model), *shares]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if rank.rank == 0:
+                with steps.open("a") as file:
+                    file.write(f"{time.time()} {self.epoch} {batch}\n")
+            elif (self.epoch, batch) == (DIES_IN, dies_after) and not death.exists():
+                death.write_text(str(time.time()))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return trained(rank, folder, rows, epochs, checkpoint_every_epochs=1, callbacks=[Diary()])
