@@ -285,10 +285,10 @@ def _run_with(
 
 def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, console: Console) -> Any:
     url = _use_running_services()
-    # What is wrong with the request is said before any server starts.
-    dag.graph(**parameters)
-    dag.check(**parameters)
-    with as_declared(), prefect_api(url, meanwhile=lambda: _check(dag, parameters, engine)) as api:
+    with (
+        _checked(dag, parameters, engine) as check_the_rest,
+        prefect_api(url, meanwhile=check_the_rest) as api,
+    ):
         console.print(f"{dag.name} reports to {api}", markup=False, soft_wrap=True)
         states: Counter[str] = Counter()
         with shown(console) as watch:
@@ -306,12 +306,18 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpe
         return result
 
 
-def _check(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> None:
-    """Say what else stands in the way while the server still starts."""
+@contextmanager
+def _checked(
+    dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
+) -> Iterator[Callable[[], None]]:
+    """Say what is wrong with the request itself. Yields what says the rest, while a server starts."""
     from ml_platform.engine.check import refuse
-    from ml_platform.engine.flow_run import plan
+    from ml_platform.engine.flow_run import plan, plan_first
 
-    refuse(dag.name, plan(dag, parameters, engine).faults)
+    with as_declared():
+        dag.check(**parameters)
+        refuse(dag.name, plan_first(dag, parameters, engine).faults)
+        yield lambda: refuse(dag.name, plan(dag, parameters, engine).faults)
 
 
 def _explain(error: BaseException, console: Console, log: Path) -> int:

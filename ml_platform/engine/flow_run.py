@@ -44,13 +44,29 @@ SHOWN_NODES = 200
 def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
     """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped."""
     with planning(), as_declared():
-        with trapped():
-            graph = dag.graph(**parameters)
-        leases = Leases(Scope(name=dag.name, run="plan", placement=load_placement()))
-        cut = selected(graph, engine)
-        planned = make_plan(cut, _world(cut, leases, engine), leases)
-        refuse_doubtful(cut, planned.plan, engine)
+        graph, world, leases = _to_plan(dag, parameters, engine)
+        planned = make_plan(graph, world, leases)
+        refuse_doubtful(graph, planned.plan, engine)
         return planned
+
+
+def plan_first(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
+    """Plan those tasks alone that need no other and have a preflight: what a request itself gets wrong shows
+    there, before all code was read and everybody was asked."""
+    with planning(), as_declared():
+        graph, world, leases = _to_plan(dag, parameters, engine)
+        first = tuple(node for node in graph.nodes if not node.parents and node.task.preflight)
+        return make_plan(Graph(graph.name, first), world, leases)
+
+
+def _to_plan(
+    dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec
+) -> tuple[Graph, World, Leases]:
+    with trapped():
+        graph = dag.graph(**parameters)
+    leases = Leases(Scope(name=dag.name, run="plan", placement=load_placement()))
+    cut = selected(graph, engine)
+    return cut, _world(cut, leases, engine), leases
 
 
 def execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> Any:

@@ -124,8 +124,19 @@ def refused(label: str = "y") -> int:
     return fit(NetSpec())
 
 
+@task(preflight=_refuse)
+def load(label: str) -> NetSpec:
+    raise AssertionError("must not run")
+
+
+@dag
+def loads(label: str = "y") -> int:
+    return fit(load(label))
+
+
 @pytest.mark.parametrize(
-    ("trained", "arguments", "code"), [(refused, (), 3), (trains, ("--label", "x", "--net.epochs", "0"), 2)]
+    ("trained", "arguments", "code"),
+    [(refused, (), 3), (loads, (), 3), (trains, ("--net.epochs", "0"), 2), (loads, ("--force", "lod"), 2)],
 )
 def test_a_request_that_cannot_work_starts_no_server(
     trained: Dag[..., int],
