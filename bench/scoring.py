@@ -33,24 +33,25 @@ class Case(NamedTuple):
     targets: dict[str, float]
 
 
-def cases(many: int) -> tuple[Case, ...]:
-    """Speed relative to a peer is 1 over the target."""
+def cases(many: int) -> dict[str, Case]:
+    """By name. Speed relative to a peer is 1 over the target."""
     small = {"spark_udf": 1 / 2, "alone": 1 / 0.6}
-    return (
-        Case("vectors", "50 K", 8, {**small, "predict_batch_udf": 1 / 1.5}),
-        Case("scalars", "50 K", 8, {**small, "predict_batch_udf": 1 / 1.1}),
-        Case("vectors", "1 M", 8, {"alone": 1 / 0.85}),
-        Case("vectors", "50 K", many, {"spark_udf": 1 / 10}),
-    )
+    return {
+        "vectors": Case("vectors", "50 K", 8, {**small, "predict_batch_udf": 1 / 1.5}),
+        "scalars": Case("scalars", "50 K", 8, {**small, "predict_batch_udf": 1 / 1.1}),
+        "large": Case("vectors", "1 M", 8, {"alone": 1 / 0.85}),
+        "many": Case("vectors", "50 K", many, {"spark_udf": 1 / 10}),
+    }
 
 
-def run(context: Context) -> Iterator[Row]:
-    rows, count = context.pick(131_072, 1_048_576), context.pick(3, 7)
-    say(f"B7: {rows:,} rows of 64 float32, {count} rounds")
+CASES = tuple(cases(0))
+
+
+def run(context: Context, case: str) -> Iterator[Row]:
+    rows, count = context.pick(131_072, 524_288), context.pick(3, 3 if case == "many" else 5)
+    say(f"B7 {case}: {rows:,} rows of 64 float32, {count} rounds")
     with context.driver("ours_scoring") as ours, context.driver("scoring") as theirs:
-        for case in cases(context.pick(40, 200)):
-            yield from _case(context, ours, theirs, case, rows, count)
-    yield from _memory(context)
+        yield from _case(context, ours, theirs, cases(context.pick(40, 200))[case], rows, count)
 
 
 def _case(context: Context, ours: Driver, theirs: Driver, case: Case, rows: int, count: int) -> Iterator[Row]:
@@ -88,7 +89,7 @@ def _case(context: Context, ours: Driver, theirs: Driver, case: Case, rows: int,
         yield compared(context, "B7", shown, SHOWN[name], pair, target=target)
 
 
-def _memory(context: Context) -> Iterator[Row]:
+def memory(context: Context) -> Iterator[Row]:
     """Each size in processes of their own: all of it, imports included."""
     sizes = [factor * context.pick(131_072, 1_048_576) for factor in context.pick((1, 4), (1, 8))]
     network = f"{context.folder}/network 50 K"

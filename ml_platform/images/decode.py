@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_platform.errors import DataError
 from ml_platform.specs.images import ImageSpec
@@ -36,8 +36,8 @@ def decode(content: bytes, spec: ImageSpec = ImageSpec()) -> NDArray[np.uint8]:
     with _opened(content, spec) as image:
         pixels = np.asarray(_decoded(image, spec))
     pixels = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]
-    return np.ascontiguousarray(pixels[:, :, order])
+    orders: dict[int, Any] = {1: slice(None), 3: slice(None, None, -1), 4: [2, 1, 0, 3]}
+    return np.ascontiguousarray(pixels[:, :, orders[pixels.shape[2]]])
 
 
 def decoded_size(content: bytes, spec: ImageSpec = ImageSpec()) -> tuple[int, int]:
@@ -104,7 +104,9 @@ def _upright(image: Image, spec: ImageSpec) -> Image:
     if spec.size is not None and image.format == "JPEG":
         height, width = spec.size
         image.draft(None, (height, width) if _is_lying(image) else (width, height))
-    return ImageOps.exif_transpose(image)
+    image.load()
+    # It copies the pixels of an image that stands upright, too.
+    return ImageOps.exif_transpose(image) if _ORIENTATION in image.getexif() else image
 
 
 def _is_lying(image: Image) -> bool:
@@ -122,9 +124,8 @@ def _coloured(image: Image, channels: int | None) -> Image:
         return image.convert("RGBA")
     if transparent:
         image = _over_white(image.convert("RGBA"))
-    if channels == 1 or (channels is None and image.mode in ("1", "L")):
-        return image.convert("L")
-    return image.convert("RGB")
+    wanted = "L" if channels == 1 or (channels is None and image.mode in ("1", "L")) else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _eight_bits(image: Image) -> Image:

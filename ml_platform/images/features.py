@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 CONTENT = "content"
+BATCH_IMAGES = 512
+"""Encoded images that a worker holds at once: four calls of a network of small ones, or more."""
 
 
 def fit_images(train: Dataset, spec: BackboneSpec) -> ImageState:
@@ -92,7 +94,9 @@ def apply_images(spark: SparkSession, part: Dataset, state: ImageState) -> Datas
     """
     content = spark.sparkContext.broadcast(local_path(state.backbone).read_bytes())
     applier = _Applier(Backbone(state.backbone_digest, state.vector, content), state)
-    frame = spark_frame(spark, part).select(state.column, state.label)
+    session = spark.newSession()  # Spark counts rows, and these are large
+    session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH_IMAGES))
+    frame = spark_frame(session, part).select(state.column, state.label)
     with forked_with(TENSORFLOW):
         applied = frame.mapInArrow(applier, f"{LABEL} int, {FEATURES} binary")
     name = f"{part.uri.split('/')[-2]}-features"

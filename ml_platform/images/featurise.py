@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import Column, SparkSession
 
-BATCH = 32
-"""Images per call of the network. The last batch is padded, so that the network is traced once."""
+BATCH_BYTES = 16 << 20
+"""Of pixels that the network gets in one call, as long as these are 32 to 128 images."""
 KEPT = 2
 """Networks that a worker process keeps open."""
 
@@ -112,31 +112,39 @@ def forward(
     Args:
         images: R G B, of the network's size.
     Returns:
-        Shapes (rows, width); at most `BATCH` rows.
+        Shapes (rows, width); at most `batch_images(features)` rows.
     """
     import numpy as np
 
     height, width = features.size
-    batch = np.zeros((BATCH, height, width, 3), np.float32)
+    most = batch_images(features)
+    batch = np.zeros((most, height, width, 3), np.float32)
     filled = 0
     for image in images:
         batch[filled] = image
         filled += 1
-        if filled == BATCH:
+        if filled == most:
             yield network(batch).numpy()
             filled = 0
     if filled:
-        yield network(batch).numpy()[:filled]
+        yield network(batch[:filled]).numpy()
+
+
+def batch_images(features: Features) -> int:
+    """Images of one call: more of small ones, which keep a processor busy only together."""
+    height, width = features.size
+    fitting = BATCH_BYTES // (height * width * 3 * 4)
+    return max(32, min(128, fitting - fitting % 32))
 
 
 def open_network(file: Path, features: Features) -> Callable[[Any], Any]:
-    """The network of a file that `write_backbone` wrote, traced for one shape."""
+    """The network of a file that `write_backbone` wrote, traced once for any number of images."""
     calm_tensorflow()
     import keras
     import tensorflow as tf
 
     model = keras.saving.load_model(file, compile=False, safe_mode=True)
-    signature = [tf.TensorSpec([BATCH, *features.size, 3], tf.float32)]
+    signature = [tf.TensorSpec([None, *features.size, 3], tf.float32)]
     traced: Callable[[Any], Any] = tf.function(
         lambda pixels: model(pixels, training=False), input_signature=signature, autograph=False
     )

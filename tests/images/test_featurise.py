@@ -17,7 +17,7 @@ from ml_platform.images.backbone import (
     backbone_identity,
     write_backbone,
 )
-from ml_platform.images.featurise import register_keras_image_udf, ship_backbone
+from ml_platform.images.featurise import batch_images, forward, register_keras_image_udf, ship_backbone
 from ml_platform.images.schema import image_struct, spark_schema
 from tests.images.pictures import gradient
 
@@ -201,3 +201,27 @@ def test_a_model_is_a_function_of_sql_and_preprocessing_stays_in_floats(
     np.testing.assert_allclose(rows[0].half, model.predict(rgb / 2, verbose=0).ravel(), atol=1e-5)
     with pytest.raises(SpecError, match="no name of a function"):
         register_keras_image_udf(spark, "my-model", network)
+
+
+def test_a_network_gets_many_small_images_at_once_and_no_more_than_there_are() -> None:
+    """Few large ones bound the memory; nothing is padded, so that a single image costs what it costs."""
+    assert [batch_images(Features(size=(side, side), layers={})) for side in (16, 96, 128, 299)] == [
+        128,
+        128,
+        64,
+        32,
+    ]
+    shapes = []
+
+    class Sums:
+        def __init__(self, batch: np.ndarray) -> None:
+            shapes.append(len(batch))
+            self.found = batch.sum(axis=(1, 2))
+
+        def numpy(self) -> np.ndarray:
+            return self.found
+
+    images = [np.full((16, 16, 3), at, np.uint8) for at in range(130)]
+    rows = np.concatenate(list(forward(Sums, iter(images), Features(size=(16, 16), layers={}))))
+    assert shapes == [128, 2]
+    np.testing.assert_array_equal(rows[:, 0], np.arange(130) * 256)
