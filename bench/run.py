@@ -18,6 +18,7 @@ from bench import (
     ranks,
     scoring,
     start_and_plan,
+    tables,
     tuning,
     unchanged_rerun,
 )
@@ -39,6 +40,8 @@ BENCHES: dict[str, Callable[[Context], Iterator[Row]]] = {
     "B6": ranks.run,
     "B13": tuning.run,
     "B15": ranks.killed,
+    "B16": tables.fitted,
+    "B17": tables.loaded,
 }
 HERE = Path(__file__).parent
 ROWS = HERE / "results.jsonl"

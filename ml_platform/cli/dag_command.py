@@ -27,7 +27,7 @@ from ml_platform.engine.events import TaskEvent, watching
 from ml_platform.engine.keys import as_declared
 from ml_platform.engine.plan import EngineSpec
 from ml_platform.engine.resume import resumed_parameters
-from ml_platform.engine.server import prefect_api
+from ml_platform.engine.server import asking, prefect_api
 from ml_platform.errors import InfrastructureError, PlatformError, SpecError, StoreError
 from ml_platform.store.location import home
 
@@ -225,11 +225,15 @@ def _plan(
 def _show_plan(
     dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, *, json: bool, placement: str | None
 ) -> int:
+    _place(placement)
+    with asking(_use_running_services()):
+        dag.check(**parameters)
+        return _print_plan(dag, parameters, engine, json=json)
+
+
+def _print_plan(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, *, json: bool) -> int:
     from ml_platform.engine.flow_run import plan
 
-    _place(placement)
-    _use_running_services()
-    dag.check(**parameters)
     with _quiet(_log_file(dag)) as (out, err):
         try:
             planned = plan(dag, parameters, engine)
@@ -286,7 +290,7 @@ def _run_with(
 def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, console: Console) -> Any:
     url = _use_running_services()
     with (
-        _checked(dag, parameters, engine) as check_the_rest,
+        _checked(dag, parameters, engine, url, console) as check_the_rest,
         prefect_api(url, meanwhile=check_the_rest) as api,
     ):
         console.print(f"{dag.name} reports to {api}", markup=False, soft_wrap=True)
@@ -308,16 +312,23 @@ def _run_shown(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpe
 
 @contextmanager
 def _checked(
-    dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
+    dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, url: str | None, console: Console
 ) -> Iterator[Callable[[], None]]:
     """Say what is wrong with the request itself. Yields what says the rest, while a server starts."""
     from ml_platform.engine.check import refuse
     from ml_platform.engine.flow_run import plan, plan_first
 
+    def check_the_rest() -> None:
+        planned = plan(dag, parameters, engine)
+        refuse(dag.name, planned.faults)
+        if planned.plan.because():
+            console.print(f"plan: {planned.plan.summary()}", markup=False, soft_wrap=True)
+
     with as_declared():
-        dag.check(**parameters)
-        refuse(dag.name, plan_first(dag, parameters, engine).faults)
-        yield lambda: refuse(dag.name, plan(dag, parameters, engine).faults)
+        with asking(url):
+            dag.check(**parameters)
+            refuse(dag.name, plan_first(dag, parameters, engine).faults)
+        yield check_the_rest
 
 
 def _explain(error: BaseException, console: Console, log: Path) -> int:

@@ -17,7 +17,7 @@ from ml_platform.specs.contracts import RAW_TYPES
 from ml_platform.specs.references import Dataset, Table
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
-from ml_platform.store.datasets import COLUMN_TYPES, remove_dataset, spark_frame, write_dataset
+from ml_platform.store.datasets import COLUMN_TYPES, removed_on_failure, spark_frame, write_dataset
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -51,7 +51,7 @@ def load_table(
     before = source_identity(source, reading)
     read, reason = read_source(spark, source, label, schema, reading)
     frame = _judged(usable(read, reason, source, label), reason, label)
-    with _removed_on_failure() as written:
+    with removed_on_failure() as written:
         surveyor = survey(frame, reason, label, schema)
         data, bad, total = _write_good(frame, reason, source, label, surveyor)
         written.append(data)
@@ -201,14 +201,3 @@ def _named_after(source: str) -> Iterator[None]:
             evidence=error.evidence,
             hint=error.hint,
         ) from error
-
-
-@contextmanager
-def _removed_on_failure() -> Iterator[list[Dataset]]:
-    written: list[Dataset] = []
-    try:
-        yield written
-    except BaseException:
-        for dataset in written:
-            remove_dataset(dataset)
-        raise

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ml_platform.data.secret_uris import check_no_secret, filled, hidden, without_secrets
+from ml_platform.data.secret_uris import check_no_secret, filled, without_secrets
 from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.resources.progress import report
 from ml_platform.specs.registry import load_named
@@ -48,19 +48,19 @@ class Remote(Protocol):
 
 
 def fetched(uri: str) -> Path:
-    """A copy of the file, or of the folder, at `uri`, as it is now; `${NAME}` there is from the environment.
+    """A copy of the file, or of the folder, at `uri`, as it is now; `${NAME}` there is a secret.
 
     Raises:
         DataError: There is nothing.
-        SpecError: Nobody can read this kind of URI, it holds a secret, or a variable is not set.
+        SpecError: Nobody can read this kind of URI, it holds a secret, or names one that nobody has.
         StoreError: It cannot be reached, or there is no room for it here.
     """
     from filelock import FileLock
 
     check_no_secret(uri)
     parts, shown = urlsplit(uri), without_secrets(uri)
-    with hidden(uri), _explained(shown):
-        remote = _remote(filled(uri))
+    with filled(uri) as address, _explained(shown):
+        remote = _remote(address)
         versions = remote.versions()
         folder = home() / "sources" / _digest(uri)
         place = folder / _digest(json.dumps(versions, sort_keys=True))

@@ -1,17 +1,19 @@
-"""URIs of sources that need a secret: they name an environment variable, and hold it while they are read.
+"""URIs of sources that need a secret: they name it, and hold it while they are read.
+
+`${TABLE_TOKEN}` is that variable of the environment, else the Prefect Secret block `table-token`.
 
 What a source is called stands in parameters, plans, keys, records, logs and reports: no secret may be in it.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from ml_platform.errors import SpecError
+from ml_platform.resources.secrets import secret
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 SECRET = re.compile(r"token|secret|sig|pass|pwd|key|credential|auth|code|session", re.IGNORECASE)
@@ -36,20 +38,9 @@ def check_no_secret(uri: str) -> None:
         raise SpecError(
             f"the address {without_secrets(uri)} holds a secret, which plans and records would keep",
             got=", ".join(said),
-            hint="put it into an environment variable and write ${NAME} in its place, in single quotes",
+            hint="put it into an environment variable, or a Prefect Secret block, and write ${NAME} in its "
+            "place, in single quotes",
         )
-
-
-def filled(uri: str) -> str:
-    """The URI with the values of the environment variables that it names: never to be shown or kept.
-
-    Raises:
-        SpecError: A variable is not set.
-    """
-    for name in VARIABLE.findall(uri):
-        if not os.environ.get(name):
-            raise SpecError(f"{uri} needs the environment variable {name}", got="it is not set")
-    return VARIABLE.sub(lambda found: os.environ[found[1]], uri)
 
 
 def without_secrets(uri: str) -> str:
@@ -63,14 +54,31 @@ def without_secrets(uri: str) -> str:
 
 
 @contextmanager
-def hidden(uri: str) -> Iterator[None]:
-    """Within, no error quotes what `filled` put into the URI."""
+def filled(uri: str) -> Iterator[str]:
+    """The URI with the secrets that it names: never to be shown or kept. Within, no error quotes them.
+
+    Raises:
+        SpecError: Nobody has a secret of this name.
+        InfrastructureError: Prefect could not be asked.
+    """
+    secrets = {name: _secret(uri, name) for name in VARIABLE.findall(uri)}
     try:
-        yield
+        yield VARIABLE.sub(lambda found: secrets[found[1]], uri)
     except Exception as error:
-        values = [os.environ.get(name, "") for name in VARIABLE.findall(uri)]
-        _hide(error, [value for value in values if value])
+        _hide(error, [form for value in secrets.values() for form in (value, quote(value, safe=""))])
         raise
+
+
+def _secret(uri: str, name: str) -> str:
+    value, block = secret(name), name.lower().replace("_", "-")
+    if value:
+        return value
+    raise SpecError(
+        f"{without_secrets(uri)} needs the secret {name}",
+        wanted=f"the environment variable {name}, or the Prefect Secret block {block!r}",
+        got="neither of them, or no Prefect API that could be asked",
+        hint=f"export {name}=…, or save the block in Prefect; `make up` keeps a server running",
+    )
 
 
 def _hide(error: BaseException, values: list[str]) -> None:

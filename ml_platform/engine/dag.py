@@ -15,6 +15,7 @@ from ml_platform.engine.check import check_types
 from ml_platform.engine.graph import Graph
 from ml_platform.engine.lint import lint
 from ml_platform.engine.plan import EngineSpec, Plan
+from ml_platform.engine.secret_blocks import secrets_of_prefect
 from ml_platform.engine.trace import current_trace, trace
 from ml_platform.errors import GraphError
 
@@ -90,7 +91,8 @@ class Dag(prefect.Flow[P, R], Generic[P, R]):
         if self.preflight is not None:
             known = self.with_defaults(parameters)
             wanted = inspect.signature(self.preflight).parameters
-            self.preflight(**{name: known[name] for name in wanted})
+            with secrets_of_prefect():
+                self.preflight(**{name: known[name] for name in wanted})
 
     def with_defaults(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """All parameters but the engine's, validated as Prefect validates those of a run."""

@@ -316,6 +316,6 @@ def _without_code(found: list[str], said: list[str]) -> list[str]:
 
 
 def _short(text: str | None, characters: int = SHOWN_DIGITS) -> str:
-    if text is None:
+    if text in (None, "null"):
         return "nothing"
     return text if len(text) <= characters else text[:characters] + ("…" if characters > SHOWN_DIGITS else "")

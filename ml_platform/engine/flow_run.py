@@ -23,6 +23,7 @@ from ml_platform.engine.plan import EngineSpec, Plan, Planned, make_plan
 from ml_platform.engine.prefect_door import flush, heeding_cancellation
 from ml_platform.engine.resume import accepted_results, refuse_doubtful, resumed_parameters
 from ml_platform.engine.run import Execution
+from ml_platform.engine.secret_blocks import secrets_of_prefect
 from ml_platform.errors import SpecError, StoreError, nearest
 from ml_platform.resources.leases import Leases, Scope
 from ml_platform.resources.placement import load_placement
@@ -43,7 +44,7 @@ SHOWN_NODES = 200
 
 def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
     """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped."""
-    with planning(), as_declared():
+    with planning(), as_declared(), secrets_of_prefect():
         graph, world, leases = _to_plan(dag, parameters, engine)
         planned = make_plan(graph, world, leases)
         refuse_doubtful(graph, planned.plan, engine)
@@ -53,7 +54,7 @@ def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) 
 def plan_first(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
     """Plan those tasks alone that need no other and have a preflight: what a request itself gets wrong shows
     there, before all code was read and everybody was asked."""
-    with planning(), as_declared():
+    with planning(), as_declared(), secrets_of_prefect():
         graph, world, leases = _to_plan(dag, parameters, engine)
         first = tuple(node for node in graph.nodes if not node.parents and node.task.preflight)
         return make_plan(Graph(graph.name, first), world, leases)
@@ -78,28 +79,29 @@ def execute(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) 
 
 
 def conclude(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec) -> Any:
-    """As `execute`; of a run that had nothing to do, in a state that says so on its page in Prefect."""
+    """As `execute`; of a run that found results, in a state that says so on its page in Prefect, and why
+    others were made again."""
     return _told(*_execute(dag, parameters, engine))
 
 
 def _execute(
     dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
-) -> tuple[Any, Mapping[str, str]]:
-    """What its function promised, and what became of the nodes."""
-    with as_declared():
+) -> tuple[Any, Mapping[str, str], str]:
+    """What its function promised, what became of the nodes, and why not all of them were cached."""
+    with as_declared(), secrets_of_prefect():
         return _planned_and_run(dag, parameters, engine)
 
 
 def _planned_and_run(
     dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
-) -> tuple[Any, Mapping[str, str]]:
+) -> tuple[Any, Mapping[str, str], str]:
     if engine.mode == "resume":
         parameters = resumed_parameters(dag, engine)
     dag.check(**parameters)
     if engine.mode == "plan":
         shown = plan(dag, parameters, engine).plan
         _show(shown)
-        return shown, {}
+        return shown, {}, ""
     graph = selected(dag.graph(**parameters), engine)
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url or "")}
     name = record_name(flow_run.name or "", str(flow_run.id))
@@ -125,7 +127,7 @@ def _planned_and_run(
 
 def _run(
     graph: Graph, planned: Planned, world: World, leases: Leases, facts: dict[str, Any], engine: EngineSpec
-) -> tuple[Any, Mapping[str, str]]:
+) -> tuple[Any, Mapping[str, str], str]:
     sweep()
     record = RunRecord(leases.scope.folder)
     record.begin(**facts)
@@ -135,7 +137,8 @@ def _run(
         _show(planned.plan)
         refuse(graph.name, planned.faults)
         with at_work(), heeding_cancellation():
-            return fill(graph.output, execution.run()), execution.states
+            value = fill(graph.output, execution.run())
+            return value, execution.states, planned.plan.because()
     except BaseException as error:
         ended = error
         raise
@@ -152,11 +155,13 @@ def _run(
                 flush(timeout_s=FLUSH_S)
 
 
-def _told(value: Any, states: Mapping[str, str]) -> Any:
+def _told(value: Any, states: Mapping[str, str], because: str) -> Any:
     reused = list(states.values()).count("cached")
-    if not reused or set(states.values()) - {"cached", "skipped"}:
+    if not reused:
         return value
-    message = f"nothing to do: {'1 result is' if reused == 1 else f'{reused} results are'} stored"
+    ran = len(set(states) - {name for name, state in states.items() if state in {"cached", "skipped"}})
+    results = "1 result is" if reused == 1 else f"{reused} results are"
+    message = f"{f'{ran} of {len(states)} tasks ran' if ran else 'nothing to do'}: {results} stored{because}"
     get_run_logger().info(message)
     return Completed(message=message, data=value)
 

@@ -26,6 +26,7 @@ from ml_platform.resources.leases import Leases
 from ml_platform.specs.base import Spec
 
 SHOWN_USERS = 4
+SHOWN_CAUSES = 3
 STYLES = {"cached": "green", "run": "bold", "maybe": "yellow", "blocked": "bold red", "skipped": "dim"}
 
 
@@ -75,6 +76,9 @@ class Plan(Spec):
     expected_seconds: float | None = Field(
         description="Of all nodes that run or may run, one after the other."
     )
+    causes: tuple[str, ...] = Field(
+        (), description="Why not everything is cached: nodes that run although what they are given is."
+    )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -91,7 +95,14 @@ class Plan(Spec):
         """One line."""
         counts = [f"{self.count(verdict)} {verdict}" for verdict in STYLES if self.count(verdict)]
         time = f"; at most {self.expected_seconds:.0f} s of work" if self.expected_seconds else ""
-        return f"{', '.join(counts)}{time}"
+        return f"{', '.join(counts)}{time}{self.because()}"
+
+    def because(self) -> str:
+        """A clause with the causes, where some results are stored and others are made again."""
+        if not self.causes or not self.count("cached"):
+            return ""
+        more = f", and {len(self.causes) - SHOWN_CAUSES} more" if len(self.causes) > SHOWN_CAUSES else ""
+        return f"; because of {'; '.join(self.causes[:SHOWN_CAUSES])}{more}"
 
     def __rich__(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -243,7 +254,12 @@ class _Planner:
             budget=str(self.leases.budget),
             placement=self.leases.scope.placement.name,
             expected_seconds=sum(times) if times or not coming else None,
+            causes=tuple(f"{d.name} ({d.reason})" for d in coming if self._is_cause(d)),
         )
+
+    def _is_cause(self, decision: Decision) -> bool:
+        parents = self._nodes[decision.name].parents
+        return decision.verdict == "run" and all(parent in self.outputs for parent in parents)
 
     def _resources(self, coming: Sequence[Decision]) -> Iterator[PlannedResource]:
         users: dict[str, list[str]] = {}

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings, temporary_settings
 
@@ -34,6 +35,21 @@ def configured_api() -> str | None:
     return get_current_settings().api.url
 
 
+def api_at_hand() -> bool:
+    """Whether a Prefect API can be asked: one is configured, or a flow run reports to one."""
+    return configured_api() is not None or FlowRunContext.get() is not None
+
+
+@contextmanager
+def asking(url: str | None) -> Iterator[None]:
+    """Inside, Prefect is asked at `url`, unless the environment or the active profile names another API."""
+    if url is None or configured_api() is not None:
+        yield
+        return
+    with temporary_settings(updates={PREFECT_API_URL: url}):
+        yield
+
+
 @contextmanager
 def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[str]:
     """Flows inside report to a Prefect API; yields where it is, in words.
@@ -44,8 +60,8 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
     """
     url = configured_api() or running
     if url is not None:
-        meanwhile()
         with temporary_settings(updates={PREFECT_API_URL: url}), _cancelled_as_interrupted():
+            meanwhile()
             yield url
         return
     server = TemporaryServer()

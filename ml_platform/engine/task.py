@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from ml_platform.engine.outputs import adapter
 from ml_platform.engine.prefect_door import current_node, took_too_long
+from ml_platform.engine.secret_blocks import secrets_of_prefect
 from ml_platform.engine.trace import current_trace, user_line
 from ml_platform.engine.types import type_name, value_breaches
 from ml_platform.errors import (
@@ -291,7 +292,8 @@ def _opened(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     arguments, recipes = task.bind(*args, **kwargs)
     for name, value in arguments.items():
         _check_contract(task, f"parameter {name}", task.types[name], value)
-    with _deadline(task), current_leases().open(recipes, task=current_node() or task.name) as resources:
+    leases, name = current_leases(), current_node() or task.name
+    with secrets_of_prefect(), _deadline(task), leases.open(recipes, task=name) as resources:
         yield {**arguments, **resources}
 
 

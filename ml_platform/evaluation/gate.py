@@ -28,16 +28,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TRIVIAL = "trivial predictor"
+ITSELF = "The challenger is the champion itself, {champion}: nothing better was trained since its promotion."
 OPTION = "--gate.minimum-rows"
 """What a person asks for fewer rows with."""
 
 LOSS_NAMES = {
     "log_loss": "log loss",
     "brier": "Brier score",
-    "rmse": "squared error",
-    "mae": "absolute error",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
 }
-"""What a row's share in a metric is called."""
+"""What people call what is compared."""
 
 
 def choose_challenger(evaluations: Sequence[Evaluation], metric: str | None = None) -> Evaluation:
@@ -88,6 +89,8 @@ def decide(
 ) -> Verdict:
     """Decide on the mean difference of per-row loss, champion less challenger: the gain.
 
+    That of squared errors is said, and held against the margin, in the label's own unit.
+
     Args:
         champion: The champion measured on the same rows. None: the trivial predictor stands in, which gives
             every row the shares of the classes in the training part, or the mean of its labels.
@@ -128,7 +131,12 @@ def decide(
         opposed = _paired_losses(rows, read_rows(champion), metric)
     if opposed is None:
         return report.verdict("not comparable", "The two models were not measured on the same rows.")
-    verdict = report.weigh(paired_gain(_losses(rows, metric), opposed, spec, groups_of(rows)))
+    gain, theirs = paired_gain(_losses(rows, metric), opposed, spec, groups_of(rows)), float(opposed.mean())
+    if metric == "rmse":
+        gain, theirs = in_label_units(gain, theirs), float(np.sqrt(theirs))
+    verdict = report.weigh(gain, theirs)
+    if champion is not None and champion.model.uri == challenger.model.uri and verdict.decision == "hold":
+        verdict = verdict.model_copy(update={"reason": ITSELF.format(champion=against)})
     return verdict if verdict.decision != "promote" else _held_by_floors(verdict, challenger, spec)
 
 
@@ -151,7 +159,23 @@ def paired_gain(
     low, high = cautious_mean_interval(
         difference, resamples=spec.resamples, confidence=spec.confidence, seed=spec.seed
     )
-    return Metric(value=float(difference.mean()), low=low, high=high)
+    return Metric(value=float(difference.mean()), low=float(low), high=float(high))
+
+
+def in_label_units(gain: Metric, opposed: float) -> Metric:
+    """A gain in mean squared error as one in its root, which people can read; 0 stays 0.
+
+    Args:
+        opposed: The mean squared error of the champion.
+
+    >>> in_label_units(Metric(value=9, low=-11, high=30), opposed=25)
+    Metric(value=1.0, low=-1.0, high=5.0)
+    """
+
+    def root(part: float) -> float:
+        return float(np.sqrt(opposed) - np.sqrt(max(0.0, opposed - part)))
+
+    return Metric(value=root(gain.value), low=root(gain.low), high=root(gain.high))
 
 
 def judge(gain: Metric, spec: GateSpec) -> str:
@@ -212,18 +236,18 @@ class _Report:
             }
         )
 
-    def weigh(self, gain: Metric) -> Verdict:
+    def weigh(self, gain: Metric, opposed: float) -> Verdict:
         decision = judge(gain, self.spec)
-        return self.verdict(decision, self._sentence(decision, gain), gain)
+        return self.verdict(decision, self._sentence(decision, gain, opposed), gain)
 
-    def _sentence(self, decision: str, gain: Metric) -> str:
+    def _sentence(self, decision: str, gain: Metric, opposed: float) -> str:
         who = "the trivial predictor" if self.against == TRIVIAL else "the champion"
-        size = shown(abs(gain.value), gain.low, gain.high)[0]
+        size, whole = shown(abs(gain.value), opposed, gain.low, gain.high)[:2]
         of_groups = "" if self.groups is None else f" of {self.groups:,} groups"
         low, high = shown(gain.low, gain.high, gain.value, sign="+")[:2]
         span = f"({self.spec.confidence:.0%} interval {low} to {high}, {self.rows:,} rows{of_groups})"
         loss = LOSS_NAMES[self.metric]
-        measured = f"the {loss} per row is {size} {'lower' if gain.value >= 0 else 'higher'}"
+        measured = f"the {loss} is {size} {'lower' if gain.value >= 0 else 'higher'} than its {whole}"
         endings = {
             "promote": f"Better than {who}: {measured} {span}.",
             "reject": f"Worse than {who}: {measured} {span}.",
@@ -232,7 +256,7 @@ class _Report:
         if decision == "hold" and gain.low > 0:
             return f"Better than {who}, but not by the margin of {self.spec.margin:g}: {measured} {span}."
         if gain.low == gain.high == 0:
-            return f"Exactly as good as {who}: every one of {self.rows:,} rows has the same {loss}."
+            return f"Exactly as good as {who}: the {loss} is its {whole}, the same in all {self.rows:,} rows."
         return endings[decision]
 
 

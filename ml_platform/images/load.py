@@ -11,7 +11,7 @@ from ml_platform.images.files import list_images
 from ml_platform.images.read import decode_column, listed, pieces, read_and_check
 from ml_platform.specs.images import ImageSpec
 from ml_platform.specs.references import Dataset, Table
-from ml_platform.store.datasets import remove_dataset, spark_frame, write_dataset
+from ml_platform.store.datasets import removed_on_failure, spark_frame, write_dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,26 +34,23 @@ def load_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec())
     files = list_images(source)
     total = len(files)
     read = listed(spark, files).mapInArrow(_Loader(spec), _Loader.schema)
-    data = write_dataset(read.where("error IS NULL").drop("error"), name="images", label="label")
-    if data.rows == total:
-        return Table(data=data, quarantined=0, quarantine=None, source=source)
-    bad = read.where("error IS NOT NULL").select("path", "digest", "error")
-    try:
+    with removed_on_failure() as written:
+        data = write_dataset(read.where("error IS NULL").drop("error"), name="images", label="label")
+        written.append(data)
+        if data.rows == total:
+            return Table(data=data, quarantined=0, quarantine=None, source=source)
+        bad = read.where("error IS NOT NULL").select("path", "digest", "error")
         quarantine = write_dataset(bad, name="quarantine")
-    except BaseException:
-        remove_dataset(data)
-        raise
-    if data.rows + quarantine.rows != total or quarantine.rows > QUARANTINE_LIMIT * total:
-        worst = spark_frame(spark, quarantine).orderBy("path").limit(WORST).collect()
-        for written in (data, quarantine):
-            remove_dataset(written)
-        raise DataError(
-            f"{source}: too many files are no images",
-            wanted=f"at most {QUARANTINE_LIMIT:.0%} of {total} files",
-            got=f"{quarantine.rows} files",
-            evidence="\n".join(f"{row.path}: {row.error}" for row in worst),
-            hint="remove them, or name a glob that leaves them out",
-        )
+        written.append(quarantine)
+        if data.rows + quarantine.rows != total or quarantine.rows > QUARANTINE_LIMIT * total:
+            worst = spark_frame(spark, quarantine).orderBy("path").limit(WORST).collect()
+            raise DataError(
+                f"{source}: too many files are no images",
+                wanted=f"at most {QUARANTINE_LIMIT:.0%} of {total} files",
+                got=f"{quarantine.rows} files",
+                evidence="\n".join(f"{row.path}: {row.error}" for row in worst),
+                hint="remove them, or name a glob that leaves them out",
+            )
     return Table(data=data, quarantined=quarantine.rows, quarantine=quarantine, source=source)
 
 

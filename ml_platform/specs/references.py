@@ -83,8 +83,12 @@ def shown(*values: float, sign: str = "") -> tuple[str, ...]:
 
     >>> shown(0.25, 1), shown(12.3456, -9), shown(0.5, 12345.6, sign="+")
     (('0.2500', '1.0000'), ('12.35', '-9.00'), ('+0', '+12,346'))
+    >>> shown(2.5e-5, -1e-6), shown(0, 0)
+    (('2.5e-05', '-1e-06'), ('0.0000', '0.0000'))
     """
     largest = max(map(abs, values))
+    if not (largest == 0 or 1e-3 <= largest < 1e12):
+        return tuple(f"{value:{sign}.4g}" for value in values)
     decimals = 4 if largest < 10 else 2 if largest < 1_000 else 0
     return tuple(f"{value:{sign},.{decimals}f}" for value in values)
 

@@ -144,7 +144,9 @@ class GateSpec(Spec):
     metric: Literal["log_loss", "brier", "rmse", "mae"] | None = Field(
         None, description="What is compared, row by row. Empty: log_loss for classes, rmse for numbers."
     )
-    margin: float = Field(0.0, ge=0, description="By how much the challenger must be better at least.")
+    margin: float = Field(
+        0.0, ge=0, description="By how much the metric must be better at least, in its own unit."
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the paired interval.")
     resamples: int = Field(2_000, ge=200, le=100_000, description="Bootstrap resamples.")
     minimum_rows: int = Field(

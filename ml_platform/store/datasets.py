@@ -11,6 +11,7 @@ import importlib.metadata
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ml_platform.errors import DataError, StoreError, nearest
@@ -42,6 +43,7 @@ __all__ = [
     "open_dataset",
     "read_table",
     "remove_dataset",
+    "removed_on_failure",
     "spark_frame",
     "write_dataset",
 ]
@@ -154,6 +156,18 @@ def spark_frame(spark: SparkSession, dataset: Dataset) -> DataFrame:
 def remove_dataset(dataset: Dataset) -> None:
     """Remove a data set that nobody refers to: one that was found wanting right after it was written."""
     open_folder(dataset.uri).remove()
+
+
+@contextmanager
+def removed_on_failure() -> Iterator[list[Dataset]]:
+    """Data sets that are put into the list inside go when the block fails: nobody would refer to them."""
+    written: list[Dataset] = []
+    try:
+        yield written
+    except BaseException:
+        for dataset in written:
+            remove_dataset(dataset)
+        raise
 
 
 def _check_columns(schema: StructType, name: str, label: str | None, packed: Mapping[str, int]) -> None:

@@ -149,16 +149,18 @@ def test_spark_scores_the_same_numbers_and_bad_rows_have_none(spark: SparkSessio
 
 
 @pytest.mark.spark
-def test_the_gate_compares_squared_errors(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_the_gate_compares_squared_errors_and_speaks_in_the_label_s_unit(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
     """Against the mean of the training part, then against itself made better, and by another metric."""
     state = number_state(diabetes()[TRAIN])
     first = decide(evaluation, None, state, SPEC)
     assert (first.decision, first.metric) == ("promote", "rmse")
-    assert "the squared error per row is" in first.reason
     labels = diabetes()[HOLDOUT].column("label").to_numpy()
-    trivial = np.square(labels - diabetes()[TRAIN].column("label").to_numpy().mean()).mean()
+    trivial = np.sqrt(np.square(labels - diabetes()[TRAIN].column("label").to_numpy().mean()).mean())
     assert first.gain is not None
-    assert first.gain.value == pytest.approx(trivial - evaluation.metrics["rmse"].value ** 2)
+    assert first.gain.value == pytest.approx(trivial - evaluation.metrics["rmse"].value)
+    assert f"error is {first.gain.value:,.0f} lower than its {trivial:,.0f} (95% interval" in first.reason
 
     rows = read_rows(evaluation)
     halved = rows.set_column(
@@ -167,11 +169,15 @@ def test_the_gate_compares_squared_errors(evaluation: Evaluation, tmp_path: Path
         [rows.column("squared_error").to_numpy() / 4],
     )
     pq.write_table(halved, tmp_path / "better.parquet")
-    better = evaluation.model_copy(update={"rows_uri": (tmp_path / "better.parquet").as_uri()})
+    other = evaluation.model.model_copy(update={"uri": "models:/another"})
+    better = evaluation.model_copy(
+        update={"rows_uri": (tmp_path / "better.parquet").as_uri(), "model": other}
+    )
     assert decide(better, evaluation, state, SPEC).decision == "promote"
     assert decide(evaluation, better, state, SPEC).decision == "reject"
     by_mae = SPEC.model_copy(update={"metric": "mae"})
-    assert decide(better, evaluation, state, by_mae).reason.endswith("the same absolute error.")
+    reason = decide(better, evaluation, state, by_mae).reason
+    assert reason.startswith("Exactly as good as the champion: the mean absolute error is its ")
 
 
 @pytest.mark.spark

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -99,3 +103,22 @@ def test_an_unknown_column_is_named_with_the_nearest() -> None:
         check_names(CONTRACT.names, "left", FeatureSpec(columns={"sity": ColumnFeatures()}))
     with pytest.raises(SpecError, match=r"features.drop names 'left': that is the label"):
         check_names(CONTRACT.names, "left", FeatureSpec(drop=("left",)))
+
+
+def test_the_plan_of_a_flow_refuses_a_target_encoding_of_what_is_no_category(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The file says what its columns are, so that nothing needs to run for it."""
+    from flows.retrain import retrain
+    from ml_platform.cli.dag_command import main
+
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
+    ages = pa.table({"age": [1.5, 2.5], "city": ["a", "b"], "left": ["yes", "no"]})
+    pq.write_table(ages, tmp_path / "people.parquet")
+    asked = ["plan", "--source", str(tmp_path / "people.parquet"), "--label", "left"]
+    assert main(retrain, [*asked, "--features.columns.city.treat", "target"]) == 0
+    assert main(retrain, [*asked, "--features.columns.age.treat", "target"]) == 2
+    said = capfd.readouterr().err
+    assert "column 'age' cannot be treated as target" in said
+    assert "wanted: number, category: it is stored as float" in said
+    assert not list((tmp_path / "home").rglob("*.parquet"))

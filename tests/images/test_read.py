@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from ml_platform.errors import DataError, SpecError
+from ml_platform.errors import DataError, SpecError, StoreError
+from ml_platform.images import load
 from ml_platform.images.decode import decode
 from ml_platform.images.load import image_frame, load_images
 from ml_platform.images.read import decode_column, read_files, read_images
 from ml_platform.images.schema import image_pixels
 from ml_platform.specs.images import ImageSpec
+from ml_platform.store.datasets import write_dataset
 from ml_platform.store.manifest import read_table
 from tests.images.pictures import BAD, encoded, gradient
 
@@ -123,3 +125,25 @@ def test_too_many_that_are_no_images_are_refused_with_the_reasons(
         load_images(spark, str(tmp_path))
     assert caught.value.evidence is not None
     assert "empty.jpg: empty file" in caught.value.evidence
+
+
+def test_a_quarantine_that_cannot_be_written_leaves_nothing(
+    spark: SparkSession, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images that were written before it belong to nobody."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
+    for path in folder.rglob("*.png"):
+        copy = tmp_path / "images" / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+
+    def refuse_quarantine(*arguments: Any, name: str, **options: Any) -> Any:
+        if name == "quarantine":
+            raise StoreError("the disk is full")
+        return write_dataset(*arguments, name=name, **options)
+
+    monkeypatch.setattr(load, "write_dataset", refuse_quarantine)
+    with pytest.raises(StoreError, match="the disk is full"):
+        load_images(spark, str(tmp_path / "images"))
+    assert not list((tmp_path / "home").rglob("*.parquet"))

@@ -12,6 +12,7 @@ from typing import Protocol
 import pytest
 
 from flows.retrain import retrain
+from ml_platform import dag, task
 from ml_platform.cli.dag_command import main
 from ml_platform.data.sources import open_source, source_columns, source_identity
 from ml_platform.errors import DataError, SpecError, StoreError
@@ -167,6 +168,63 @@ def test_the_secret_of_an_address_stays_in_the_environment(
     written = [path.read_bytes() for path in home().rglob("*") if path.is_file()]
     assert not any(b"geheim" in content for content in written)
     assert "geheim" not in "".join(capfd.readouterr())
+
+
+def columns_of(source: str) -> tuple[str, ...]:
+    return source_columns(source)
+
+
+@task(probe=columns_of)
+def count_columns(source: str) -> int:
+    return len(source_columns(source))
+
+
+@dag(preflight=columns_of)
+def counted(source: str) -> int:
+    return count_columns(source)
+
+
+@pytest.fixture
+def block(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Secret block `table-token`. Yields the folder in which this session's Prefect keeps everything."""
+    from prefect.blocks.system import Secret
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    (database,) = tmp_path_factory.getbasetemp().glob("home[0-9]*/prefect.db")
+    with temporary_settings(updates={PREFECT_API_URL: server}):
+        Secret(value="geheim").save("table-token", overwrite=True)
+        yield database.parent
+        Secret.delete("table-token")
+
+
+@pytest.mark.parametrize("place", ["http"], indirect=True)
+def test_a_secret_in_a_prefect_block_is_written_nowhere(
+    block: Path, place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Planned, run and failed, in a real server: its runs, artifacts, logs and records, and ours."""
+    from ml_platform.engine.prefect_door import flow_runs_of_this_process, flush, wait_until_recorded
+
+    uri = place.put("my_table.csv", "a,label\n1,x\n")
+    monkeypatch.delenv("TABLE_TOKEN")
+    assert main(counted, ["plan", "--source", uri]) == 0
+    assert counted(source=uri) == 2
+    with pytest.raises(DataError, match="there is no file"):
+        counted(source=uri.replace("my_table", "missing"))
+    flush(timeout_s=30)
+    wait_until_recorded(flow_runs_of_this_process(), timeout_s=30)
+    files = [path for folder in (home(), block) for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"run.json", "prefect.db"}
+    assert [path.name for path in files if b"geheim" in path.read_bytes()] == []
+    assert "geheim" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("place", ["http"], indirect=True)
+def test_a_secret_that_nobody_has_is_named_with_both_places(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TABLE_TOKEN")
+    with pytest.raises(SpecError, match=r"variable TABLE_TOKEN, or the Prefect Secret block 'table-token'"):
+        source_columns(place.put("t.csv", "a,label\n1,x\n"))
 
 
 @pytest.mark.parametrize(

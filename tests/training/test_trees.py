@@ -225,6 +225,21 @@ def test_balanced_classes_count_alike(spark: SparkSession) -> None:
 
 
 @pytest.mark.spark
+def test_three_hundred_classes_are_learnt(spark: SparkSession) -> None:
+    """A probability for each of them, in the order of the state; by chance one row in 300 were right."""
+    rng, kinds = np.random.default_rng(0), np.arange(1500) % 300
+    table = pa.table({f"x{at}": kinds // 18**at % 18 + rng.normal(0, 0.1, 1500) for at in range(2)})
+    table = table.append_column("label", pa.array([f"class {kind}" for kind in kinds]))
+    state = state_of(table)
+    parts = _packed(spark, table[:1200], state), _packed(spark, table[1200:], state)
+    result = train_trees(spark, *parts, state, XGBoostSpec(trees=3, depth=4, rate=0.8))
+    features, labels = features_of(table[1200:], state)
+    predicted = _predict(result.model, features)
+    assert predicted.shape == (300, 300)
+    assert (predicted.argmax(axis=1) == labels).mean() > 0.1
+
+
+@pytest.mark.spark
 @pytest.mark.parametrize("workers", [1, 2])
 def test_numbers_are_learnt(spark: SparkSession, workers: int) -> None:
     """By one worker and by two: standardised labels, squared error, below what the mean would give."""

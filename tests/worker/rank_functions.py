@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ import numpy as np
 
 from ml_platform.errors import DataError, DesyncError, PlatformError, StoreError
 from ml_platform.specs.references import Dataset
+from ml_platform.specs.training import KerasSpec
 from ml_platform.worker.collective import Alone, Collective
 from ml_platform.worker.rank import FitSpec, Rank
+from tasks.loops import fit_keras
 
 
 def identity(rank: Rank, *args: object) -> tuple[int, int, tuple[object, ...]]:
@@ -287,6 +290,22 @@ def predict_and_evaluate(rank: Rank, dataset: Dataset) -> tuple[Any, dict[str, f
     together = rank.predict(model, dataset), rank.evaluate(model, dataset)
     lonely = alone(rank)
     return together[0], together[1], (lonely.predict(model, dataset), lonely.evaluate(model, dataset))
+
+
+def chance_of_the_second_class(
+    rank: Rank, train: Dataset, validation: Dataset, spec: KerasSpec, weights: dict[int, float] | None
+) -> float:
+    """What the flow's own function thinks of the rows of the validation part, on average."""
+    import keras
+
+    fitted = fit_keras(rank, train, validation, spec, 2, "binary", weights)
+    if rank.rank:
+        return 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        file.write_bytes(fitted.model)
+        model = keras.saving.load_model(file)
+    return float(alone(rank).predict(model, validation)[:, -1].mean())
 
 
 def checkpointed(rank: Rank, train: Dataset, folder: Path) -> tuple[str, float]:

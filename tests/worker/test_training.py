@@ -14,6 +14,7 @@ import pytest
 from ml_platform.resources import progress
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.specs.references import Dataset
+from ml_platform.specs.tables import FeatureState
 from ml_platform.specs.training import KerasSpec
 from tasks.loops import fit_keras
 from tests.gangs import warm_pair
@@ -175,6 +176,39 @@ def test_numbers_are_learnt_by_the_flow_s_own_function(pair: HorovodJob, tmp_pat
     assert set(fitted.history) >= {"loss", "mean_absolute_error", "val_loss"}
     assert fitted.history["val_loss"][-1] < 0.3
     assert fitted.proof["ranks"] == 2
+
+
+def test_balanced_classes_count_alike(pair: HorovodJob, tmp_path: Path) -> None:
+    """One row in twenty is of the second class: weighted, the network thinks it more likely."""
+    random = np.random.default_rng(0)
+    labels = (random.random(800) < 0.05).astype(np.int32)
+    features = random.normal(labels[:, None] * 1.0, 1.0, (800, 2)).astype(np.float32)
+    parts = [
+        packed_dataset(tmp_path / name, features[rows], labels[rows])
+        for name, rows in (("train", slice(0, 600)), ("validation", slice(600, 800)))
+    ]
+    counts = np.bincount(labels[:600])
+    state = FeatureState(classes=("no", "yes"), class_counts=tuple(counts.tolist()), label="label")
+    spec = KerasSpec(hidden=(8,), epochs=10, patience=10, batch_rows=50, rate=0.02)
+    weights = dict(enumerate(state.balanced_weights))
+    found = [
+        pair.run(rank_functions.chance_of_the_second_class, *parts, spec, given).rank0
+        for given in (None, weights)
+    ]
+    assert found[0] < 0.1
+    assert found[1] > 2 * found[0]
+
+
+def test_three_hundred_classes_are_learnt(pair: HorovodJob, tmp_path: Path) -> None:
+    """By two ranks: every class has an output, and most rows are told apart."""
+    parts = [
+        packed_dataset(tmp_path / name, *blobs(rows, width=16, classes=300, seed=seed))
+        for name, rows, seed in (("train", 6000, 1), ("validation", 600, 2))
+    ]
+    spec = KerasSpec(hidden=(64,), epochs=6, patience=6, batch_rows=200, rate=0.02)
+    fitted = pair.run(fit_keras, *parts, spec, 300).rank0
+    assert fitted.history["val_accuracy"][-1] > 0.3
+    assert fitted.history["val_loss"][-1] < 0.7 * np.log(300)
 
 
 def test_each_job_finds_a_clean_session(pair: HorovodJob) -> None:
