@@ -114,7 +114,10 @@ class ParquetSource:
         session = _reads_nanos(spark) if nanos else spark
         paths = [spark_path(path.as_uri()) for path in self._files]
         frame = session.read.option("basePath", base_folder(self._root)).parquet(*paths)
-        return frame.withColumns({field.name: _micros(field) for field in nanos}) if nanos else frame
+        # Arrow takes Spark's own 96-bit timestamps for nanoseconds, too; Spark knows them as what they are.
+        whole = {field.name for field in frame.schema.fields if field.dataType.typeName() == "long"}
+        read = {field.name: _micros(field) for field in nanos if field.name in whole}
+        return frame.withColumns(read) if read else frame
 
 
 def _is_plain(schema: pa.Schema, texts: Set[str]) -> bool:

@@ -92,6 +92,20 @@ def test_moments_and_dates_are_the_same_in_a_session_of_another_zone(
     assert columns["clock"] == [moment.astimezone(dt.UTC) for moment in there]
 
 
+@pytest.mark.parametrize("kind", ["INT96", "TIMESTAMP_MICROS"])
+def test_moments_in_parquet_that_spark_has_written_arrive(
+    spark: SparkSession, tmp_path: Path, kind: str
+) -> None:
+    """Its own 96 bits are what Arrow calls nanoseconds."""
+    session = spark.newSession()
+    session.conf.set("spark.sql.parquet.outputTimestampType", kind)
+    moments = [dt.datetime(2024, 3, 31, 2, 30, 0, 123456, dt.UTC), dt.datetime(1999, 12, 31, tzinfo=dt.UTC)]
+    rows = [(moments[0], "x"), (moments[1], "y")]
+    session.createDataFrame(rows, "at timestamp, label string").write.parquet(str(tmp_path / "t"))
+    columns = read_table(load_table(session, str(tmp_path / "t"), "label").data).to_pydict()
+    assert sorted(columns["at"]) == sorted(moments)
+
+
 def test_an_infinite_label_is_set_aside(spark: SparkSession, written: Callable[..., str]) -> None:
     """Nobody can learn it; one of them is no reason to refuse the others."""
     table = load_table(spark, written("a,label\n" + "1,2.5\n2,3.5\n" * 30 + "3,-inf\n"), "label")
