@@ -118,6 +118,7 @@ def test_a_server_that_ends_at_once_is_told_with_its_log(own_home: Path) -> None
     assert not (own_home / "services.json").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_up_serves_and_down_leaves_nothing(own_home: Path) -> None:
     """The commands as a person types them, on free ports; the process table is the witness."""

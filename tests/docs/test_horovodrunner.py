@@ -21,6 +21,7 @@ def test_every_new_name_is_public() -> None:
     assert set(named) <= {name for names in PUBLIC.values() for name in names.split()}
 
 
+@pytest.mark.long
 @pytest.mark.horovod
 def test_the_program_trains_on_two_ranks_and_prints_what_the_page_shows(tmp_path: Path) -> None:
     """In a script of its own: functions of `__main__` travel by value."""

@@ -26,6 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return runpy.run_path(str(module))
 
 
+@pytest.mark.long
 def test_images_become_vectors_by_a_stage_and_by_sql(
     page: dict[str, Any], spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def test_every_option_of_a_study_is_on_the_page() -> None:
     assert all(f"`--study.{name}`" in PAGE for name in StudySpec.model_fields)
 
 
+@pytest.mark.long
 @pytest.mark.spark
 @pytest.mark.slow
 @pytest.mark.usefixtures("spark")

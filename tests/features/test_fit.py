@@ -247,6 +247,7 @@ def test_spark_and_this_process_compute_the_same_bits(
     assert one_hot.sum() == ROWS * len(state.categories)
 
 
+@pytest.mark.long
 def test_a_category_of_a_million_values_is_fitted_in_small_memory(spark: SparkSession) -> None:
     """Counted on executors: this process gets the vocabulary alone."""
     rows, often = 1_000_000, 20

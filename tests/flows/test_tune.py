@@ -52,6 +52,7 @@ def refuse(*_: object, **__: object) -> None:
     raise DataError("no such table")
 
 
+@pytest.mark.long
 @pytest.mark.spark
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("spark")

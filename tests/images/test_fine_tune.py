@@ -69,6 +69,7 @@ def small(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ImageSta
     return fit_images(images, BackboneSpec(name=str(path), pooling="flat"))
 
 
+@pytest.mark.long
 def test_a_network_from_scratch_learns_from_encoded_images(
     spark: SparkSession, images: Dataset, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_network_from_scratch_learns_from_encoded_images(
     np.testing.assert_array_equal(predicted, model.predict(table))
 
 
+@pytest.mark.long
 def test_the_last_layers_of_a_backbone_learn_and_the_others_stay(
     spark: SparkSession, images: Dataset, small: ImageState, tmp_path: Path
 ) -> None:

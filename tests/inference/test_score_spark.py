@@ -277,6 +277,7 @@ def test_a_changed_model_stops_the_job_and_writes_nothing(
     assert not (tmp_path / "scores").exists()
 
 
+@pytest.mark.long
 @pytest.mark.horovod
 @pytest.mark.parametrize("family", ["keras", "xgboost"])
 def test_spark_this_process_and_a_bare_process_agree(

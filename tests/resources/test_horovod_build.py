@@ -184,6 +184,7 @@ def test_the_last_lines_are_the_compilers_own() -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.horovod
 def test_a_compiler_that_fails_is_told_with_its_last_lines(

@@ -65,7 +65,7 @@ def racers(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             racer.communicate(timeout=60)
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.long)])
 def uri(
     request: pytest.FixtureRequest, migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:

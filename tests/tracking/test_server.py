@@ -226,6 +226,7 @@ def test_two_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
     assert [(one.communicate(timeout=120)[1], one.returncode) for one in both] == [("", 0), ("", 0)]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_everything_works_through_a_real_server_and_survives_its_restart(
     migrated: Path,

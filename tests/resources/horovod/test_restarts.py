@@ -70,6 +70,7 @@ def test_errors_of_the_function_are_not_tried_again(
     assert len(list((tmp_path / "a").glob("call-*"))) == 1
 
 
+@pytest.mark.long
 def test_fit_goes_on_from_its_checkpoint_with_the_same_bytes(tmp_path: Path, store: Path) -> None:
     """Rank 1 is killed in epoch 6 of 7: at most one interval is done again, and no bit differs."""
     train = packed_dataset(tmp_path / "train", *blobs(500), group_rows=90)
