@@ -37,10 +37,10 @@ from ml_platform.store.results import Absent, Result
 from ml_platform.store.stamps import locations, stamp
 
 MAX_THREADS = 32
-FIRST_THREADS = 2
+FIRST_THREADS = 1
 PATIENCE_S = 0.01
-"""Threads share one interpreter: for small tasks two are as fast as any. There are twice as many each time
-that nothing ended for so long."""
+"""Threads share one interpreter, also with the one that sends events: for small tasks one is as fast as any,
+and leaves nothing to send for the end. There are twice as many each time that nothing ended for so long."""
 SHOWN_CACHED_NODES = 100
 """Cached nodes are task runs in the UI up to this many; above, the plan's artifact alone shows them."""
 GRACE_S = 2.0
