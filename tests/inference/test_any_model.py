@@ -178,6 +178,22 @@ def test_a_model_without_a_signature_asks_for_its_columns(tmp_path: Path) -> Non
     np.testing.assert_allclose(predictions.column(0).to_numpy(), features().sum(axis=1), atol=1e-5)
 
 
+def test_a_pyfunc_model_without_a_signature_asks_for_its_columns(tmp_path: Path) -> None:
+    import mlflow.pyfunc
+
+    class Second(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input, params=None):
+            return model_input.iloc[:, 1]
+
+    mlflow.pyfunc.save_model(tmp_path / "second", python_model=Second(), pip_requirements=[])
+    _, model = opened(tmp_path / "second")
+    with pytest.raises(SpecError, match="it has no signature") as caught:
+        bind(model.needs, {field.name: field.type for field in table().schema}, ())
+    assert "--columns a b c" in str(caught.value)
+    predictions, _ = rows_of(model, table(), ("x3", "x1"))
+    np.testing.assert_allclose(predictions.column(0).to_numpy(), features()[:, 1], atol=1e-5)
+
+
 def test_keras_code_is_not_run(tmp_path: Path) -> None:
     import keras
 
