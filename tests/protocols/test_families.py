@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from ml_platform.inference.score import score_frame
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import FeatureState, SplitSpec
 from ml_platform.specs.training import MLlibSpec, SklearnSpec
+from ml_platform.training import spark_pipeline
 from ml_platform.training.one_node import train_estimator
 from ml_platform.training.spark_pipeline import train_pipeline
 from tests.inference.builders import (
@@ -71,12 +74,27 @@ class Trained:
         self.rows = self.table[SHARE[problem] :]
         parts = self.table[: SHARE[problem]], self.rows
         self.parts = tuple(packed(spark, part, self.state) for part in parts)
-        self.learned = learn(spark, self.family, self.parts, self.state, self.spec)
+        self.pipelines: list[Any] = []
+        with _remembered(self.pipelines):
+            self.learned = learn(spark, self.family, self.parts, self.state, self.spec)
         self.folder = as_folder(folder, self.family, self.learned.model, self.state, self.contract)
 
     def expected(self) -> NDArray[np.float64]:
         """What the trained model says of the rows held out, in the process that loads its folder."""
         return np.asarray(load_raw_model(self.folder).predict(self.rows), np.float64)
+
+
+@contextmanager
+def _remembered(pipelines: list[Any]) -> Iterator[None]:
+    """What MLlib itself fitted, of which the product keeps arrays alone."""
+    fit = spark_pipeline._fit
+
+    def fit_and_keep(*given: Any) -> Any:
+        pipelines.append(fit(*given))
+        return pipelines[-1]
+
+    with patch.object(spark_pipeline, "_fit", fit_and_keep):
+        yield
 
 
 def learn(
@@ -159,6 +177,27 @@ def test_spark_and_mlflow_agree_with_the_process(trained: Trained, spark: SparkS
     there = scored.sort_by("row").to_pandas()
     for frame in (alone, there):
         np.testing.assert_allclose(matrix(frame, trained.state), expected / unit(trained), atol=1e-5)
+
+
+def test_the_file_says_of_every_row_what_mllibs_own_pipeline_says(
+    trained: Trained, spark: SparkSession
+) -> None:
+    """Without Spark, to 1e-5: every probability, and numbers in standard deviations."""
+    if trained.family != "mllib":
+        pytest.skip("no Pipeline")
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.ml.linalg import Vectors
+
+    features, _ = features_of(trained.rows, trained.state)
+    rows = [(at, Vectors.dense(row)) for at, row in enumerate(features.tolist())]
+    said = trained.pipelines[0].transform(spark.createDataFrame(rows, ["row", "features"]))
+    column = "prediction" if trained.problem == "regression" else vector_to_array("probability")
+    found = said.orderBy("row").select(column).collect()
+    theirs = np.array([np.atleast_1d(row[0]) for row in found])
+    ours = trained.expected()
+    if trained.state.target is not None:
+        ours = (ours - trained.state.target.center) / trained.state.target.scale
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_file_of_other_features_is_refused(trained: Trained, tmp_path: Path) -> None:

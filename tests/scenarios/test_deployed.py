@@ -219,6 +219,53 @@ def test_a_command_uses_the_servers_that_are_up_or_configured(deployed: Api, pro
         assert f"ticking reports to {deployed.prefect}/api" in outcome.err
 
 
+SMALLEST: dict[str, dict[str, Any]] = {
+    "image-classification/weekly": {"trainers": ["xgboost"], "xgboost": {"trees": 5}},
+    "tune/search": {
+        "source": "sklearn:wine",
+        "families": ["sklearn"],
+        "study": {"trials": 2},
+        "space": {"sklearn": {"estimator": "linear", "l2": {"low": 0.01, "high": 10, "log": True}}},
+    },
+}
+"""Of each deployment that only a team with time runs: a run as small as its form allows."""
+
+
+def _tasks(deployed: Api, run: Any) -> set[str]:
+    found = deployed.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    return {each["name"] for each in found}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_deployment_plans_with_what_its_form_sends(name: str, deployed: Api) -> None:
+    """Its entrypoint is found, and its parameters fit; nothing runs."""
+    started = deployed.start(name, {**SMALLEST[name], "engine": {"mode": "plan"}})
+    planned = deployed.wait(started, timeout_s=200)
+    assert planned["state_type"] == "COMPLETED", planned["state"]["message"]
+    filters = {"flow_runs": {"id": {"any_": [planned["id"]]}}}
+    (plan,) = (a for a in deployed.ask("/artifacts/filter", filters) if a["key"] == "plan")
+    wanted = "train_xgboost" if "image" in name else "try_sklearn-2"
+    assert f"| {wanted} | **run** |" in plan["data"]
+    assert _tasks(deployed, planned) == set()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_images_are_learnt_through_the_api(deployed: Api) -> None:
+    name = "image-classification/weekly"
+    done = deployed.wait(deployed.start(name, SMALLEST[name]), timeout_s=500)
+    assert done["state_type"] == "COMPLETED", done["state"]["message"]
+    assert {"load_images", "train_xgboost", "promote", "score_images"} <= _tasks(deployed, done)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_search_through_the_api_completes(deployed: Api) -> None:
+    done = deployed.wait(deployed.start("tune/search", SMALLEST["tune/search"]), timeout_s=500)
+    assert done["state_type"] == "COMPLETED", done["state"]["message"]
+    assert {"try_sklearn", "try_sklearn-2", "train_sklearn", "report_study"} <= _tasks(deployed, done)
+
+
 @pytest.mark.long
 def test_a_cancel_through_the_api_ends_ranks_and_leaves_no_task_run_running(
     completed: Any, deployed: Api, project: Project
