@@ -6,6 +6,9 @@ from typing import Any
 
 from ml_platform.store.folders import open_source
 
+BUFFER_BYTES = 64 << 10
+"""Read at once of each column of a local file."""
+
 
 def open_parquet(uri: str, *, verified: bool = False, memory_map: bool = False) -> Any:
     """A `pyarrow.parquet.ParquetFile`; it closes at the end of a `with`.
@@ -26,6 +29,8 @@ def open_parquet(uri: str, *, verified: bool = False, memory_map: bool = False) 
         source,
         page_checksum_verification=verified,
         memory_map=memory_map and is_local,
+        # A column of a row group is read in pieces, however large the writer made it.
+        buffer_size=0 if memory_map or not is_local else BUFFER_BYTES,
         # One request per run of columns, not one per column.
         pre_buffer=not is_local,
     )
