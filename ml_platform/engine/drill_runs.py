@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ml_platform.engine.keys import task_code, value_digest
+from ml_platform.engine.keys import as_declared, task_code, value_digest
 from ml_platform.engine.plan import EngineSpec
 from ml_platform.resources.horovod.nursery import fork_ahead, variables_of_ranks
 from ml_platform.resources.horovod_build import horovod_available
@@ -68,7 +68,8 @@ def main() -> None:
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         dag = load_named(args.dag)
-        _serve(dag, dag.validate_parameters(json.loads(args.parameters)), answers)
+        with as_declared():
+            _serve(dag, dag.validate_parameters(json.loads(args.parameters)), answers)
 
 
 def _serve(dag: Dag[..., Any], parameters: dict[str, Any], answers: TextIO) -> None:
@@ -96,7 +97,7 @@ def _serve(dag: Dag[..., Any], parameters: dict[str, Any], answers: TextIO) -> N
 
 
 def _read_code(dag: Dag[..., Any], parameters: dict[str, Any]) -> None:
-    """Bytecode and sources that every plan reads are remembered by the process."""
+    """Every run plans with the same code: it is read once."""
     for node in dag.graph(**parameters).nodes:
         task_code(node.task.function)
 

@@ -36,8 +36,10 @@ def main() -> None:
     import numpy  # noqa: F401, ICN001
     import prefect.cache_policies  # noqa: F401
 
-    import ml_platform.engine.code
     import ml_platform.engine.task  # noqa: F401
+    from ml_platform.engine.code.origin import versions
+
+    versions(["attr", "numpy", "pydantic", "pydantic_core", "typing_extensions"])  # and this looked up
 
     for line in sys.stdin:
         folder, tasks = line.rstrip("\n").split("\t")

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from ml_platform.engine.keys import as_declared
 from tests.engine.mutations.code_edits import CODE_EDITS
 from tests.engine.mutations.keys import ARGUMENTS
 from tests.engine.mutations.project import write_project
@@ -71,7 +72,7 @@ def world_outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Outc
     for number, edit in enumerate(WORLD_EDITS):
         world = World.made(tmp_path / str(number))
         edit.first(world)
-        with mock.patch.dict(os.environ, REGION="ch"):
+        with mock.patch.dict(os.environ, REGION="ch"), as_declared():
             before = world.keys()[edit.task]
             edit.apply(world)
             found.append(Outcome(edit, before, world.keys()[edit.task]))
