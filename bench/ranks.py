@@ -25,7 +25,7 @@ not speak holds from `MANY` up."""
 
 
 def run(context: Context) -> Iterator[Row]:
-    steps, count = context.pick(10, 60), context.pick(1, 5)
+    steps, count = context.pick(10, 30), context.pick(1, 4)
     say(f"B6: {RANKS} ranks, {EPOCHS - 1} x {steps} steps, {count} rounds")
     with ExitStack() as stack:
         ours, theirs, writer = (
