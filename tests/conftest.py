@@ -39,8 +39,11 @@ def spark() -> Iterator[SparkSession]:
     from ml_platform.resources.spark import open_session
     from ml_platform.specs.placements import SparkPlacement
 
-    # The JVM of a test is never warm: its second compiler would cost more than it gives.
-    conf = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    # The JVM of a test is never warm: its second compiler would cost more than it gives. Nor are rows many.
+    conf = {
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.sql.shuffle.partitions": "4",
+    }
     placement = SparkPlacement(master="local[2]", driver_memory_mib=1024, conf=conf)
     with open_session(placement) as session:
         yield session

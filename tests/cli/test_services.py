@@ -106,6 +106,7 @@ def test_the_end_finds_what_left_its_group_and_its_parent() -> None:
     assert marked() == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_server_that_ends_at_once_is_told_with_its_log(own_home: Path) -> None:
     """Prefect finds no database where a folder is; nothing stays of the other server."""

@@ -129,13 +129,18 @@ def packed(spark: SparkSession, table: pa.Table, state: FeatureState) -> Dataset
 
 PROBLEMS = [
     *[(name, problem) for name in SMALL if name.startswith("sklearn") for problem in TABLES],
-    ("mllib-linear", "multiclass"),
     ("mllib-linear", "binary"),
     ("mllib-components", "regression"),
-    ("mllib-forest", "multiclass"),
-    ("mllib-forest", "regression"),
     ("mllib-boosting", "binary"),
-    ("mllib-boosted-components", "regression"),
+    *[
+        pytest.param(pair, marks=pytest.mark.long)
+        for pair in (
+            ("mllib-linear", "multiclass"),
+            ("mllib-forest", "multiclass"),
+            ("mllib-forest", "regression"),
+            ("mllib-boosted-components", "regression"),
+        )
+    ],
 ]
 
 
@@ -215,7 +220,9 @@ def test_noise_is_refused(trained: Trained, tmp_path: Path) -> None:
         load_raw_model(folder)
 
 
-@pytest.mark.parametrize("name", ["sklearn-forest", "sklearn-boosting", "mllib-forest"])
+@pytest.mark.parametrize(
+    "name", ["sklearn-forest", "sklearn-boosting", pytest.param("mllib-forest", marks=pytest.mark.long)]
+)
 def test_the_same_seed_gives_the_same_trees(spark: SparkSession, name: str, tmp_path: Path) -> None:
     first, second = (Trained(spark, SMALL[name], "binary", tmp_path / str(run)) for run in range(2))
     np.testing.assert_array_equal(first.expected(), second.expected())

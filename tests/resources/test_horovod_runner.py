@@ -92,6 +92,7 @@ def test_one_local_rank_prints_everything_or_what_is_sent(capsys: pytest.Capture
     assert heard == []
 
 
+@pytest.mark.long
 @pytest.mark.spark
 @pytest.mark.horovod
 def test_positive_np_are_tasks_of_one_spark_job(spark: object) -> None:

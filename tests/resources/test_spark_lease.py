@@ -109,6 +109,7 @@ DRIVER = """
 """
 
 
+@pytest.mark.long
 def test_after_the_jvm_was_killed_the_next_task_has_another(tmp_path: Path) -> None:
     """As the kernel does when memory runs out. A cancel meanwhile is harmless, and so is closing."""
     done = subprocess.run(

@@ -211,6 +211,7 @@ def test_a_lock_that_is_held_is_named(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_may_make_the_database_at_once(tmp_path: Path) -> None:
     script = "from ml_platform.tracking import check_tracking; check_tracking()"

@@ -93,6 +93,7 @@ def test_what_the_machine_does_says_nothing_about_a_point(error: Exception, run:
         tried(run, failing(error))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_study_that_was_killed_goes_on_and_runs_no_trial_again(
     home: Path, server: str, tmp_path: Path

@@ -108,6 +108,7 @@ def test_a_regressor_starts_from_the_base_margin(
     assert (trees.best_round, trees.validation_rows, list(trees.metrics)) == (14, 0, ["train-rmse"])
 
 
+@pytest.mark.long
 def test_a_ranker_keeps_queries_whole_and_stops_at_the_best_order(
     spark: SparkSession,
     searches: Dataset,

@@ -187,6 +187,7 @@ def test_what_a_fit_cannot_take_is_named(pair: HorovodJob, train: Dataset) -> No
             assert part in message
 
 
+@pytest.mark.long
 def test_values_are_regressed_on_from_anyones_columns(pair: HorovodJob, tmp_path: Path) -> None:
     """Float labels, weights, a folder of Parquet that no store has seen."""
     random = np.random.default_rng(0)
@@ -238,6 +239,7 @@ def test_a_loss_that_is_no_number_on_one_rank_stops_both(
         assert "training stopped on all ranks in epoch 1: the loss is nan" in message
 
 
+@pytest.mark.long
 def test_a_trial_is_ended_by_its_rule_and_one_that_diverges_leaves_the_ranks_alone(
     pair: HorovodJob, train: Dataset, tmp_path: Path
 ) -> None:
