@@ -56,15 +56,19 @@ def udf(model: str, columns: list[str]) -> Any:
 
 
 def batch_udf(model: str, columns: list[str]) -> Any:
+    """A model of one input takes one column: others are joined with `array`, as its error message says."""
     from pyspark.ml.functions import predict_batch_udf
+    from pyspark.sql.functions import array
     from pyspark.sql.types import ArrayType, FloatType
 
-    shapes = {"input_tensor_shapes": [[WIDTH]]} if len(columns) == 1 else {}
     file = f"{model}/net.keras"
     function = predict_batch_udf(
-        lambda: traced(file), return_type=ArrayType(FloatType()), batch_size=BATCH, **shapes
+        lambda: traced(file),
+        return_type=ArrayType(FloatType()),
+        batch_size=BATCH,
+        input_tensor_shapes=[[WIDTH]],
     )
-    return function(*columns)
+    return function(*columns if len(columns) == 1 else [array(*columns)])
 
 
 def on_spark(side: str, source: str, kind: str, model: str, out: str) -> None:
