@@ -92,6 +92,7 @@ class _Declared:
 
     def __init__(self) -> None:
         self._walk = Walk()
+        self.marks: dict[type, dict[str, str]] = {}
         self._codes: dict[Any, Code] = {}
         self._lock = threading.Lock()
 
@@ -215,12 +216,22 @@ def _tagged(value: Any, content: Any, where: str, held: Mapping[str, Any] | None
     Args:
         held: What it holds besides its content.
     """
-    kind = type(value)
-    found = {"$": kind.__qualname__, "is": content}
-    if origin(kind.__module__) != "stdlib":
-        found["code"] = _code_digest(kind, where)
+    found = {**_mark(type(value), where), "is": content}
     if held:
         found["holds"] = {name: identity(member, f"{where}.{name}") for name, member in held.items()}
+    return found
+
+
+def _mark(kind: type, where: str) -> dict[str, str]:
+    """What tells a type from others, made once where code is as it was declared."""
+    known = _declared.get()
+    if known is not None and kind in known.marks:
+        return known.marks[kind]
+    found = {"$": kind.__qualname__}
+    if origin(kind.__module__) != "stdlib":
+        found["code"] = _code_digest(kind, where)
+    if known is not None:
+        known.marks[kind] = found
     return found
 
 

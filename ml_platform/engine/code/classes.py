@@ -130,7 +130,8 @@ def _field(field: FieldInfo, part: Part, walk: Walk, path: str) -> str:
 
 def _without_text(field: Any, names: Iterable[str]) -> dict[str, Any]:
     told = (name for name in names if not name.startswith("_") and name not in _FIELD_TEXT)
-    return {name: getattr(field, name, None) for name in told}
+    found = {name: getattr(field, name, None) for name in told}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _registered(cls: type, part: Part, walk: Walk) -> Iterator[str]:
