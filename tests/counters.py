@@ -41,6 +41,9 @@ class CounterLease:
     @classmethod
     def preflight(cls, spec: CounterSpec, placement: Placement) -> None: ...
 
+    @classmethod
+    def prepare(cls, spec: CounterSpec, placement: Placement) -> None: ...
+
     def start(self) -> None: ...
 
     @contextmanager

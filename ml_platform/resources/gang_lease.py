@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.budget import Budget, Need, usable_cores
-from ml_platform.resources.horovod import open_job
+from ml_platform.resources.horovod import open_job, plan_launch
 from ml_platform.resources.horovod.job import HorovodJob
+from ml_platform.resources.horovod.nursery import prepare_nursery
 from ml_platform.resources.horovod.stage_checks import check_settings
 from ml_platform.resources.horovod_build import horovod_available
 from ml_platform.resources.leases import Scope, opened
@@ -21,6 +22,7 @@ from ml_platform.resources.slots import spark_slots
 from ml_platform.resources.spark import is_local, open_session
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import HorovodSpec
+from ml_platform.store.location import home
 
 
 class GangLease:
@@ -84,6 +86,13 @@ class GangLease:
             )
         if spec.backend == "spark":
             _preflight_spark(placement)
+
+    @classmethod
+    def prepare(cls, spec: HorovodSpec, placement: Placement) -> None:
+        """Ranks of this machine are forked from a process that needs 5 s to import TensorFlow."""
+        if spec.backend == "processes" and not spec.gpu:
+            plan = plan_launch(spec, placement.horovod, home() / "logs" / "ranks")
+            prepare_nursery(plan.ranks[0])
 
     def start(self) -> None:
         self._starting()

@@ -75,6 +75,10 @@ class Lease(Protocol):
     def preflight(cls, spec: Any, placement: Placement) -> None:
         """Raise, in seconds and before anything starts, if it could not be opened here."""
 
+    @classmethod
+    def prepare(cls, spec: Any, placement: Placement) -> None:
+        """Begin what a process that will open it needs, before it has a run; it ends with the process."""
+
     def start(self) -> None:
         """Begin to open it, ahead of its first user. Errors wait for that user."""
 
@@ -106,6 +110,13 @@ def kind_of(spec: ResourceSpec) -> type[Lease]:
         ) from error
     kind: type[Lease] = load_named(target)
     return kind
+
+
+def prepare(specs: Iterable[ResourceSpec], placement: Placement) -> None:
+    """Begin what a run with these recipes will need, while something else keeps it from starting."""
+    refuse_while_planning("resources were prepared")
+    for spec in specs:
+        kind_of(spec).prepare(spec, placement)
 
 
 class Leases:

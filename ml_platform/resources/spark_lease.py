@@ -54,6 +54,10 @@ class SparkLease:
     def preflight(cls, spec: SparkSpec, placement: Placement) -> None:
         check_java()
 
+    @classmethod
+    def prepare(cls, spec: SparkSpec, placement: Placement) -> None:
+        """Nothing that could begin before there is a run."""
+
     def start(self) -> None:
         self._started()
 

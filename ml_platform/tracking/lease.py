@@ -45,6 +45,10 @@ class TrackingLease:
     def preflight(cls, spec: TrackingSpec, placement: Placement) -> None:
         check_tracking()
 
+    @classmethod
+    def prepare(cls, spec: TrackingSpec, placement: Placement) -> None:
+        """Nothing that could begin before there is a run."""
+
     def start(self) -> None:
         self._started()
 

@@ -49,17 +49,38 @@ def fork_rank(plan: RankPlan, connection: socket.socket, key: bytes, *, output: 
     Raises:
         OSError: No process can be started.
     """
-    global _nursery
     kind = _kind(plan.command[0], plan.environment)
     order = {"words": plan.command[3:], "environment": {**os.environ, **plan.environment}}
     with _choosing:
         if _nursery is not None and _nursery.kind == kind:
             with suppress(ConnectionError):  # it was killed
                 return _nursery.fork(order, connection, key, output)
-        if _nursery is not None:
-            _nursery.retire()
-        _nursery = _Nursery(kind, partial(_spawned, kind, output))
-        return _nursery.fork(order, connection, key, output)
+        return _new_nursery(kind, output).fork(order, connection, key, output)
+
+
+def prepare_nursery(plan: RankPlan) -> None:
+    """Begin the imports of such ranks, before any is asked for. What goes wrong is said when one is.
+
+    Args:
+        plan: Its log gets what the imports say.
+    """
+    if not can_fork(plan):
+        return
+    kind = _kind(plan.command[0], plan.environment)
+    with _choosing, suppress(OSError):
+        if _nursery is None or _nursery.kind != kind:
+            plan.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with plan.log_file.open("ab") as log:
+                _new_nursery(kind, log)
+
+
+def _new_nursery(kind: _Kind, output: IO[bytes]) -> _Nursery:
+    """In the place of the one that is there."""
+    global _nursery
+    if _nursery is not None:
+        _nursery.retire()
+    _nursery = _Nursery(kind, partial(_spawned, kind, output))
+    return _nursery
 
 
 def fork_ahead(variables: Mapping[str, str]) -> None:

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from ml_platform.errors import RankError, ResourceStartError
-from ml_platform.resources.horovod import open_job
+from ml_platform.resources.horovod import open_job, plan_launch
+from ml_platform.resources.horovod.nursery import prepare_nursery
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.resources import HorovodSpec
 from tests.gangs import nurseries_of_this_process, ranks_of_this_process
@@ -25,13 +26,17 @@ def test_ranks_of_two_jobs_share_an_import_and_nothing_else(
 ) -> None:
     """Each has its environment, its log, its process group, its random numbers, its end."""
     draws = set()
+    coming = plan_launch(HorovodSpec(ranks=2), HorovodPlacement(), tmp_path / "coming")
+    for _ in range(2):  # the second time it is there
+        prepare_nursery(coming.ranks[0])
+    prepared = {nursery.pid for nursery in nurseries_of_this_process()}
     for name in ("first", "second"):
         monkeypatch.setenv("ML_PLATFORM_SAID", name)
         with open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=tmp_path / name) as job:
             told = job.run(rank_functions.describe_process)
             parents = {rank["parent"] for rank in told}
             assert len(parents) == 1
-            assert parents <= {nursery.pid for nursery in nurseries_of_this_process()}
+            assert parents <= {nursery.pid for nursery in nurseries_of_this_process()} == prepared
             assert [rank["HOROVOD_RANK"] for rank in told] == ["0", "1"]
             assert {rank["ML_PLATFORM_SAID"] for rank in told} == {name}
             assert all(rank["group"] == rank["pid"] for rank in told)
