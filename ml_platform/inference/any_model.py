@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.errors import DataError, one_line
 from ml_platform.inference.binding import Bound, Needs, bind, tensor
 from ml_platform.inference.flavours import FLAVOURS, OpenedModel, check_consent, open_model
-from ml_platform.inference.score import Output, ScoringJob, Stamp, kept, numbered, score_raw, stamped
+from ml_platform.inference.score import (
+    Output,
+    ScoringJob,
+    Stamp,
+    arrow_types,
+    kept,
+    numbered,
+    score_raw,
+    stamped,
+)
 from ml_platform.inference.worker_models import loaded
 from ml_platform.resources.spark_daemon import forked_with
 from ml_platform.specs.base import Spec
@@ -164,9 +173,7 @@ def _described(
     source: DataFrame, shipped: ShippedFiles, able: Sequence[str], asked: Sequence[str]
 ) -> Described:
     """A worker looks at it, and keeps it. Networks and trees need no rows for that, and no second look."""
-    from pyspark.sql.pandas.types import to_arrow_schema
-
-    types = to_arrow_schema(source.select(*able_columns(able)).schema, timezone="UTC")
+    types = arrow_types(source, able)
     describe = _Describe(shipped, tuple(able), tuple(asked), types.serialize().to_pybytes())
     if FLAVOURS[shipped.flavour].takes == "frame":
         return _look(describe, numbered(source, able).limit(SAMPLE_ROWS).repartition(1))
@@ -183,13 +190,6 @@ def _look(describe: _Describe, rows: DataFrame) -> Described:
         looked = rows.mapInArrow(describe, "bound string, outputs binary")
     (row,) = looked.collect()
     return Described(Bound.model_validate_json(row.bound), bytes(row.outputs))
-
-
-def able_columns(names: Sequence[str]) -> list[Any]:
-    """Columns by their names, whatever these hold."""
-    from ml_platform.store.fingerprint import named
-
-    return [named(name) for name in names]
 
 
 @dataclass(frozen=True)

@@ -233,14 +233,11 @@ class ScoringJob:
     def _files(
         self, writer: PartWriter, finished: Mapping[str, Part], parts: Sequence[FilePart]
     ) -> list[Part]:
-        from pyspark.sql.pandas.types import to_arrow_schema
-
         keys = [writer.key(part.identity) for part in parts]
         known = dict(finished)
         to_do = list({key: part for key, part in zip(keys, parts, strict=True) if key not in known}.values())
         if to_do:
-            read = to_arrow_schema(self.source.select(*map(named, self.needed)).schema, timezone="UTC")
-            runs = FileParts(writer, tuple(to_do), _ipc(read))
+            runs = FileParts(writer, tuple(to_do), _ipc(arrow_types(self.source, self.needed)))
             spark = self.source.sparkSession
             tasks = min(len(to_do), TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
             with forked_with(self.scorer.imports):
@@ -269,6 +266,15 @@ def frame_types(frame: DataFrame) -> dict[str, str]:
         if word is not None:
             found[name] = word
     return found
+
+
+def arrow_types(frame: DataFrame, names: Sequence[str]) -> pa.Schema:
+    """Of these columns. Asks the JVM once, however many they are."""
+    from pyspark.sql import types as T  # noqa: N812
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    fields = {field.name: field for field in frame.schema}
+    return to_arrow_schema(T.StructType([fields[name] for name in names]), timezone="UTC")
 
 
 def numbered(frame: DataFrame, names: Sequence[str]) -> DataFrame:
