@@ -36,7 +36,7 @@ def test_ranks_of_two_jobs_share_an_import_and_nothing_else(
             told = job.run(rank_functions.describe_process)
             parents = {rank["parent"] for rank in told}
             assert len(parents) == 1
-            assert parents <= {nursery.pid for nursery in nurseries_of_this_process()} == prepared
+            assert parents <= prepared & {nursery.pid for nursery in nurseries_of_this_process()}
             assert [rank["HOROVOD_RANK"] for rank in told] == ["0", "1"]
             assert {rank["ML_PLATFORM_SAID"] for rank in told} == {name}
             assert all(rank["group"] == rank["pid"] for rank in told)
