@@ -219,16 +219,15 @@ def _run_job(
     """The one job: observe, then write. Returns what was observed, and one row per file."""
     from pyspark.sql import Observation
 
-    from ml_platform.store.fingerprint import aggregates, hash_columns, mapped
+    from ml_platform.store.fingerprint import mapped, observed
 
     observation = Observation()
     # The last operator before the write: above a sort, or above a shuffle that is run again, it would
     # count rows twice.
-    hashes = hash_columns(frame.schema)
-    observed = frame.withColumns(hashes).observe(observation, *aggregates()).drop(*hashes)
+    seen = observed(frame, observation)
     write = _PartWriter(staged, schema.serialize().to_pybytes(), surveyor)
     with spark_failures(f"data set {name!r} was not written"):
-        parts = mapped(observed, write, PART_SCHEMA).collect()
+        parts = mapped(seen, write, PART_SCHEMA).collect()
         values = observation.get
     return values, sorted(parts, key=lambda part: part.partition)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyspark.sql.functions as sf
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql.types import (
     ArrayType,
     DataType,
@@ -39,6 +39,8 @@ SEEDS = (0x5EED, 0xCAFE)
 ROWS = "rows"
 WIDE = 100
 """Columns up to which they travel as they are."""
+ROW = "__row"
+PACKED = f"struct(*) AS {ROW}"
 
 
 def named(name: str) -> Column:
@@ -54,10 +56,23 @@ def mapped(
     Of a wide frame it looks up each column in the plan, a time that grows with the square of their number:
     there the columns travel as one.
     """
-    numbered = frame.toDF(*[f"c{at}" for at in range(len(frame.columns))])
+    if frame.columns == [ROW]:
+        return frame.mapInArrow(_Unpacked(function), schema)
+    if len(frame.columns) > WIDE:
+        return frame.selectExpr(PACKED).mapInArrow(_Unpacked(function), schema)
+    return frame.toDF(*[f"c{at}" for at in range(len(frame.columns))]).mapInArrow(function, schema)
+
+
+def observed(frame: DataFrame, observation: Observation) -> DataFrame:
+    """The frame, whose fingerprint is observed as it is read; to be given to `mapped`.
+
+    Of a wide frame every further operator costs an analysis of all columns: they are packed at once.
+    """
+    hashes = hash_columns(frame.schema)
     if len(frame.columns) <= WIDE:
-        return numbered.mapInArrow(function, schema)
-    return numbered.selectExpr("struct(*) AS row").mapInArrow(_Unpacked(function), schema)
+        return frame.withColumns(hashes).observe(observation, *aggregates()).drop(*hashes)
+    packed = [sf.expr(PACKED), *(hashed.alias(name) for name, hashed in hashes.items())]
+    return frame.select(*packed).observe(observation, *aggregates()).select(ROW)
 
 
 class _Unpacked:

@@ -140,7 +140,7 @@ def test_wide_tables_are_typed_profiled_and_fitted(
     each = columns // len(of_each)
     kinds = list(of_each) * each
     lines = [",".join(of_each[kind][row] for kind in kinds) + f",{'xy'[row % 2]}" for row in range(60)]
-    names = [f"c{at}" for at in range(len(kinds))]
+    names = [f"c.{at} `é`" for at in range(len(kinds))]
     table = load_table(spark, written("\n".join([",".join([*names, "label"]), *lines])), "label")
     assert [column.type for column in table.data.contract.columns] == [*kinds, "string"]
     assert table.profile is not None
