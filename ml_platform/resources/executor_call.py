@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import SparkSession
 
 T = TypeVar("T")
@@ -24,10 +23,11 @@ def call_on_executor(spark: SparkSession, function: Callable[[], T]) -> T:
     """
     import cloudpickle  # type: ignore[import-untyped]
 
-    call = _Call(cloudpickle.dumps(function))
-    (row,) = spark.range(0, 1, 1, 1).mapInArrow(call, "error boolean, result binary").collect()
-    result = pickle.loads(row["result"])
-    if row["error"]:
+    # An RDD: a query would be planned first, which costs the JVM more than all the rest.
+    one = spark.sparkContext.parallelize([0], 1)
+    ((is_error, answer),) = one.mapPartitions(_Call(cloudpickle.dumps(function))).collect()
+    result = pickle.loads(answer)
+    if is_error:
         raise result
     return result  # type: ignore[no-any-return]
 
@@ -36,17 +36,11 @@ def call_on_executor(spark: SparkSession, function: Callable[[], T]) -> T:
 class _Call:
     function: bytes
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, _: Iterable[int]) -> Iterator[tuple[bool, bytes]]:
         import cloudpickle
-        import pyarrow as pa
 
-        for _ in batches:
-            try:
-                found, is_error = pickle.loads(self.function)(), False
-            except Exception as error:  # noqa: BLE001  (it is raised where the call was made)
-                found, is_error = error, True
-            columns = {
-                "error": pa.array([is_error]),
-                "result": pa.array([cloudpickle.dumps(found)], pa.binary()),
-            }
-            yield pa.RecordBatch.from_pydict(columns)
+        try:
+            found, is_error = pickle.loads(self.function)(), False
+        except Exception as error:  # noqa: BLE001  (it is raised where the call was made)
+            found, is_error = error, True
+        yield is_error, cloudpickle.dumps(found)
