@@ -174,6 +174,7 @@ def _run(folder: Path, *arguments: str, server: str = "") -> subprocess.Complete
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_as_a_person_types_it(folder: Path, server: str) -> None:
     """stdout holds the result alone, whatever tasks print; the rest is one line per event on stderr.

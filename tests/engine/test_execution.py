@@ -382,6 +382,7 @@ def test_a_cancel_in_the_ui_ends_a_run_that_no_worker_started(prefect_api: str, 
     wait_until_ended(record.parent.name, {"one", "two"})
 
 
+@pytest.mark.long
 def test_a_call_that_nothing_interrupts_keeps_neither_the_process_nor_its_task_run(
     prefect_api: str, tmp_path: Path
 ) -> None:

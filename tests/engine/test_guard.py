@@ -68,6 +68,7 @@ def test_after_a_plan_everything_is_allowed_again(tmp_path: Path) -> None:
     assert write.fn(str(tmp_path)) == len("written")
 
 
+@pytest.mark.long
 def test_a_dag_that_prints_into_a_file_is_planned(tmp_path: Path) -> None:
     """stdout of a scheduled job is a file, and files may not grow while the dag's function runs."""
     script = """

@@ -106,6 +106,7 @@ def test_preprocessing_of_the_five_is_the_known_one(name: str, scale: Any) -> No
     np.testing.assert_allclose(applications()[name].preprocess_input(rgb.copy()), scale(rgb), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_an_application_is_cut_before_its_top_with_its_preprocessing_inside(tmp_path: Path) -> None:
     """`flat` is the geometry of Deep Learning Pipelines: all values of the last map."""
     import keras

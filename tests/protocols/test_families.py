@@ -131,11 +131,11 @@ PROBLEMS = [
     *[(name, problem) for name in SMALL if name.startswith("sklearn") for problem in TABLES],
     ("mllib-linear", "binary"),
     ("mllib-components", "regression"),
-    ("mllib-boosting", "binary"),
     *[
         pytest.param(pair, marks=pytest.mark.long)
         for pair in (
             ("mllib-linear", "multiclass"),
+            ("mllib-boosting", "binary"),
             ("mllib-forest", "multiclass"),
             ("mllib-forest", "regression"),
             ("mllib-boosted-components", "regression"),
@@ -228,7 +228,15 @@ def test_the_same_seed_gives_the_same_trees(spark: SparkSession, name: str, tmp_
     np.testing.assert_array_equal(first.expected(), second.expected())
 
 
-@pytest.mark.parametrize("name", ["sklearn-linear", "sklearn-forest", "sklearn-boosting", "mllib-linear"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sklearn-linear",
+        "sklearn-forest",
+        "sklearn-boosting",
+        pytest.param("mllib-linear", marks=pytest.mark.long),
+    ],
+)
 def test_balanced_classes_count_alike(spark: SparkSession, name: str, tmp_path: Path) -> None:
     """One row in twenty is of the second class: weighted, it is thought more likely."""
     rng = np.random.default_rng(0)

@@ -64,6 +64,7 @@ def driver(folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_an_application_is_quiet_leaves_no_litter_and_dies_with_its_driver(tmp_path: Path) -> None:
     """kill -9 closes the pipe that the JVM watches; nothing else tells it."""

@@ -27,7 +27,7 @@ OVERRIDES = {
     "model": "small-digits",
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
 
 
 class Api:
@@ -171,7 +171,6 @@ def test_the_run_page_has_the_plan_and_the_graph_as_a_picture(completed: Any, de
     assert by_key["graph"]["data"].startswith("data:image/svg+xml;base64,")
 
 
-@pytest.mark.long
 def test_a_plan_through_the_deployment_after_a_run_by_command_is_all_cached(
     completed: Any, deployed: Api, project: Project
 ) -> None:
@@ -249,7 +248,6 @@ def test_a_deployment_plans_with_what_its_form_sends(name: str, deployed: Api) -
     assert _tasks(deployed, planned) == set()
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_images_are_learnt_through_the_api(deployed: Api) -> None:
     name = "image-classification/weekly"
@@ -258,7 +256,6 @@ def test_images_are_learnt_through_the_api(deployed: Api) -> None:
     assert {"load_images", "train_xgboost", "promote", "score_images"} <= _tasks(deployed, done)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_search_through_the_api_completes(deployed: Api) -> None:
     done = deployed.wait(deployed.start("tune/search", SMALLEST["tune/search"]), timeout_s=500)
@@ -266,7 +263,6 @@ def test_a_search_through_the_api_completes(deployed: Api) -> None:
     assert {"try_sklearn", "try_sklearn-2", "train_sklearn", "report_study"} <= _tasks(deployed, done)
 
 
-@pytest.mark.long
 def test_a_cancel_through_the_api_ends_ranks_and_leaves_no_task_run_running(
     completed: Any, deployed: Api, project: Project
 ) -> None:

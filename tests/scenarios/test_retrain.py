@@ -172,6 +172,7 @@ def test_the_plan_after_that_is_all_cached_and_needs_no_spark_and_no_rank(
     assert {path.name for path in folder.iterdir()} == {"run.json", "nodes.jsonl"}, "no log of Spark or ranks"
 
 
+@pytest.mark.long
 def test_one_hyper_parameter_runs_its_branch_alone_and_a_worse_challenger_is_held(
     first: Any, project: Project, server: str
 ) -> None:

@@ -64,6 +64,7 @@ def test_what_it_needs_is_pinned(model: Model) -> None:
     assert all("==" in pin for pin in pins.split())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_bare_process_predicts_with_it(
     model: Model, raw_folder: Path, example: pa.Table, tmp_path: Path

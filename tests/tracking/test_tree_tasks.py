@@ -65,6 +65,7 @@ def searches(spark: SparkSession) -> Dataset:
     )
 
 
+@pytest.mark.long
 def test_a_classifier_with_weights_and_early_stopping_leaves_all_in_mlflow(
     spark: SparkSession,
     tumours: Dataset,

@@ -202,6 +202,7 @@ def test_a_consumer_that_fails_fails_the_caller(spark: SparkSession, parts: tupl
         train_trees(spark, *parts, state_of(digits()), SPEC, on_metrics=refuse)
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_balanced_classes_count_alike(spark: SparkSession) -> None:
     """One row in twenty is of the second class: weighted, trees see it more often. Validation is not."""
@@ -224,6 +225,7 @@ def test_balanced_classes_count_alike(spark: SparkSession) -> None:
     assert means["none"] < 0.15 < 0.3 < means["balanced"]
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_three_hundred_classes_are_learnt(spark: SparkSession) -> None:
     """A probability for each of them, in the order of the state; by chance one row in 300 were right."""

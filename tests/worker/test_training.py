@@ -178,6 +178,7 @@ def test_numbers_are_learnt_by_the_flow_s_own_function(pair: HorovodJob, tmp_pat
     assert fitted.proof["ranks"] == 2
 
 
+@pytest.mark.long
 def test_balanced_classes_count_alike(pair: HorovodJob, tmp_path: Path) -> None:
     """One row in twenty is of the second class: weighted, the network thinks it more likely."""
     random = np.random.default_rng(0)
@@ -199,6 +200,7 @@ def test_balanced_classes_count_alike(pair: HorovodJob, tmp_path: Path) -> None:
     assert found[1] > 2 * found[0]
 
 
+@pytest.mark.long
 def test_three_hundred_classes_are_learnt(pair: HorovodJob, tmp_path: Path) -> None:
     """By two ranks: every class has an output, and most rows are told apart."""
     parts = [

@@ -213,6 +213,7 @@ with open_session(SparkPlacement(master="local[2]", driver_memory_mib=512), log_
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_nothing_outlives_the_driver(tmp_path: Path, sign: signal.Signals) -> None:
     """Neither the rank in the middle of its work, nor its keeper, nor the JVM; from the process table."""
