@@ -100,8 +100,15 @@ class _Declared:
         found = self._codes.get(function)
         if found is None:
             with self._lock:
-                found = self._codes[function] = self._codes.get(function) or code_of(function, self._walk)
+                found = self._codes[function] = self._codes.get(function) or self._read(function)
         return found
+
+    def _read(self, function: Any) -> Code:
+        try:
+            return code_of(function, self._walk)
+        except BaseException:
+            self._walk = Walk()  # it holds parts that were not read to their end
+            raise
 
 
 _declared: ContextVar[_Declared | None] = ContextVar("declared", default=None)

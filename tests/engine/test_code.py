@@ -19,6 +19,7 @@ from hypothesis import given, settings, strategies as st
 from ml_platform.engine.code import Code, code_of, explain
 from ml_platform.engine.code.source import parsed
 from ml_platform.engine.code.walk import Walk
+from ml_platform.engine.keys import as_declared, task_code
 
 Load = Callable[..., types.ModuleType]
 _NUMBERS = itertools.count()
@@ -343,6 +344,28 @@ def test_a_walk_finds_the_same_whatever_it_found_before(load: Load) -> None:
     walk = Walk()
     for name in (*names, *names[::-1]):
         assert code_of(getattr(module, name), walk) == code_of(getattr(module, name)), name
+
+
+def test_what_was_not_read_to_its_end_is_read_anew(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure while code is read must leave nothing half-read behind for the next task."""
+    module = load("""
+        def helper(): return 1
+        def first(): return helper()
+        def second(): return helper() + 1
+    """)
+    read, failures = Walk.annotations, [OSError("not now")]
+
+    def reads(walk: Walk, *given: Any, **more: Any) -> Iterator[str]:
+        if failures:
+            raise failures.pop()
+        return read(walk, *given, **more)
+
+    with as_declared():
+        monkeypatch.setattr(Walk, "annotations", reads)
+        with pytest.raises(OSError, match="not now"):
+            task_code(module.first)
+        assert task_code(module.second) == code_of(module.second)
+        assert task_code(module.first) == code_of(module.first)
 
 
 def test_code_goes_through_json(load: Load) -> None:
