@@ -109,6 +109,7 @@ def test_time_until_it_returned_leaves_out_what_is_sent_later() -> None:
     assert block.until_it_returned().seconds == called < seconds
 
 
+@pytest.mark.slow
 def test_growth_looks_at_the_least_disturbed_repetition() -> None:
     sizes = (500, 1000, 2000, 4000)
     found = growth(sizes, [[n * 1e-4, n * 1e-4, n * 1e-4 + at] for at, n in enumerate(sizes)])

@@ -502,6 +502,7 @@ def projects(draw: st.DrawFn) -> Project:
     return Project(calls, [10, 20, 30, 40], uses)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(projects(), st.data())
 def test_exactly_the_reachable_edits_change_the_digest(project: Project, data: st.DataObject) -> None:

@@ -67,6 +67,7 @@ def test_what_is_left_at_the_end_is_named(drill: _Drill, home: Path, tmp_path: P
     assert path.name in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_dag_that_cannot_be_imported_is_said(drill: _Drill, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drill, "_what", ("not.there:dag", "{}"))
     drill.begin()

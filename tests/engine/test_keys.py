@@ -329,6 +329,7 @@ def free(value: Any, more: Any = None) -> int:
     return 0
 
 
+@pytest.mark.slow
 @given(json_values, json_values)
 def test_a_parameter_changes_the_key_exactly_when_its_content_changes(one: Any, two: Any) -> None:
     """However its readable parts look."""

@@ -58,5 +58,6 @@ threads.close(wait=False)
 """
 
 
+@pytest.mark.slow
 def test_a_call_that_does_not_end_keeps_no_process() -> None:
     assert subprocess.run([sys.executable, "-c", HANGS], check=False, timeout=120).returncode == 0

@@ -105,6 +105,7 @@ def test_an_unknown_column_is_named_with_the_nearest() -> None:
         check_names(CONTRACT.names, "left", FeatureSpec(drop=("left",)))
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_flow_refuses_a_target_encoding_of_what_is_no_category(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,7 @@ def test_cmyk_and_palettes_become_colours() -> None:
     assert decode(encoded(see_through), AS_IT_IS).shape == (4, 4, 4)
 
 
+@pytest.mark.slow
 def test_a_resized_image_looks_the_same_and_a_jpeg_is_not_decoded_whole() -> None:
     """Of a photo of 12 million pixels, which take 36 MB, only an eighth of each side is decoded."""
     small = decode(encoded(gradient(400, 600)), ImageSpec(size=(20, 30)))

@@ -210,6 +210,7 @@ def test_pyfunc_refuses_a_value_that_is_not_of_its_type(people: Path, age: objec
     assert got in str(caught.value)
 
 
+@pytest.mark.slow
 def test_loads_in_a_bare_process_without_spark_or_mlflow(people: Path) -> None:
     """A server that answers requests needs the model's own library, and neither JVM nor tracking."""
     code = (

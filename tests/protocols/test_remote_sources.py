@@ -156,6 +156,7 @@ def test_what_is_not_there_is_said_without_secrets(place: Place) -> None:
     assert "geheim" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_the_secret_of_an_address_stays_in_the_environment(
     place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +198,7 @@ def block(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
         Secret.delete("table-token")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["http"], indirect=True)
 def test_a_secret_in_a_prefect_block_is_written_nowhere(
     block: Path, place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -242,6 +244,7 @@ def test_an_address_that_holds_a_secret_is_refused(uri: str) -> None:
     assert "geheim" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_the_secret_of_a_refused_address_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(retrain, ["plan", "--source", "https://ada:geheim@example.org/t.csv"]) == 2
     said = "".join(capfd.readouterr())

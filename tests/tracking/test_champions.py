@@ -15,6 +15,8 @@ from ml_platform.tracking.champions import history, rollback, rolled_back
 from ml_platform.tracking.server import client
 from tests.tracking.test_registry import aliases, versions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def three(model: Model, run: TrackingRun) -> list[Version]:

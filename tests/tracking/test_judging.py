@@ -19,6 +19,8 @@ from tests.evaluation.test_gate import ROWS, SPEC, STATE, Rows
 from tests.tracking.conftest import CONTRACT
 from tests.tracking.test_registry import versions
 
+pytestmark = pytest.mark.slow
+
 
 def _judged(rows: Rows, model: Model, champion: Version, run: TrackingRun, **given: Any) -> Any:
     """A challenger that is far better than the champion, on the same rows."""

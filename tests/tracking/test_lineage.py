@@ -16,6 +16,8 @@ from ml_platform.tracking.lineage import reached
 from ml_platform.tracking.server import client
 from ml_platform.tracking.uris import tracking_uri
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_registered_model_reaches_its_data(run: TrackingRun, model: Model, train: Dataset) -> None:
     """Training part, holdout, and what else its run read; an unregistered one reaches nothing."""

@@ -24,6 +24,8 @@ from ml_platform.tracking.models import reference
 from ml_platform.tracking.server import client
 from tests.tracking.conftest import CONTRACT, STATE, log
 
+pytestmark = pytest.mark.slow
+
 BARE = """
 import json, sys
 import mlflow.pyfunc

@@ -14,6 +14,8 @@ from ml_platform.specs.tracking import TrackingRun
 from ml_platform.tracking import champion, fetch, find, holdout_uses, ledger, promote, register, registry
 from ml_platform.tracking.server import client
 
+pytestmark = pytest.mark.slow
+
 
 def versions(model: Model, run: TrackingRun, count: int) -> list[Version]:
     """More versions of one model; the registry tells them apart by number alone."""

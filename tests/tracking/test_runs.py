@@ -22,6 +22,8 @@ from ml_platform.tracking.metrics import MetricQueue
 from ml_platform.tracking.server import client
 from tests.tracking.conftest import opened
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def mlflow(home: Path) -> MlflowClient:

@@ -25,6 +25,8 @@ from ml_platform.tuning.pruning import Stop
 from ml_platform.tuning.sampling import ask
 from tests.tuning import toys
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 Fit = Callable[[XGBoostSpec, Stop | None, OnMetrics], Sequence[float]]
 
