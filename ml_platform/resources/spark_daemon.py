@@ -52,11 +52,13 @@ def forked_with(modules: Sequence[str]) -> Iterator[None]:
         yield
         return
     with _defining:
-        context.environment[IMPORTS] = " ".join(modules)
+        before = context.environment
+        # Another dictionary: a function that another thread defines may be sending this one to the JVM.
+        context.environment = {**before, IMPORTS: " ".join(modules)}
         try:
             yield
         finally:
-            del context.environment[IMPORTS]
+            context.environment = before
 
 
 def main() -> None:

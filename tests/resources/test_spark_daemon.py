@@ -89,6 +89,17 @@ def test_functions_that_need_a_library_run_in_workers_that_have_it_from_birth(sp
     assert set(first.threads) == set(without.threads), "no thread that a fork would lose"
 
 
+@pytest.mark.spark
+def test_a_function_that_another_thread_defines_meanwhile_is_not_disturbed(spark: SparkSession) -> None:
+    """PySpark goes through the environment key by key, each one a call of the JVM."""
+    environment = spark.sparkContext.environment
+    sending = iter(environment.keys())
+    next(sending)
+    with forked_with(TENSORFLOW):
+        assert len(list(sending)) == len(environment) - 1
+    assert len(spark.sparkContext.environment) == len(environment)
+
+
 def test_what_cannot_be_imported_is_left_to_the_workers(capsys: pytest.CaptureFixture[str]) -> None:
     """A daemon that ended would say nothing that anyone could read."""
     import_also(["ml_platform", "no_such_module"])

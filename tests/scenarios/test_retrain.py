@@ -143,23 +143,26 @@ def _executed(record: dict[str, Any]) -> set[str]:
     return {node["node"] for node in record["nodes"] if node["state"] == "completed"}
 
 
-def test_the_plan_after_a_promotion_re_evaluates_and_nothing_else(
-    first: Any, project: Project, server: str
-) -> None:
-    """The promotion moved one input of the next plan: the champion."""
+@pytest.fixture(scope="module")
+def settled(first: Any, project: Project, server: str) -> dict[str, Any]:
+    """Record of the run after the promotion: the champion is known to every later plan."""
     again = project.run("flows.retrain", "--json", PREFECT_API_URL=server)
     assert again.code == 0, again.err
-    record = _newest_record(project)
+    return _newest_record(project)
+
+
+def test_the_plan_after_a_promotion_re_evaluates_and_nothing_else(settled: dict[str, Any]) -> None:
+    """The promotion moved one input of the next plan: the champion."""
     evaluation = {"find_champion", "measure_champion", "judge", "write_card", "promote", "report_retrain"}
-    verdicts = _changed(record["plan"]["nodes"])
+    verdicts = _changed(settled["plan"]["nodes"])
     assert set(verdicts) == {*evaluation, "score_table"}
     assert verdicts["find_champion"] == "run"
     assert verdicts["score_table"] == "maybe"
-    assert _executed(record) == evaluation, "the champion stayed, so its scores are cut off early"
+    assert _executed(settled) == evaluation, "the champion stayed, so its scores are cut off early"
 
 
 def test_the_plan_after_that_is_all_cached_and_needs_no_spark_and_no_rank(
-    first: Any, project: Project, server: str
+    settled: dict[str, Any], project: Project, server: str
 ) -> None:
     planned = project.run("flows.retrain", "plan", "--json")
     assert planned.code == 0, planned.err
@@ -174,7 +177,7 @@ def test_the_plan_after_that_is_all_cached_and_needs_no_spark_and_no_rank(
 
 @pytest.mark.long
 def test_one_hyper_parameter_runs_its_branch_alone_and_a_worse_challenger_is_held(
-    first: Any, project: Project, server: str
+    first: Any, settled: dict[str, Any], project: Project, server: str
 ) -> None:
     """The family that won is spoiled, so the other one is the challenger, or a worse model of the same.
 
