@@ -6,12 +6,16 @@ put together as several steps at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml_platform.errors import DataError
 from ml_platform.worker.columns import Columns, Layout, Rows, joined, layout_of
@@ -27,6 +31,8 @@ CHUNK_BYTES = 4 << 20
 """Steps that are handed over together have about this size."""
 EVALUATION_ROWS = 4096
 """Rows per step when each row is read once."""
+ALIGNMENT = 64
+"""Bytes of which the address of a tensor is a multiple."""
 AHEAD_ROWS = 32_768
 """How many rows before it is needed a lane's row group is decoded."""
 
@@ -97,6 +103,9 @@ class Feed:
             shuffle=shuffle,
             whole_rows=self._whole_rows,
         )
+        for lane in lanes:  # what each begins with comes before what any of them needs next
+            if self._is_kept(lane.ranges[0], in_order=not shuffle):
+                self._read.expect(lane.ranges[0].group)
         streams = [_Stream(self._lane(lane)) for lane in lanes]
         most = max(1, CHUNK_BYTES // (batching.share * self.layout.row_bytes))
         for first in range(0, batching.steps, most):
@@ -124,7 +133,7 @@ class Feed:
     def span(self, *, rank: int, world_size: int, batch_rows: int = EVALUATION_ROWS) -> Iterator[Rows]:
         """This rank's part of all rows, each exactly once over all ranks, in the manifest's order."""
         ranges = plan_span(self.groups, rank=rank, world_size=world_size)
-        for rows in self._ranges(ranges):
+        for rows in self._ranges(ranges, in_order=True):
             for start in range(0, len(rows.labels), batch_rows):
                 yield rows.part(slice(start, start + batch_rows))
 
@@ -151,24 +160,32 @@ class Feed:
         self.groups += tuple(group for group in groups if group.rows)
 
     def _lane(self, lane: Lane) -> Iterator[Rows]:
-        pieces = self._ranges(lane.ranges)
+        pieces = self._ranges(lane.ranges, in_order=lane.seed is None)
         return pieces if lane.seed is None else _mixed(pieces, lane.seed)
 
-    def _ranges(self, ranges: Sequence[Range]) -> Iterator[Rows]:
+    def _ranges(self, ranges: Sequence[Range], *, in_order: bool) -> Iterator[Rows]:
+        for kept, run in groupby(ranges, partial(self._is_kept, in_order=in_order)):
+            parts = list(run)
+            yield from self._kept(parts) if kept else self._read.pieces(parts)
+
+    def _kept(self, ranges: Sequence[Range]) -> Iterator[Rows]:
         known, ahead = 0, 0
         for number, part in enumerate(ranges):
-            if self._is_whole(part):
-                rows: Iterable[Rows] = [self._read.rows(part)]
-            else:
-                rows = self._read.pieces(part)
+            rows = self._read.rows(part)
             while known < len(ranges) and (known <= number + 1 or ahead < AHEAD_ROWS):
-                if known > number and self._is_whole(ranges[known]):
+                if known > number:
                     self._read.expect(ranges[known].group)
                 ahead, known = ahead + ranges[known].rows, known + 1
             ahead -= part.rows
-            yield from rows
+            yield rows
 
-    def _is_whole(self, part: Range) -> bool:
+    def _is_kept(self, part: Range, *, in_order: bool) -> bool:
+        """Whether its row group is decoded as a whole, for the other ranges of it that will be asked for.
+
+        One that is read once and in order need not be, but many columns are decoded faster at once.
+        """
+        if in_order and part.rows == part.group.rows and self.columns.features is None:
+            return False
         return self._whole_rows is None or part.group.rows <= self._whole_rows
 
 
@@ -243,12 +260,19 @@ def _side_by_side(lanes: list[list[Rows]], steps: int) -> Rows:
     if len(whole) == 1:
         return _in_steps(whole[0], steps)
     cut = [_in_steps(rows, steps) for rows in whole]
-    weights = None if cut[0].weights is None else np.concatenate([rows.weights for rows in cut], axis=1)
-    return Rows(
-        np.concatenate([rows.features for rows in cut], axis=1),
-        np.concatenate([rows.labels for rows in cut], axis=1),
-        weights,
-    )
+    weighted = [rows.weights for rows in cut if rows.weights is not None]
+    weights = _beside(weighted) if weighted else None
+    return Rows(_beside([rows.features for rows in cut]), _beside([rows.labels for rows in cut]), weights)
+
+
+def _beside(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Arrays joined along the second axis, at an address that TensorFlow takes over without a copy."""
+    first = arrays[0]
+    shape = (len(first), sum(array.shape[1] for array in arrays), *first.shape[2:])
+    length = math.prod(shape) * first.itemsize
+    room = np.empty(length + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return np.concatenate(arrays, axis=1, out=room[start : start + length].view(first.dtype).reshape(shape))
 
 
 def _in_steps(rows: Rows, steps: int) -> Rows:

@@ -12,6 +12,7 @@ from ml_platform.errors import PlatformError
 from ml_platform.worker.columns import Rows
 from ml_platform.worker.feed import Feed
 from ml_platform.worker.lanes import Batching
+from ml_platform.worker.memory import keep_freed_memory
 
 Source = Callable[[], Iterator[Rows]]
 
@@ -39,10 +40,11 @@ def batches_of(feed: Feed, batches: Source) -> Iterator[Any]:
 def _generated(feed: Feed, source: Source, lead: tuple[int | None, ...]) -> Iterator[Any]:
     """An error of the source reaches the caller as it was raised: TensorFlow would hand on its text alone."""
     faults: list[PlatformError] = []
+    sources = [source]  # TensorFlow never lets go of `rows`, and must not keep the feed's row groups with it
 
     def rows() -> Iterator[tuple[Any, ...]]:
         try:
-            for part in source():
+            for part in sources[0]():
                 yield tuple(part) if part.weights is not None else part[:2]
         except PlatformError as error:
             faults.append(error)
@@ -52,9 +54,16 @@ def _generated(feed: Feed, source: Source, lead: tuple[int | None, ...]) -> Iter
     kinds = [tf.TensorSpec((*lead, feed.width), tf.float32), tf.TensorSpec(lead, labels)]
     if feed.columns.weight is not None:
         kinds.append(tf.TensorSpec(lead, tf.float32))
+    options = tf.data.Options()
+    # There is nothing to tune, and each pass would end only when the thread that tunes wakes again: at twice
+    # the time that the pass took, at worst.
+    options.autotune.enabled = False
+    keep_freed_memory()
     try:
-        yield tf.data.Dataset.from_generator(rows, output_signature=tuple(kinds))
+        yield tf.data.Dataset.from_generator(rows, output_signature=tuple(kinds)).with_options(options)
     except tf.errors.OpError as error:
         if faults:
             raise faults[0] from error
         raise
+    finally:
+        sources.clear()

@@ -1,20 +1,24 @@
-"""Reads row groups of Parquet files: whole ones into a bounded cache, large ones piece by piece."""
+"""Reads row groups of Parquet files ahead of need: whole ones into a bounded cache, or piece by piece."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ml_platform.errors import DataError
 from ml_platform.worker.columns import Columns, Layout, Rows, rows_of
-from ml_platform.worker.lanes import BLOCK_ROWS, Range, RowGroup
+from ml_platform.worker.lanes import Range, RowGroup
 
 CACHE_BYTES = 288 << 20
 """Decoded row groups that are kept, per rank: what eight lanes need now and next. At least one is."""
 WHOLE_SHARE = 14
 """Row groups are decoded as a whole when the cache holds this many of them."""
+
+PIECE_BYTES = 4 << 20
+LEAST_ROWS = 1024
+"""Of a piece: each column costs something for each piece."""
 
 
 class RowGroups:
@@ -24,6 +28,7 @@ class RowGroups:
         self._columns, self._layout, self._limit = columns, layout, cache_bytes
         self._held: OrderedDict[RowGroup, Future[Rows]] = OrderedDict()
         self._bytes = 0
+        self._piece_rows = max(LEAST_ROWS, PIECE_BYTES // layout.row_bytes)
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="row-groups")
 
     def rows(self, part: Range) -> Rows:
@@ -40,19 +45,34 @@ class RowGroups:
             raise
         return rows.part(slice(part.offset, part.offset + part.rows))
 
-    def pieces(self, part: Range) -> Iterator[Rows]:
-        """The rows of a range some thousand at a time, with no more of its row group in memory.
+    def pieces(self, parts: Sequence[Range]) -> Iterator[Rows]:
+        """The rows of ranges some megabytes at a time, with no more than two such pieces in memory.
 
         Raises:
             DataError: As `rows` does.
         """
+        pieces = self._pieces(parts)
+        ahead = self._decoder.submit(next, pieces, None)
+        try:
+            while (rows := ahead.result()) is not None:
+                ahead = self._decoder.submit(next, pieces, None)
+                yield rows
+        finally:  # without a wait: the thread that decodes may be the one that lets go of this
+            ahead.add_done_callback(lambda _: pieces.close())
+            ahead.cancel()
+
+    def _pieces(self, parts: Sequence[Range]) -> Generator[Rows, None, None]:
+        for part in parts:
+            yield from self._pieces_of(part)
+
+    def _pieces_of(self, part: Range) -> Iterator[Rows]:
         import pyarrow as pa
 
         at, end = 0, part.offset + part.rows
         parquet = opened(part.group.uri)
         try:
             for batch in parquet.iter_batches(
-                BLOCK_ROWS, row_groups=[part.group.number], columns=self._columns.names
+                self._piece_rows, row_groups=[part.group.number], columns=self._columns.names
             ):
                 start, at = at, at + batch.num_rows
                 if at <= part.offset:

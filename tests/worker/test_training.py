@@ -213,6 +213,13 @@ def test_three_hundred_classes_are_learnt(pair: HorovodJob, tmp_path: Path) -> N
     assert fitted.history["val_loss"][-1] < 0.7 * np.log(300)
 
 
+def test_a_job_leaves_no_feed_with_its_row_groups_behind(
+    pair: HorovodJob, train: Dataset, validation: Dataset
+) -> None:
+    pair.run(rank_functions.fit, train, validation)
+    assert pair.run(rank_functions.feeds_left) == (0, 0)
+
+
 def test_each_job_finds_a_clean_session(pair: HorovodJob) -> None:
     """Nothing of a job is left for the next one: types, policies, names."""
     assert pair.run(rank_functions.soil_session).rank0 == "dense"
