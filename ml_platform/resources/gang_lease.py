@@ -47,7 +47,8 @@ class GangLease:
         backend = spec.backend or placement.horovod.backend
         ranks = spec.ranks
         if ranks is None:
-            most = spark_slots(placement) if backend == "spark" else placement.budget.cores or usable_cores()
+            cores = placement.budget.cores or usable_cores()
+            most = spark_slots(placement) if backend == "spark" else cores // placement.horovod.threads
             many = backend != "in_process" and horovod_available().ok
             ranks = min(placement.horovod.ranks, most or placement.horovod.ranks) if many else 1
         gpu = placement.horovod.gpu if spec.gpu is None else spec.gpu
@@ -63,9 +64,9 @@ class GangLease:
         memory_mib = ranks * placement.horovod.memory_mib_per_rank
         if spec.backend != "spark":
             gpus = ranks if spec.gpu else 0
-            return Need(
-                name=f"horovod-{ranks}", cores=ranks, memory_mib=memory_mib, gpus=gpus, exclusive=True
-            )
+            cores = ranks * placement.horovod.threads
+            name = f"horovod-{ranks}"
+            return Need(name=name, cores=cores, memory_mib=memory_mib, gpus=gpus, exclusive=True)
         return Need(
             name=f"horovod-{ranks}",
             memory_mib=memory_mib if is_local(placement.spark.master) else 0,

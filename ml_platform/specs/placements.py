@@ -39,6 +39,7 @@ class HorovodPlacement(Spec):
 
     backend: Backend = "processes"
     ranks: int = Field(2, ge=1)
+    threads: int = Field(1, ge=1, description="Cores of each rank. On Spark, `spark.task.cpus` says so too.")
     gpu: bool = Field(False, description="Each rank has a GPU of its own, and NCCL joins them.")
     memory_mib_per_rank: int = Field(1024, ge=256)
     network: str = Field(

@@ -67,3 +67,4 @@ def _generated(feed: Feed, source: Source, lead: tuple[int | None, ...]) -> Iter
         raise
     finally:
         sources.clear()
+        faults.clear()

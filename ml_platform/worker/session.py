@@ -50,10 +50,9 @@ def clear_session() -> None:
 
 
 def quiet_tensorflow() -> None:
-    """Where TensorFlow is not imported yet, keep it to errors, and to one numerical path everywhere."""
+    """Where TensorFlow is not imported yet, keep it to errors."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def calm_tensorflow() -> None:

@@ -115,7 +115,7 @@ def plan_launch(
             RankPlan(
                 rank=rank,
                 host=ANYWHERE if backend == "spark" else socket.gethostname(),
-                environment={} if backend == "in_process" else _settings(spec),
+                environment={} if backend == "in_process" else _settings(spec, placement),
                 command=command,
                 log_file=log_folder / f"rank-{rank}.log",
             )
@@ -215,18 +215,17 @@ def _horovod(position: _Position, place: Place, driver: str) -> dict[str, str]:
     }
 
 
-def _settings(spec: HorovodSpec) -> dict[str, str]:
+def _settings(spec: HorovodSpec, placement: HorovodPlacement) -> dict[str, str]:
     """What is the same on every rank, wherever it is."""
     return {
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(5, round(spec.heartbeat_timeout_s))),
         "KERAS_BACKEND": "tensorflow",
-        "OMP_NUM_THREADS": "1",
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "TF_NUM_INTEROP_THREADS": "1",
+        "OMP_NUM_THREADS": str(placement.threads),
+        "TF_NUM_INTRAOP_THREADS": str(placement.threads),
+        "TF_NUM_INTEROP_THREADS": str(placement.threads),
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 from ml_platform.errors import ResourceStartError, SpecError
-from ml_platform.resources import horovod_build
+from ml_platform.resources import gang_lease, horovod_build
+from ml_platform.resources.gang_lease import GangLease
 from ml_platform.resources.horovod import open_job, plan_launch
 from ml_platform.resources.horovod.plan import ANYWHERE, Place, place_ranks
 from ml_platform.resources.horovod_build import Availability
-from ml_platform.specs.placements import HorovodPlacement
+from ml_platform.specs.placements import BudgetSpec, HorovodPlacement, Placement
 from ml_platform.specs.resources import HorovodSpec
 
 
 @pytest.fixture(autouse=True)
 def with_horovod(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan asks whether Horovod is there; these tests hold where it is not built."""
-    monkeypatch.setattr(horovod_build, "horovod_available", lambda: Availability(ok=True, reason="built"))
+    for module in (horovod_build, gang_lease):
+        monkeypatch.setattr(module, "horovod_available", lambda: Availability(ok=True, reason="built"))
 
 
 def test_plan_says_who_runs_where(tmp_path: Path) -> None:
@@ -35,6 +37,15 @@ def test_plan_says_who_runs_where(tmp_path: Path) -> None:
     assert plan.ranks[1].command[:3] == (sys.executable, "-m", "ml_platform.worker")
     assert plan.ranks[1].log_file == tmp_path / "rank-1.log"
     assert "CUDA_VISIBLE_DEVICES" not in environment
+
+
+def test_threads_of_ranks_are_cores_of_the_budget(tmp_path: Path) -> None:
+    placement = Placement(horovod=HorovodPlacement(ranks=4, threads=3), budget=BudgetSpec(cores=8))
+    plan = plan_launch(HorovodSpec(), placement.horovod, tmp_path)
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    assert {plan.ranks[0].environment[name] for name in names} == {"3"}
+    spec = GangLease.resolve(HorovodSpec(), placement)
+    assert (spec.ranks, GangLease.need(spec, placement).cores) == (2, 6)
 
 
 def test_ranks_of_one_machine_are_neighbours_and_counted_across_machines(tmp_path: Path) -> None:
