@@ -83,11 +83,21 @@ def test_what_has_no_value_is_refused_with_path_and_type(load: Load, value: str,
         ("int.__subclasses__()", "__subclasses__: whole project hashed"),
         ("importlib.import_module(os.curdir)", "importlib.import_module(<computed>): whole project hashed"),
         ("load_named(os.curdir)", "load_named(<computed>): whole project hashed"),
+        ("gc.get_objects()", "gc.get_objects(<computed>): whole project hashed"),
+        ("inspect.getmodule(task)", "inspect.getmodule(<computed>): whole project hashed"),
+        ("getattr(int, '__subclasses__')()", "__subclasses__: whole project hashed"),
+        ("__file__", "reads what lies beside its code: declare reads=[…]"),
+        ("pkgutil.get_data('a', 'b')", "reads what lies beside its code: declare reads=[…]"),
+        ("pickle.loads(b'')", "unpickles objects, whose code no key sees"),
+        (
+            "subprocess.run(['a'])",
+            "starts a program, whose code no key sees: declare reads=[…] for a file of the project",
+        ),
     ],
 )
 def test_what_a_key_cannot_see_is_said(load: Load, body: str, note: str) -> None:
     module = load(f"""
-        import importlib, os, random, sys, time, uuid
+        import gc, importlib, inspect, os, pickle, pkgutil, random, subprocess, sys, time, uuid
         from datetime import datetime
         from ml_platform.specs.registry import load_named
         def task(): return {body}

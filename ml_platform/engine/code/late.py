@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ml_platform.engine.code.names import Import, Use
 from ml_platform.engine.code.origin import is_there, origin
+from ml_platform.engine.code.outside import BESIDE_CODE
 from ml_platform.engine.code.scan import NAMED, Scan, scan
-from ml_platform.engine.code.source import BODY, EFFECTS, Source, source_of
+from ml_platform.engine.code.source import BODY, EFFECTS, Binding, Source, source_of
 
 if TYPE_CHECKING:
     from ml_platform.engine.code.walk import Part, Walk
@@ -25,22 +26,33 @@ class Late:
 
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
+        self._resolving: set[tuple[str, str]] = set()
 
-    def imports(self, found: Scan, part: Part, full: Callable[[Import], str]) -> Iterator[str]:
-        """Imports inside of code. `full` tells the full name of a module."""
+    def imports(
+        self, found: Scan, part: Part, full: Callable[[Import], str], *, bound_elsewhere: bool = False
+    ) -> Iterator[str]:
+        """Imports inside of code. `full` tells the full name of a module.
+
+        `bound_elsewhere`: other code may use the names that these imports bind, and is asked for them.
+        """
         for one in sorted(found.imports, key=repr):
             module = full(one)
             if one.used is not None:
                 chain = (one.name, *one.used) if one.name else one.used
                 yield f"{one}={self.imported(module, chain, part)}"
                 continue
-            yield self._executed(module, part)
+            for_its_names = bound_elsewhere or _is_named(one, found.imports)
+            yield self._executed(module, part, for_its_names)
             if one.name and is_there(f"{module}.{one.name}"):
-                yield self._executed(f"{module}.{one.name}", part)
+                yield self._executed(f"{module}.{one.name}", part, for_its_names)
 
-    def _executed(self, module: str, part: Part) -> str:
+    def _executed(self, module: str, part: Part, for_its_names: bool) -> str:
+        """A module that is imported: for names of it that count by themselves, or for all that it does."""
         if origin(module) != "project":
             return self.walk.foreign(module, (), part)
+        part.imports.add(module)
+        if not for_its_names:
+            return part.use(self.module(module, part)) if is_there(module) else "missing"
         found = source_of(module)
         return part.use(self.statement(found, BODY)) if BODY in found.statements else ""
 
@@ -48,26 +60,42 @@ class Late:
         """`module.name.name`."""
         if origin(module) != "project":
             return self.walk.foreign(module, chain, part)
+        part.imports.add(module)
         found = source_of(module)
-        if found.content or not chain:
+        if found.content or not chain or chain[0] == "__dict__":
             return part.use(self.module(module, part))
         return self._name(found, chain[0], chain[1:], part)
 
     def _name(self, found: Source, name: str, rest: tuple[str, ...], part: Part) -> str:
-        if name in found.statements:
-            return part.use(self.statement(found, name))
-        if name in found.bindings:
-            binding = found.bindings[name]
-            return self.imported(binding.module, (binding.name, *rest) if binding.name else rest, part)
+        tokens = [part.use(self.statement(found, name))] if name in found.statements else []
+        place = found.module, name
+        if name in found.bindings and place not in self._resolving:
+            self._resolving.add(place)  # `from package import module`, in that package, leads here again
+            tokens += [self._bound(binding, rest, part) for binding in found.bindings[name]]
+            self._resolving.remove(place)
+            if BODY in found.statements:
+                tokens.append(part.use(self.statement(found, BODY)))
+        if tokens:
+            return ",".join(tokens)
         submodule = f"{found.module}.{name}"
         if is_there(submodule):
             return self.imported(submodule, rest, part)
         if found.is_lazy or (found.file is None and found.module in sys.modules):
             return self._live(found.module, name, rest, part)
-        tokens = [self.imported(star, (name, *rest), part) for star in found.stars]
+        for star in found.stars:
+            tokens.append(self.imported(star, (name, *rest), part))
+            if origin(star) == "project" and "__all__" in source_of(star).statements:
+                tokens.append(part.use(self.statement(source_of(star), "__all__")))
         if BODY in found.statements:
             tokens.append(part.use(self.statement(found, BODY)))
         return ",".join(tokens) or "missing"
+
+    def _bound(self, binding: Binding, rest: tuple[str, ...], part: Part, argument: str = "") -> str:
+        """What an import at the top of a module may have bound, and attributes of that."""
+        chain = (binding.name, *rest) if binding.name else rest
+        if origin(binding.module) != "project":
+            return self.walk.foreign(binding.module, chain, part, argument)
+        return self.imported(binding.module, chain, part)
 
     def _live(self, module: str, name: str, rest: tuple[str, ...], part: Part) -> str:
         """A name that only the module itself can find."""
@@ -96,21 +124,25 @@ class Late:
 
     def _uses(self, found: Source, scanned: Scan, part: Part, *, own: str) -> Iterator[str]:
         for use in sorted(scanned.uses):
+            if use.name == "__file__":
+                self.walk.note(part, BESIDE_CODE)
             if not use.closure and use.name != own and not use.name.startswith("__"):
                 yield f"{use}={self._use(found, use, part)}"
-        yield from self.imports(scanned, part, lambda one: found.absolute(one.module, one.level))
+        at_top = own in (BODY, EFFECTS)
+        yield from self.imports(
+            scanned, part, lambda one: found.absolute(one.module, one.level), bound_elsewhere=at_top
+        )
         yield from self.named_in(scanned, part)
         self.walk.look_for_ways_out(scanned, part)
 
     def _use(self, found: Source, use: Use, part: Part) -> str:
-        binding = found.bindings.get(use.name) or found.for_types.get(use.name)
-        if binding and f"{binding.module}.{binding.name}" == LOAD_NAMED:
+        bindings = found.bindings.get(use.name) or found.for_types.get(use.name) or []
+        if any(f"{one.module}.{one.name}" == LOAD_NAMED for one in bindings):
             return self.load_named(part, use.argument)
-        if binding and origin(binding.module) != "project":
-            return self.walk.foreign(binding.module, (binding.name, *use.attributes), part, use.argument)
-        if binding and use.name not in found.bindings:
-            return self.imported(binding.module, (binding.name,) if binding.name else use.attributes, part)
-        if use.name in found.statements or binding or found.stars:
+        is_foreign = all(origin(one.module) != "project" for one in bindings)
+        if bindings and use.name not in found.statements and (is_foreign or use.name not in found.bindings):
+            return ",".join(self._bound(one, use.attributes, part, use.argument) for one in bindings)
+        if use.name in found.statements or bindings or found.stars:
             return self._name(found, use.name, use.attributes, part)
         return self.walk.builtin(use, part)
 
@@ -166,7 +198,22 @@ class Late:
         if found.file is None:
             known = is_there(module)
             return [self.walk.refuse(module, "a module without a file") if known else "missing"]
-        return [part.use(self.statement(found, name)) for name in sorted(found.statements)]
+        defined = [part.use(self.statement(found, name)) for name in sorted(found.statements)]
+        bound = [
+            f"{name}={self._bound(one, (), part)}"
+            for name in sorted(found.bindings)
+            for one in found.bindings[name]
+        ]
+        return [*defined, *bound, *(self.imported(star, (), part) for star in found.stars)]
+
+
+def _is_named(imported: Import, imports: Iterable[Import]) -> bool:
+    """Whether code uses names of a module that it imports: it may want nothing but those."""
+    used = [one for one in imports if one.used is not None and one.level == imported.level]
+    names = [".".join(filter(None, (one.module, one.name, *(one.used or ())))) for one in used]
+    return any(f"{name}.".startswith(f"{imported.module}.") for name in names) or (
+        not imported.module and bool(names)
+    )
 
 
 def _registered(module: str) -> list[str]:

@@ -12,17 +12,22 @@ _ANYWHERE = (
     "builtins.eval", "builtins.exec", "builtins.globals", "builtins.__import__", "builtins.compile",
     "importlib.import_module", "importlib.__import__", "importlib.reload", "sys.modules",
     "pkgutil.resolve_name", "pkgutil.iter_modules", "pkgutil.walk_packages", "pydoc.locate",
-    "runpy.run_module", "runpy.run_path",
+    "runpy.run_module", "runpy.run_path", "importlib.util.module_from_spec",
+    "importlib.machinery.SourceFileLoader", "inspect.getmodule", "gc.get_objects", "gc.get_referrers",
+    "gc.get_referents", "_frozen_importlib.module_from_spec", "_frozen_importlib_external.SourceFileLoader",
 )  # fmt: skip
 IMPORTERS = ("importlib.import_module", "builtins.__import__")
 """Of those, what a constant name makes an ordinary import."""
-_EVERYTHING = ("__subclasses__", "__globals__", "f_globals")
+EVERYTHING = ("__subclasses__", "__globals__", "f_globals")
 """Attributes that lead to code and values of any module."""
 _TEXT = (
     "__doc__", "getdoc", "getcomments", "getsource", "getsourcelines", "model_json_schema", "json_schema",
     "f_locals", "f_lineno", "co_firstlineno", "co_filename", "co_varnames",
 )  # fmt: skip
 """Names of what reads the text of code, which is no part of what code does."""
+BESIDE_CODE = "reads what lies beside its code: declare reads=[…]"
+_PROGRAM = "starts a program, whose code no key sees: declare reads=[…] for a file of the project"
+_PICKLED = "unpickles objects, whose code no key sees"
 _FIELD_TEXT = {"description", "title", "examples", "json_schema_extra"}
 _ENVIRONMENT = "reads the environment: declare environment=[…]"
 _RANDOM = "draws random numbers: take a seed as a parameter"
@@ -31,6 +36,14 @@ _UNSEEN = {
     "os.environ": _ENVIRONMENT,
     "os.environb": _ENVIRONMENT,
     "os.getenv": _ENVIRONMENT,
+    "importlib.resources": BESIDE_CODE,
+    "pkgutil.get_data": BESIDE_CODE,
+    "subprocess": _PROGRAM,
+    "os.system": _PROGRAM,
+    "pickle.load": _PICKLED,
+    "pickle.loads": _PICKLED,
+    "_pickle.load": _PICKLED,
+    "_pickle.loads": _PICKLED,
     "random": _RANDOM,
     "numpy.random": _RANDOM,
     "secrets": _RANDOM,
@@ -55,7 +68,7 @@ def leads_anywhere(dotted: str) -> str:
 
 def reads_everything(names: Collection[str]) -> str:
     """The one of these names of attributes that may lead to any code; empty if there is none."""
-    return next((name for name in _EVERYTHING if name in names), "")
+    return next((name for name in EVERYTHING if name in names), "")
 
 
 def reads_text(names: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from types import CodeType
 from typing import Any
 
 from ml_platform.engine.code.names import Import, Use, imports, uses
+from ml_platform.engine.code.outside import reads_everything
 
 NAMED = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
 """A string that may name an object: "module:attribute"."""
@@ -171,6 +172,8 @@ def _constant(value: Any, cells: _Cells, bound: Mapping[str, set[Import]], found
         yield from map(cells.text, inner.free)
     else:
         found.names.update(_named(value))
+        if isinstance(value, str) and reads_everything([value]):
+            found.attributes.add(value)  # for `getattr`
         yield constant(value)
 
 

@@ -44,8 +44,9 @@ class Source:
     module: str
     file: Path | None
     statements: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    bindings: dict[str, Binding] = field(default_factory=dict)
-    for_types: dict[str, Binding] = field(default_factory=dict)
+    bindings: dict[str, list[Binding]] = field(default_factory=dict)
+    """By name, all that it may be: `try` and `if` choose when the module is imported."""
+    for_types: dict[str, list[Binding]] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
     imports: set[str] = field(default_factory=set)
     """Full names of what an import at its top may load: modules, and names that may be modules."""
@@ -193,7 +194,7 @@ def _collect(statements: Iterable[ast.stmt], found: Source) -> None:
 
 
 def _find_effects(statements: Iterable[ast.stmt], found: Source) -> None:
-    imported = {name: binding.module for name, binding in found.bindings.items()}
+    imported = {name: bindings[-1].module for name, bindings in found.bindings.items()}
     effects = [
         statement
         for statement in statements
@@ -241,13 +242,13 @@ def _is_docstring(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def _bind(node: ast.Import | ast.ImportFrom, found: Source, into: dict[str, Binding]) -> None:
+def _bind(node: ast.Import | ast.ImportFrom, found: Source, into: dict[str, list[Binding]]) -> None:
     loads = into is found.bindings
     if isinstance(node, ast.Import):
         found.imports |= {alias.name for alias in node.names if loads}
         for alias in node.names:
             name = alias.asname or alias.name.partition(".")[0]
-            into[name] = Binding(alias.name if alias.asname else name)
+            into.setdefault(name, []).append(Binding(alias.name if alias.asname else name))
         return
     module = found.absolute(node.module or "", node.level)
     found.imports |= {name for alias in node.names for name in (module, f"{module}.{alias.name}") if loads}
@@ -255,4 +256,4 @@ def _bind(node: ast.Import | ast.ImportFrom, found: Source, into: dict[str, Bind
         if alias.name == "*":
             found.stars.append(module)
         else:
-            into[alias.asname or alias.name] = Binding(module, alias.name)
+            into.setdefault(alias.asname or alias.name, []).append(Binding(module, alias.name))

@@ -193,7 +193,8 @@ def _context_variable(value: contextvars.ContextVar[Any], part: Part, path: str,
 
 def _class(value: type, part: Part, path: str, walk: Walk) -> str:
     module = module_of(value) or "builtins"
-    if origin(module) == "project":
+    is_made = module == "types" and not hasattr(types, value.__qualname__)  # by `make_dataclass`, say
+    if is_made or origin(module) == "project":
         return part.use(class_part(value, walk))
     return walk.foreign(module, (value.__qualname__,), part)
 
@@ -326,7 +327,8 @@ def _array(value: Any, part: Part, path: str, walk: Walk) -> str:
 def _imported_instance(value: Any, part: Part, path: str, walk: Walk) -> str:
     """An object that the project imports by name: the version of its package says what it is."""
     name = part.qualname if part.kind == "global" and part.module in sys.modules else ""
-    binding = source_of(part.module).bindings.get(name) if name and path == part.name else None
+    bindings = source_of(part.module).bindings.get(name) if name and path == part.name else None
+    binding = bindings[-1] if bindings else None
     if binding is None or origin(binding.module) == "project" or type(value).__name__ in {"lock", "RLock"}:
         return ""
     return walk.foreign(binding.module, (binding.name,), part)

@@ -20,6 +20,7 @@ from ml_platform.engine.code.late import LOAD_NAMED, Late
 from ml_platform.engine.code.names import Use
 from ml_platform.engine.code.origin import origin
 from ml_platform.engine.code.outside import (
+    BESIDE_CODE,
     IMPORTERS,
     dotted_name,
     leads_anywhere,
@@ -49,6 +50,8 @@ class Part:
     content: str = ""
     uses: list[Part] = field(default_factory=list)
     packages: set[str] = field(default_factory=set)
+    imports: set[str] = field(default_factory=set)
+    """Modules of the project that are imported on the way to what it uses."""
     notes: set[str] = field(default_factory=set)
     uncacheable: set[str] = field(default_factory=set)
     leads_anywhere: bool = False
@@ -106,8 +109,9 @@ class Walk:
             self._queue.popleft()()
 
     def _next_effect(self, root: Part) -> Part | None:
-        modules = {part.module for part in root.reached()}
-        return next((part for part in self.late.effects(modules) if part not in root.uses), None)
+        modules = {name for part in root.reached() for name in (part.module, *part.imports)}
+        new = [part for part in self.late.effects(modules) if part not in root.uses]
+        return min(new, key=lambda part: part.module, default=None)
 
     def part(
         self, key: Hashable, module: str, qualname: str, kind: str, fill: Callable[[Part], Iterable[str]]
@@ -209,6 +213,8 @@ class Walk:
             place = part.module, f"{part.qualname}.{use.name}", "closure value"
             return self.follow(_content(closure[use.name]), use, part, place)
         if use.name in _OF_THE_PLACE:
+            if use.name == "__file__":
+                self.note(part, BESIDE_CODE)
             return ""
         if use.name in names:
             return self.follow(names[use.name], use, part, (true_name(names), use.name, "global"))
@@ -307,7 +313,8 @@ class Walk:
     def _annotation(self, use: Use, part: Part, names: Mapping[str, Any], is_recipe: bool) -> str:
         if use.name in names or hasattr(builtins, use.name):
             return self._use(use, part, names, {})
-        binding = source_of(part.module).for_types.get(use.name)
+        bindings = source_of(part.module).for_types.get(use.name)
+        binding = bindings[-1] if bindings else None
         if binding is None or (is_recipe and origin(binding.module) == "project"):
             return ""
         chain = (binding.name, *use.attributes) if binding.name else use.attributes

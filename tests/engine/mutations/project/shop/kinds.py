@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 from pathlib import PurePosixPath
 from typing import Any
@@ -64,3 +65,6 @@ def named() -> dict[str, int]:
     inner = 1
     outer = 2
     return dict(locals())
+
+
+MADE = dataclasses.make_dataclass("Made", [("size", int, dataclasses.field(default=167))])

@@ -7,6 +7,9 @@ import decimal
 import fractions
 import html
 import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
 
 import parcels
 
@@ -116,6 +119,50 @@ def import_late(n: int) -> list[str]:
 
 
 @task
+def import_choices(n: int) -> list[str]:
+    """Imports of modules that do more than define their names."""
+    import shop.entries
+    import shop.nest
+    from shop import choices, passing, registry
+
+    found = [
+        choices.rate(),
+        choices.limit(),
+        choices.level(),
+        choices.wrapped(),
+        _through(passing),
+        registry.TABLE["entry"](),
+        registry.KINDS["Special"]().level(),
+        registry.weight(n),
+        shop.nest.inner.value(),
+    ]
+    return list(map(str, found))
+
+
+def _through(module: ModuleType) -> int:
+    return int(module.passed())
+
+
+@task
+def import_deep(n: int) -> str:
+    """A module below packages that set something."""
+    import shop.nest.inner as innermost
+    from shop.registry import TABLE
+
+    return f"{innermost.value()} {TABLE['nest']}"
+
+
+@task
+def import_file(name: str) -> str:
+    """A file that only the data knows."""
+    path = Path(__file__).with_name(f"{name or 'chosen'}.py")
+    spec = importlib.util.spec_from_file_location("loaded", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.rate())
+
+
+@task
 def import_named(kind: str) -> str:
     """A table of names."""
     return read(kind or "plain")
@@ -148,6 +195,7 @@ def use_kinds(n: int) -> list[str]:
         kinds.LAYERS.parents["a"],
         kinds.MASKED.data.tolist(),
         kinds.COIN.unit,
+        kinds.MADE().size,
         kinds.labelled(first=1, second=2),
         kinds.named(),
         live.parsed(),
