@@ -12,7 +12,16 @@ from pathlib import Path
 PEERS = Path(__file__).parent / "peers"
 OWN = frozenset(
     {
-        *("ours", "ours_feed", "ours_gang", "ours_images", "ours_ranks", "ours_scoring", "ours_tables"),
+        *(
+            "ours",
+            "ours_feed",
+            "ours_flow",
+            "ours_gang",
+            "ours_images",
+            "ours_ranks",
+            "ours_scoring",
+            "ours_tables",
+        ),
         *("ours_tuning", "by_hand", "images", "journal", "launchers", "reading", "scoring", "spark_tables"),
     }
 )

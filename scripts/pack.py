@@ -20,7 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STAYS = {"prefect", "fastapi", "sqlalchemy", "mlflow", "pyspark", "cyclopts", "rich"}
-"""What flows need and executors do not."""
+"""What flows need and executors do not, unless a package of theirs requires it: Keras does `rich`."""
+SPARK = "pyspark"
+"""It is there already, wherever it is required."""
 ALSO = ("horovod",)
 """Compiled here, so no line of runtime.in."""
 SKIPPED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages", "__pycache__"}
@@ -61,7 +63,7 @@ def distributions(names: Iterable[str]) -> list[str]:
     waiting = list(names)
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in found or name in STAYS:
+        if name in found or name == SPARK:
             continue
         try:
             requires = metadata.distribution(name).requires or []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
@@ -15,7 +17,7 @@ from prefect.states import Completed
 from ml_platform.engine.check import refuse
 from ml_platform.engine.decide import World
 from ml_platform.engine.events import current_watcher
-from ml_platform.engine.graph import Graph, Reference, fill
+from ml_platform.engine.graph import Graph, Node, Reference, fill
 from ml_platform.engine.guard import trapped
 from ml_platform.engine.keys import as_declared
 from ml_platform.engine.picture import to_svg
@@ -24,8 +26,8 @@ from ml_platform.engine.prefect_door import flush, heeding_cancellation
 from ml_platform.engine.resume import accepted_results, refuse_doubtful, resumed_parameters
 from ml_platform.engine.run import Execution
 from ml_platform.engine.secret_blocks import secrets_of_prefect
-from ml_platform.errors import SpecError, StoreError, nearest
-from ml_platform.resources.leases import Leases, Scope
+from ml_platform.errors import PlatformError, SpecError, StoreError, nearest
+from ml_platform.resources.leases import Leases, Scope, prepare
 from ml_platform.resources.placement import load_placement
 from ml_platform.resources.planning import at_work, planning
 from ml_platform.store.history import add_to_history, read_history
@@ -109,7 +111,7 @@ def _planned_and_run(
     leases = Leases(scope)
     with occupied():
         world = _world(graph, leases, engine)
-        planned = make_plan(graph, world, leases)
+        planned = make_plan(graph, world, leases, surely=partial(_prepare, leases))
         refuse_doubtful(graph, planned.plan, engine)
         facts = {
             "run": scope.run,
@@ -123,6 +125,13 @@ def _planned_and_run(
             "plan": planned.plan,
         }
         return _run(graph, planned, world, leases, facts, engine)
+
+
+def _prepare(leases: Leases, node: Node) -> None:
+    """Ranks take as long to import TensorFlow as the rest of a plan, and what comes before a training that
+    alone is new."""
+    with at_work(), suppress(PlatformError):  # the plan asks whether it could be opened, and says why not
+        prepare(leases.resolve(node.resources).values(), leases.scope.placement)
 
 
 def _run(

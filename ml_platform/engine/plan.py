@@ -6,7 +6,7 @@ The planner gets the graph and read-only views. It never imports the executor.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -140,12 +140,18 @@ class Planned:
     """Recipes of what surely runs, each once."""
 
 
-def make_plan(graph: Graph, world: World, leases: Leases) -> Planned:
-    """Decide every node as far as that is possible now, and ask those that may run whether they could."""
+def make_plan(
+    graph: Graph, world: World, leases: Leases, *, surely: Callable[[Node], None] = lambda node: None
+) -> Planned:
+    """Decide every node as far as that is possible now, and ask those that may run whether they could.
+
+    Args:
+        surely: Told of each node that will run, as soon as that is known: others may still have to be asked.
+    """
     with _garbage_left():
         for node in graph.nodes:
             task_code(node.task.function)
-        planner = _Planner(graph, world, leases)
+        planner = _Planner(graph, world, leases, surely)
         planner.decide_all()
         planner.ask()
         return Planned(planner.plan(), planner.outputs, planner.faults, planner.needed())
@@ -164,10 +170,11 @@ def _garbage_left() -> Iterator[None]:
 
 
 class _Planner:
-    def __init__(self, graph: Graph, world: World, leases: Leases) -> None:
+    def __init__(self, graph: Graph, world: World, leases: Leases, surely: Callable[[Node], None]) -> None:
         self.graph = graph
         self.world = world
         self.leases = leases
+        self.surely = surely
         self.outputs: dict[str, Output] = {}
         self.faults: list[PlatformError] = []
         self._nodes: dict[str, Node] = {}
@@ -214,6 +221,8 @@ class _Planner:
             reason = f"{decision.reason}; for each item of a list that is not known yet"
             decision = decision.model_copy(update={"verdict": "maybe", "reason": reason})
         self._decisions[node.name] = decision
+        if decision.verdict == "run":
+            self.surely(node)
         if decision.result is not None:
             self.outputs[node.name] = Output(result=decision.result, type_=node.task.output_type)
         elif decision.verdict == "skipped":

@@ -8,21 +8,25 @@ from collections.abc import Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.budget import Budget, Need, usable_cores
+from ml_platform.resources.gpus import spark_gpu_settings
 from ml_platform.resources.horovod import open_job, plan_launch
 from ml_platform.resources.horovod.job import HorovodJob
 from ml_platform.resources.horovod.nursery import prepare_nursery
-from ml_platform.resources.horovod.stage_checks import check_settings
+from ml_platform.resources.horovod.stage_checks import check_gpu_settings, check_settings
 from ml_platform.resources.horovod_build import horovod_available
 from ml_platform.resources.leases import Scope, opened
 from ml_platform.resources.slots import spark_slots
-from ml_platform.resources.spark import is_local, open_session
+from ml_platform.resources.spark import has_ended, is_local, open_session
 from ml_platform.specs.placements import Placement
-from ml_platform.specs.resources import HorovodSpec
+from ml_platform.specs.resources import BACKENDS, HorovodSpec
 from ml_platform.store.location import home
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 class GangLease:
@@ -36,6 +40,7 @@ class GangLease:
         self._stack = ExitStack()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="horovod-start")
         self._job: Future[HorovodJob] | None = None
+        self._session: SparkSession | None = None
         self._user: str | None = None
         self._spent = False
         self._lock = threading.Lock()
@@ -47,9 +52,10 @@ class GangLease:
         backend = spec.backend or placement.horovod.backend
         ranks = spec.ranks
         if ranks is None:
+            place = BACKENDS[backend].place
             cores = placement.budget.cores or usable_cores()
-            most = spark_slots(placement) if backend == "spark" else cores // placement.horovod.threads
-            many = backend != "in_process" and horovod_available().ok
+            most = spark_slots(placement) if place == "spark" else cores // placement.horovod.threads
+            many = place != "process" and horovod_available().ok
             ranks = min(placement.horovod.ranks, most or placement.horovod.ranks) if many else 1
         gpu = placement.horovod.gpu if spec.gpu is None else spec.gpu
         return spec.model_copy(update={"ranks": ranks, "backend": backend, "gpu": gpu})
@@ -62,7 +68,7 @@ class GangLease:
     def need(cls, spec: HorovodSpec, placement: Placement) -> Need:
         ranks = spec.ranks or 1
         memory_mib = ranks * placement.horovod.memory_mib_per_rank
-        if spec.backend != "spark":
+        if not _on_spark(spec):
             gpus = ranks if spec.gpu else 0
             cores = ranks * placement.horovod.threads
             name = f"horovod-{ranks}"
@@ -85,8 +91,8 @@ class GangLease:
                 got=available.reason,
                 hint="`make setup` builds it; without it one rank trains (leave `ranks` empty)",
             )
-        if spec.backend == "spark":
-            _preflight_spark(placement)
+        if _on_spark(spec):
+            _preflight_spark(spec, placement)
 
     @classmethod
     def prepare(cls, spec: HorovodSpec, placement: Placement) -> None:
@@ -101,20 +107,27 @@ class GangLease:
     def _starting(self) -> Future[HorovodJob]:
         with self._lock:
             failed = self._job is not None and self._job.done() and self._job.exception() is not None
-            if self._spent:
+            if self._spent or self._is_gone():
                 self._stack.close()
-            if self._job is None or failed or self._spent:
-                self._job, self._spent = self._pool.submit(self._opened), False
+                self._job, self._session, self._spent = None, None, False
+            if self._job is None or failed:
+                self._job = self._pool.submit(self._opened)
             return self._job
+
+    def _is_gone(self) -> bool:
+        """Whether the application that its tasks run in has ended: its JVM was killed, say."""
+        return self._session is not None and has_ended(self._session)
 
     def _opened(self) -> HorovodJob:
         placement = self._scope.placement
-        if self._spec.backend == "spark":
+        if _on_spark(self._spec):
             # Its tasks run in the application of the run, which must outlive them.
-            self._stack.enter_context(open_session(placement.spark, log_folder=self._scope.folder))
+            self._session = self._stack.enter_context(
+                open_session(placement.spark, log_folder=self._scope.folder)
+            )
         # Gangs of other sizes may have lived in this run: each keeps its own logs.
         log_folder = self._scope.folder / f"ranks-{self._spec.ranks}"
-        gpus = Budget(placement.budget).gpus if self._spec.gpu and self._spec.backend != "spark" else 0
+        gpus = Budget(placement.budget).gpus if self._spec.gpu and not _on_spark(self._spec) else 0
         job = open_job(self._spec, placement.horovod, log_folder=log_folder, gpus=gpus)
         return self._stack.enter_context(job)
 
@@ -142,7 +155,11 @@ class GangLease:
         self._stack.close()
 
 
-def _preflight_spark(placement: Placement) -> None:
+def _on_spark(spec: HorovodSpec) -> bool:
+    return BACKENDS[spec.backend or "processes"].place == "spark"
+
+
+def _preflight_spark(spec: HorovodSpec, placement: Placement) -> None:
     if spark_slots(placement) is None:
         raise ResourceStartError(
             f"nobody can say how many ranks fit on {placement.spark.master}",
@@ -154,3 +171,6 @@ def _preflight_spark(placement: Placement) -> None:
         network_is_loopback=ip_network(placement.horovod.network).is_loopback,
         unencrypted=placement.horovod.unencrypted,
     )
+    if spec.gpu:
+        own = spark_gpu_settings(placement.spark.master) if placement.spark.gpu else {}
+        check_gpu_settings(own | placement.spark.conf, placement.spark.master)

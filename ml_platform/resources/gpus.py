@@ -57,14 +57,16 @@ def chosen(gpus: Iterable[Gpu], visible: str | None) -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def spark_gpu_settings(local: bool) -> dict[str, str]:
+def spark_gpu_settings(master: str) -> dict[str, str]:
     """One GPU per executor and per task that asks for none. In local mode Spark knows no GPUs."""
-    if local:
+    if master.startswith("local"):
         return {}
+    vendor = {"spark.executor.resource.gpu.vendor": "nvidia.com"} if master.startswith("k8s://") else {}
     return {
         "spark.executor.resource.gpu.amount": "1",
         "spark.executor.resource.gpu.discoveryScript": str(DISCOVERY_SCRIPT),
         "spark.task.resource.gpu.amount": "1",
+        **vendor,
     }
 
 

@@ -63,12 +63,15 @@ class HorovodRunner:
         """
         folder = home() / "logs" / f"horovod-runner-{builder()}-{next(_runs)}"
         placement = load_placement()
+        spec = self._spec.model_copy(update={"gpu": placement.horovod.gpu})
+        gpus = 0
         with ExitStack() as stack:
-            if self._spec.backend == "spark":
-                # Its tasks run in a Spark application, which must outlive them.
+            if spec.backend == "spark":
+                # Its tasks run in a Spark application, which must outlive them, and gives them GPUs.
                 stack.enter_context(open_session(placement.spark))
-            gpus = Budget(placement.budget).gpus if placement.horovod.gpu else 0
-            job = stack.enter_context(open_job(self._spec, placement.horovod, log_folder=folder, gpus=gpus))
+            elif spec.gpu:
+                gpus = Budget(placement.budget).gpus
+            job = stack.enter_context(open_job(spec, placement.horovod, log_folder=folder, gpus=gpus))
             return run_main(job, main, kwargs, log_folder=folder, verbosity=self._verbosity)
 
 

@@ -132,6 +132,9 @@ def _start(placement: SparkPlacement, log_folder: Path, stack: ExitStack) -> Spa
         if not is_local(placement.master):
             packages = pack_packages([Path(path) for path in _project_paths()], scratch / "project.zip")
             session.sparkContext.addPyFile(str(packages))
+    except ResourceStartError:
+        stack.close()
+        raise
     except Exception as error:
         stack.close()
         raise _start_error(placement, log, begin, error) from error
@@ -166,7 +169,13 @@ def _start_application(settings: Mapping[str, str], log: Path, stack: ExitStack)
 
 
 def has_ended(session: SparkSession) -> bool:
-    """Whether the JVM of a session that `open_session` started is gone: killed, or out of memory."""
+    """Whether nothing can be done with a session any more: it was stopped, or its JVM is gone."""
+    # Its own context tells: the gateway is one for all sessions, and may be that of a JVM that came after.
+    return session.sparkContext._jsc is None or _jvm_has_ended(session)
+
+
+def _jvm_has_ended(session: SparkSession) -> bool:
+    """Whether the JVM that `open_session` started is gone: killed, or out of memory."""
     process = getattr(session.sparkContext._gateway, "proc", None)
     return process is not None and process.poll() is not None
 
@@ -175,7 +184,7 @@ def _stop(session: SparkSession) -> None:
     try:
         session.stop()
     except Exception:
-        if not has_ended(session):
+        if not _jvm_has_ended(session):
             raise
 
 
@@ -247,13 +256,14 @@ def _settings(placement: SparkPlacement, scratch: Path) -> dict[str, str]:
     if archive := class_archive():
         settings["spark.driver.defaultJavaOptions"] = f'"-XX:SharedArchiveFile={archive}"'
     if placement.gpu:
-        settings |= spark_gpu_settings(is_local(placement.master))
+        settings |= spark_gpu_settings(placement.master)
     if is_local(placement.master):
         settings |= _local_settings(scratch)
         if _python(placement) == sys.executable:
             settings["spark.python.daemon.module"] = DAEMON
     if placement.environment is not None:
-        settings["spark.archives"] = f"{placement.environment}#{ENVIRONMENT}"
+        archives = "spark.yarn.dist.archives" if placement.master == "yarn" else "spark.archives"
+        settings[archives] = f"{placement.environment}#{ENVIRONMENT}"
     return settings | placement.conf
 
 
@@ -268,7 +278,7 @@ def _local_settings(scratch: Path) -> dict[str, str]:
 
 def _project_paths() -> list[str]:
     """Folders that this process imports from and that no installation holds: the workers need them too."""
-    installed = tuple(str(Path(prefix)) + os.sep for prefix in {sys.prefix, sys.base_prefix})
+    installed = tuple(str(Path(prefix).resolve()) + os.sep for prefix in {sys.prefix, sys.base_prefix})
     root = str(Path(__file__).resolve().parents[2])
     here = [str(Path(entry).resolve()) for entry in sys.path if Path(entry).is_dir()]
     return list(dict.fromkeys([root, *(path for path in here if not (path + os.sep).startswith(installed))]))
@@ -323,7 +333,7 @@ def task_session(root: SparkSession, spec: SparkSpec, *, group: str) -> Iterator
 def _clear_task_properties(root: SparkSession) -> None:
     """Pool threads are used again: the next task must not inherit this one's group."""
     context = root.sparkContext
-    if context._jsc is None or has_ended(root):
+    if has_ended(root):
         return
     for name in TASK_PROPERTIES:
         context._jsc.setLocalProperty(name, None)
@@ -331,6 +341,5 @@ def _clear_task_properties(root: SparkSession) -> None:
 
 def cancel_group(root: SparkSession, group: str) -> None:
     """Stop the jobs of a task session, those under way and those it would still start. From any thread."""
-    jsc = root.sparkContext._jsc
-    if jsc is not None and not has_ended(root):
-        jsc.sc().cancelJobGroupAndFutureJobs(group)
+    if not has_ended(root):
+        root.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(group)

@@ -7,13 +7,42 @@ Spark()` satisfies a type checker, as `Depends` does in FastAPI.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from ml_platform.errors import nearest
 from ml_platform.specs.base import NotIdentity, Spec
 
-Backend = Literal["in_process", "processes", "spark"]
+
+class BackendRow(NamedTuple):
+    """What must be known of a backend before its ranks start.
+
+    Attributes:
+        start: `module:function`, which takes a `LaunchPlan` and starts its job. Imported on first use.
+        place: Where ranks are, and so what they use: one in the flow's own process; cores of this machine;
+            or slots of the Spark application.
+    """
+
+    start: str
+    place: Literal["process", "machine", "spark"]
+
+
+BACKENDS: dict[str, BackendRow] = {
+    "in_process": BackendRow("ml_platform.resources.horovod.in_process:start_job", "process"),
+    "processes": BackendRow("ml_platform.resources.horovod.processes:start_job", "machine"),
+    "spark": BackendRow("ml_platform.resources.horovod.spark_stage:start_job", "spark"),
+}
+"""Every backend of `HorovodJob`, by name. A new one is a row here and a file."""
+
+
+def _known(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"no Horovod backend {name!r}; {nearest(name, BACKENDS)}")
+    return name
+
+
+Backend = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(BACKENDS)})]
 
 
 class ResourceSpec(Spec):

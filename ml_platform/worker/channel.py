@@ -12,6 +12,7 @@ import pickle
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from typing import Literal
 
@@ -29,7 +30,11 @@ _MAC_BYTES = 32
 
 
 class Channel:
-    """One end of the connection. Any thread may send; one thread receives."""
+    """One end of the connection. Any thread may send; one thread receives.
+
+    Attributes:
+        heard_at: When the last byte came, of a message that may not be whole yet; by the monotonic clock.
+    """
 
     def __init__(
         self, connection: socket.socket, key: bytes, *, side: Side, limit_bytes: int = LIMIT_BYTES
@@ -40,6 +45,7 @@ class Channel:
         self._limit_bytes = limit_bytes
         self._sent = self._received = 0
         self._sending = threading.Lock()
+        self.heard_at = time.monotonic()
 
     @property
     def address(self) -> str:
@@ -70,7 +76,8 @@ class Channel:
 
         Raises:
             EOFError: The other end is gone.
-            RankError: The frame is too large or not signed with this connection's key.
+            RankError: The frame is too large, is not signed with this connection's key, or holds what cannot
+                be imported here.
         """
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         if length > self._limit_bytes:
@@ -84,7 +91,14 @@ class Channel:
         if not hmac.compare_digest(signature, self._sign(self._in, self._received, payload)):
             raise RankError("refused a message that is not signed with this job's key")
         self._received += 1
-        message: Message = pickle.loads(payload)
+        try:
+            message: Message = pickle.loads(payload)
+        except Exception as error:
+            raise RankError(
+                "a message cannot be opened here",
+                wanted="modules and versions as at the other end",
+                got=f"{type(error).__name__}: {error}",
+            ) from error
         return message
 
     def hang_up(self) -> None:
@@ -116,5 +130,6 @@ class Channel:
                 raise EOFError("the connection broke") from error
             if read == 0:
                 raise EOFError("the other end hung up")
+            self.heard_at = time.monotonic()
             view = view[read:]
         return bytes(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import sys
 import traceback
@@ -44,12 +45,36 @@ def run_job(
 def describe(job: int, error: BaseException) -> messages.Failed:
     """A failure in words that travel, whatever the exception is made of."""
     text = "".join(traceback.format_exception(error))
-    message = str(error)
+    message = _said_by(error)
     return messages.Failed(
         job=job,
         type=type(error).__name__,
         message=message,
         traceback=text,
         consequence=_CONSEQUENCE.search(f"{type(error).__name__}: {message}") is not None,
-        error=error if isinstance(error, PlatformError) else None,
+        error=_travelling(error) if isinstance(error, PlatformError) else None,
     )
+
+
+def _said_by(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:  # noqa: BLE001  (of a class of the user's own)
+        return f"(its text cannot be made: {type(fault).__name__})"
+
+
+def _travelling(error: PlatformError) -> PlatformError | None:
+    """The exception itself, or one of the platform's class below its own: a class that the function made
+    cannot be found by the driver."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:  # noqa: BLE001  (whatever a class of the user's own raises)
+        kind = next(kind for kind in type(error).__mro__ if kind.__module__ == PlatformError.__module__)
+    try:
+        found: PlatformError = kind(
+            error.what, wanted=error.wanted, got=error.got, evidence=error.evidence, hint=error.hint
+        )
+    except AttributeError:
+        return None  # it was made without the constructor of its base
+    return found

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -54,6 +55,9 @@ def keep_rank(driver: DriverAddress, partition: int, arrived: messages.Arrived) 
             _Keeper(channel, driver, start).run()
     except (EOFError, OSError, RankError) as error:
         print(f"the driver is gone: {error}", file=sys.stderr, flush=True)
+    except Exception:  # noqa: BLE001  (Spark would run the stage again, and nobody would know why)
+        with suppress(OSError):
+            channel.send(messages.Printed(traceback.format_exc().encode()))
     finally:
         channel.close()
 
@@ -82,7 +86,7 @@ def _wait_for_start(channel: Channel) -> messages.Start | None:
                 door = socket.create_server((channel.address, 0))
                 channel.send(messages.Listening(door.getsockname()[1]))
             elif isinstance(message, messages.Reach):
-                channel.send(messages.Reached(_reach(message)))
+                channel.send(messages.Reached(reached(message)))
             elif isinstance(message, messages.Start):
                 return message
     except EOFError:
@@ -92,7 +96,8 @@ def _wait_for_start(channel: Channel) -> messages.Start | None:
             door.close()
 
 
-def _reach(message: messages.Reach) -> str:
+def reached(message: messages.Reach) -> str:
+    """Why a place could not be reached from here; empty if it could."""
     try:
         socket.create_connection((message.address, message.port), timeout=REACH_TIMEOUT_S).close()
     except OSError as error:
@@ -105,11 +110,17 @@ class _Keeper:
 
     def __init__(self, channel: Channel, driver: DriverAddress, start: messages.Start) -> None:
         self._channel = channel
-        output, self._rank_output = os.pipe()
+        output, rank_output = os.pipe()
+        try:
+            self._process = _spawned(driver, start, rank_output)
+        except BaseException:
+            os.close(output)  # Spark keeps this process for more
+            raise
+        finally:
+            os.close(rank_output)
         self._output = os.fdopen(output, "rb", buffering=0)
-        self._flush_out, self._flush_in = os.pipe()
+        self._flush_out, self._flush_in = socket.socketpair()
         self._drained = threading.Event()
-        self._process = self._spawn(driver, start)
 
     def run(self) -> None:
         for target in (self._pump, self._listen):
@@ -122,34 +133,25 @@ class _Keeper:
         self._drained.wait(_DRAIN_S)
         self._channel.send(messages.Exited(code))
 
-    def _spawn(self, driver: DriverAddress, start: messages.Start) -> subprocess.Popen[bytes]:
-        connection, key = _introduced(driver, Caller("rank", start.rank))
-        command = [sys.executable, *start.command[1:]]
-        environment = {**start.environment, "PYTHONPATH": os.pathsep.join(import_path())}
-        try:
-            return spawn_rank(command, environment, connection, key, output=self._rank_output)
-        finally:
-            connection.close()
-            os.close(self._rank_output)
-
     def _kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _listen(self) -> None:
-        with suppress(EOFError, RankError):
+        with self._flush_in, suppress(EOFError, RankError):
             while True:
                 if isinstance(self._channel.receive(), messages.Flush):
-                    os.write(self._flush_in, b".")
+                    with suppress(OSError):  # the rank has ended, and all that it said is sent
+                        self._flush_in.send(b".")
         if self._process.returncode is None:
             self._kill()
 
     def _pump(self) -> None:
         """Send what the rank prints; a flush is answered when nothing is left to be read."""
         poll = select.poll()
-        for descriptor in (self._output.fileno(), self._flush_out):
-            poll.register(descriptor, select.POLLIN)
-        with suppress(OSError):  # the driver is gone
+        for end in (self._output, self._flush_out):
+            poll.register(end.fileno(), select.POLLIN)
+        with self._output, self._flush_out, suppress(OSError):  # the driver is gone
             while True:
                 ready = {descriptor for descriptor, _ in poll.poll()}
                 if self._output.fileno() in ready:
@@ -158,6 +160,16 @@ class _Keeper:
                         break
                     self._channel.send(messages.Printed(text))
                 else:
-                    os.read(self._flush_out, 1)
+                    self._flush_out.recv(1)
                     self._channel.send(messages.Flushed())
         self._drained.set()
+
+
+def _spawned(driver: DriverAddress, start: messages.Start, output: int) -> subprocess.Popen[bytes]:
+    connection, key = _introduced(driver, Caller("rank", start.rank))
+    command = [sys.executable, *start.command[1:]]
+    environment = {**start.environment, "PYTHONPATH": os.pathsep.join(import_path())}
+    try:
+        return spawn_rank(command, environment, connection, key, output=output)
+    finally:
+        connection.close()

@@ -31,7 +31,9 @@ ORDER_FDS = 5
 
 
 @dataclass(frozen=True)
-class _Order:
+class Order:
+    """A rank that is wanted: arguments, environment, and the descriptors that came with the order."""
+
     words: list[str]
     environment: dict[str, str]
     connection: int
@@ -57,7 +59,7 @@ def main() -> None:
     _let_go_of_output()
     # Arrow's allocator has a thread, which knows about forks.
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-    _Nursery(orders).run()
+    Nursery(orders).run()
 
 
 def become_nursery(orders: socket.socket, *, parent: int) -> NoReturn:
@@ -68,7 +70,7 @@ def become_nursery(orders: socket.socket, *, parent: int) -> NoReturn:
         os.closerange(sys.stderr.fileno() + 1, orders.fileno())
         os.closerange(orders.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         _let_go_of_output()
-        _Nursery(orders).run()
+        Nursery(orders).run()
         os._exit(0)
     except BaseException:  # noqa: BLE001  (nobody above: this was another process)
         traceback.print_exc()
@@ -85,7 +87,9 @@ def _let_go_of_output() -> None:
     os.close(nothing)
 
 
-class _Nursery:
+class Nursery:
+    """Forks ranks, and reports their ends."""
+
     def __init__(self, orders: socket.socket) -> None:
         self._orders = orders
         self._news: dict[int, tuple[int, int]] = {}
@@ -102,17 +106,25 @@ class _Nursery:
                     poll.unregister(descriptor)
                     self._report(descriptor)
                 elif order := _received(self._orders):
-                    poll.register(self._fork(order), select.POLLIN)
+                    if (watched := self.fork(order)) is not None:
+                        poll.register(watched, select.POLLIN)
                 else:
                     poll.unregister(descriptor)
                     open_for_orders = False
 
-    def _fork(self, order: _Order) -> int:
-        """Start a rank. Returns the descriptor that tells of its end."""
+    def fork(self, order: Order) -> int | None:
+        """Start a rank. Returns the descriptor that tells of its end; None where the machine has no room for
+        one: its log says so, its driver hears that it hung up, and its brothers live on."""
         nursery = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.write(order.log, f"the rank could not be forked: {error}\n".encode())
+            for descriptor in (order.connection, order.key, order.log, order.news):
+                os.close(descriptor)
+            return None
         if pid == 0:
             os.setpgid(0, 0)
             self._forget()
@@ -144,7 +156,7 @@ class _Nursery:
             os.close(news)
 
 
-def _received(orders: socket.socket) -> _Order | None:
+def _received(orders: socket.socket) -> Order | None:
     try:
         _, descriptors, _, _ = socket.recv_fds(orders, 1, ORDER_FDS)
     except ConnectionError:
@@ -155,7 +167,7 @@ def _received(orders: socket.socket) -> _Order | None:
     with os.fdopen(text, "rb") as file:
         file.seek(0)
         told = json.loads(file.read())
-    return _Order(told["words"], told["environment"], connection, key, log, news)
+    return Order(told["words"], told["environment"], connection, key, log, news)
 
 
 def _tell(news: int, text: str) -> None:
@@ -163,7 +175,7 @@ def _tell(news: int, text: str) -> None:
         os.write(news, text.encode())
 
 
-def _become_rank(order: _Order, nursery: int) -> NoReturn:
+def _become_rank(order: Order, nursery: int) -> NoReturn:
     """What the interpreter's start would have done, then a rank's life."""
     try:
         for stream in (sys.stdout.fileno(), sys.stderr.fileno()):

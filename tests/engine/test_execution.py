@@ -31,7 +31,7 @@ from ml_platform.errors import DataError, GraphError, TaskTimeoutError
 from ml_platform.resources.budget import usable_cores
 from ml_platform.store.location import home
 from ml_platform.store.records import read_run
-from tests.counters import CounterSpec
+from tests.counters import CounterLease, CounterSpec
 from tests.engine import together
 from tests.engine.runs import ENDED, Runner
 from tests.engine.small import Number, add, count_to, is_even, lines_of, note, number, say, total
@@ -232,6 +232,42 @@ def test_resources_start_ahead_of_need_where_the_need_is_certain(run: Runner, ha
     happened.clear()
     assert run(chain).output == []
     assert happened == ["opened a", "uses uses a", "closed a"]
+
+
+def test_what_surely_runs_is_prepared_while_the_rest_is_planned(
+    run: Runner, happened: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where it alone is new there is no other time. Not when all is cached, nor when it is only planned."""
+    prepared, asked = tmp_path / "prepared", tmp_path / "asked"
+    monkeypatch.setattr(CounterLease, "prepare", lambda spec, placement: prepared.touch())
+
+    def look(folder: str) -> int:
+        with Path(folder, "asked").open("a") as file:
+            file.write(f"{Path(folder, 'prepared').exists()} ")
+        return 1
+
+    @task
+    def uses(n: int, things: Any = CounterSpec()) -> int:
+        return n
+
+    @task(probe=look)
+    def evaluates(n: int, folder: str) -> int:
+        return n
+
+    @dag
+    def chain(folder: str, n: int = 1) -> int:
+        return evaluates(uses(n), folder)
+
+    folder = str(tmp_path)
+    chain.plan(folder=folder)
+    run(chain, folder=folder, engine=EngineSpec(mode="plan"))
+    assert set(asked.read_text().split()) == {"False"}
+    asked.unlink()
+    assert run(chain, folder=folder).output == 1
+    assert asked.read_text().split()[0] == "True"
+    prepared.unlink()
+    assert set(run(chain, folder=folder).states.values()) == {"cached"}
+    assert not prepared.exists()
 
 
 # ── Failures ─────────────────────────────────────────────────────────────────────────────────────

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ml_platform.errors import DataError, RankError, SpecError
 from ml_platform.resources import progress
 from ml_platform.resources.horovod import BACKENDS, open_job
+from ml_platform.resources.horovod.in_process import InProcessJob
 from ml_platform.resources.horovod.job import HorovodJob
-from ml_platform.specs.placements import HorovodPlacement
-from ml_platform.specs.resources import HorovodSpec
+from ml_platform.resources.leases import Leases, Scope
+from ml_platform.specs.placements import HorovodPlacement, Placement
+from ml_platform.specs.resources import BackendRow, HorovodSpec
 from tests.gangs import light_job, warm_pair
 from tests.worker import rank_functions
 
@@ -145,6 +149,41 @@ def test_platform_error_keeps_its_type_and_exit_code(job: HorovodJob) -> None:
     assert error.exit_code == 3
 
 
+def test_an_error_of_a_class_that_the_driver_does_not_have_is_of_the_platforms_class_below(
+    job: HorovodJob,
+) -> None:
+    """It keeps its exit code and its words. One without words arrives, too."""
+
+    class NoRowsError(DataError):
+        def __init__(self, rows: int) -> None:
+            super().__init__("the table is empty", got=f"{rows} rows")
+
+    class WordlessError(Exception):
+        def __str__(self) -> str:
+            raise NotImplementedError
+
+    def fail(rank: object, wordless: bool) -> None:
+        raise WordlessError() if wordless else NoRowsError(0)
+
+    with pytest.raises(DataError, match="the table is empty") as caught:
+        job.run(fail, False)
+    assert (type(caught.value), caught.value.got) == (DataError, "0 rows")
+    with pytest.raises(RankError, match="raised WordlessError in") as told:
+        job.run(fail, True)
+    assert told.value.got == "(its text cannot be made: NotImplementedError)"
+
+
+def test_two_callers_of_one_job_take_turns(healthy: HorovodJob) -> None:
+    """Each gets its own answer, and the second begins when the first has ended."""
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda name: healthy.run(rank_functions.spans, name), ("a", "b")))
+    assert [{name for name, _, _ in run} for run in runs] == [{"a"}, {"b"}]
+    (first, second) = sorted(
+        (min(start for _, start, _ in run), max(end for _, _, end in run)) for run in runs
+    )
+    assert first[1] <= second[0]
+
+
 def test_after_a_failure_the_next_run_works(job: HorovodJob) -> None:
     with pytest.raises(DataError):
         job.run(rank_functions.raise_data_error)
@@ -194,6 +233,24 @@ def test_close_is_idempotent(job: HorovodJob) -> None:
     job.run(rank_functions.identity)
     job.close()
     job.close()
+
+
+class Upstairs(InProcessJob):
+    """A backend of somebody else's."""
+
+
+def test_a_backend_is_a_row_of_the_table_and_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes, placements and the engine's leases take it by its name; a name without a row is refused."""
+    row = BackendRow(f"{__name__}:Upstairs", "process")
+    with pytest.raises(ValidationError, match="no Horovod backend 'upstairs'; known: in_process, processes"):
+        HorovodPlacement(backend="upstairs")
+    monkeypatch.setitem(BACKENDS, "upstairs", row)
+    placement = Placement(horovod=HorovodPlacement(backend="upstairs"))
+    leases = Leases(Scope(name="test", run="test", placement=placement))
+    with leases.open({"job": HorovodSpec()}, task="train") as opened:
+        assert type(opened["job"]) is Upstairs
+        assert opened["job"].run(rank_functions.identity).rank0 == (0, 1, ())
+    leases.close()
 
 
 def _lives(pid: int) -> bool:

@@ -72,10 +72,10 @@ def test_spark_discovers_gpus_with_a_script_that_needs_no_python(driver: Path) -
     """Spark runs it on each worker and reads one line of JSON."""
     told = subprocess.run([str(DISCOVERY_SCRIPT)], capture_output=True, text=True, check=True).stdout
     assert json.loads(told) == {"name": "gpu", "addresses": ["0", "1"]}
-    settings = spark_gpu_settings(local=False)
+    settings = spark_gpu_settings("spark://head:7077")
     assert settings["spark.executor.resource.gpu.discoveryScript"] == str(DISCOVERY_SCRIPT)
     assert settings["spark.executor.resource.gpu.amount"] == settings["spark.task.resource.gpu.amount"] == "1"
-    assert spark_gpu_settings(local=True) == {}
+    assert spark_gpu_settings("local[2]") == {}
 
 
 def test_the_doctor_warns_of_gpus_that_nothing_can_use() -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from ml_platform.errors import ResourceStartError
+from ml_platform.resources import spark as spark_module
 from ml_platform.resources.java import check_java, class_archive
 from ml_platform.resources.spark import cancel_group, open_session, task_session
 from ml_platform.specs.placements import SparkPlacement
@@ -237,3 +238,16 @@ def test_the_jvm_of_a_session_maps_the_archive(spark: SparkSession) -> None:
     process = psutil.Process(spark.sparkContext._gateway.proc.pid)  # type: ignore[union-attr]
     archive = class_archive()
     assert (f"-XX:SharedArchiveFile={archive}" in process.cmdline()) is (archive is not None)
+
+
+def test_an_environment_behind_a_link_is_no_part_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packages are not sent to executors."""
+    installed, own = tmp_path / "real" / "lib" / "site-packages", tmp_path / "own"
+    installed.mkdir(parents=True)
+    own.mkdir()
+    (tmp_path / "venv").symlink_to(tmp_path / "real")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "venv" / "lib" / "site-packages"), str(own)])
+    assert spark_module._project_paths()[1:] == [str(own)]

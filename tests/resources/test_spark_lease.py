@@ -89,10 +89,15 @@ DRIVER = """
     from ml_platform.resources.leases import Scope
     from ml_platform.resources.spark_lease import SparkLease
     from ml_platform.specs.placements import Placement, SparkPlacement
-    from ml_platform.specs.resources import SparkSpec
+    from ml_platform.resources.gang_lease import GangLease
+    from ml_platform.specs.resources import HorovodSpec, SparkSpec
 
+    ranks = HorovodSpec(ranks=1, backend="spark")
     placement = Placement(spark=SparkPlacement(master="local[1]", driver_memory_mib=512))
     lease = SparkLease(SparkSpec(), Scope(name="test", run="run", placement=placement))
+    gang = GangLease(ranks, Scope(name="test", run="run", placement=placement))
+    with gang.use(ranks, task="train") as first:
+        pass
     try:
         with lease.use(SparkSpec(), task="work") as session:
             os.kill(session.sparkContext._gateway.proc.pid, signal.SIGKILL)
@@ -101,6 +106,9 @@ DRIVER = """
             session.range(3).count()
     except InfrastructureError as error:
         print(error.what, error.got, sep="; ")
+    with gang.use(ranks, task="train") as job:
+        print("the same ranks" if job is first else "other ranks")
+    gang.close()
     with lease.use(SparkSpec(), task="work") as session:
         print(session.range(3).count())
         pid = session.sparkContext._gateway.proc.pid
@@ -111,7 +119,8 @@ DRIVER = """
 
 @pytest.mark.long
 def test_after_the_jvm_was_killed_the_next_task_has_another(tmp_path: Path) -> None:
-    """As the kernel does when memory runs out. A cancel meanwhile is harmless, and so is closing."""
+    """As the kernel does when memory runs out. A cancel meanwhile is harmless, and so is closing. Ranks that
+    were in its tasks are others, too."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(DRIVER)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "ML_PLATFORM_HOME": str(tmp_path)},
@@ -120,8 +129,9 @@ def test_after_the_jvm_was_killed_the_next_task_has_another(tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said, rows, pid = done.stdout.splitlines()
+    said, gang, rows, pid = done.stdout.splitlines()
     assert said == "Spark was lost while task work ran; its JVM ended"
+    assert gang == "other ranks"
     assert rows == "3"
     assert not psutil.pid_exists(int(pid))
     assert list((tmp_path / "scratch").iterdir()) == []

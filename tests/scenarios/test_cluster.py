@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +16,7 @@ import pytest
 
 from ml_platform.resources.placement import load_placement
 from tests.clusters import QUICK_JAVA, standalone_cluster
-from tests.scenarios.conftest import Project
+from tests.scenarios.conftest import ROOT, Project
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
 
@@ -62,6 +67,39 @@ def test_retrain_on_a_cluster_by_placement_alone(project: Project, cluster: Path
     workers = [(cluster / f"worker-{number}.log").read_text() for number in (0, 1)]
     assert all("Asked to launch executor" in log for log in workers)
     assert project.leftovers() == []
+
+
+WHERE = """
+import json, sys
+from pathlib import Path
+from ml_platform.resources.spark import open_session
+from ml_platform.specs.placements import SparkPlacement
+
+def where(number):
+    import psutil
+    from ml_platform.resources.budget import usable_cores
+    return sys.prefix, sys.executable, psutil.__file__, psutil.Process().exe(), usable_cores.__module__
+
+with open_session(SparkPlacement.model_validate_json(sys.argv[1]), log_folder=Path(sys.argv[2])) as spark:
+    print(json.dumps(spark.sparkContext.parallelize(range(2), 2).map(where).collect()))
+"""
+
+
+def test_executors_run_the_packed_environment(cluster: Path, tmp_path: Path) -> None:
+    """Its interpreter, its library, its packages; and the project, which is not in it, comes with the run."""
+    archive = tmp_path / "environment.tar.gz"
+    pack = [sys.executable, str(ROOT / "scripts" / "pack.py"), "--output", str(archive)]
+    subprocess.run([*pack, "--only", "psutil", "pydantic"], check=True, capture_output=True)
+    shipped = json.loads((cluster / "placements" / "cluster.yaml").read_text())["spark"]
+    words = [json.dumps({**shipped, "environment": str(archive)}), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ML_PLATFORM_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", WHERE, *words], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    for *places, module in json.loads(done.stdout):
+        assert all(re.fullmatch(rf"{cluster}/worker-\d/.*/environment(/.*)?", place) for place in places)
+        assert module == "ml_platform.resources.budget"
 
 
 def _processes_in(folder: Path) -> list[str]:

@@ -37,3 +37,4 @@ def test_executors_get_what_ranks_import_and_not_what_flows_need() -> None:
     names = script["distributions"](script["executor_packages"]())
     assert {"keras", "pyarrow", "pydantic", "psutil", "cloudpickle", "numpy"} <= set(names)
     assert {"prefect", "mlflow", "pyspark"}.isdisjoint(names)
+    assert "rich" in names, "flows show tables with it, and Keras does not start without it"

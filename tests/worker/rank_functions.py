@@ -45,6 +45,14 @@ def report_until(rank: Rank, released: Path) -> str:
     return "released"
 
 
+def spans(rank: Rank, name: str) -> tuple[str, float, float]:
+    """When the work began and ended, by the clock that all processes of a machine share."""
+    began = time.monotonic()
+    signal.sigtimedwait([], 0.05)
+    rank.collective.gather(np.zeros(1))
+    return name, began, time.monotonic()
+
+
 def raise_value_error(rank: Rank, culprit: int = 0) -> None:
     """One rank raises; the others are in the middle of a collective."""
     if rank.rank == culprit:
@@ -154,6 +162,38 @@ def network(width: int, classes: int, *, plain: bool, rate: float = 0.05) -> Any
         keras.optimizers.SGD(rate, momentum=0.9), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
     )
     return model
+
+
+def chunks_made(rank: Rank, table: Dataset) -> list[int]:
+    """Chunks that the feed has made when the first step is there, and a while later at most."""
+    from ml_platform.worker import feed as feed_module
+    from ml_platform.worker.columns import Columns
+    from ml_platform.worker.lanes import plan_batches
+    from ml_platform.worker.pipeline import steps_of
+
+    feed = feed_module.open_feed(table, Columns(None, "label", None))
+    batching = plan_batches(feed.rows, batch_rows=64, world_size=1)
+    made: list[int] = []
+
+    def chunks() -> Any:
+        for chunk in feed.chunks(batching, rank=0, seed=0, epoch=0, shuffle=False):
+            made.append(len(made))
+            yield chunk
+
+    bytes_of_all, feed_module.CHUNK_BYTES = feed_module.CHUNK_BYTES, 1
+    try:
+        with steps_of(feed, chunks, batching) as data:
+            steps = iter(data)
+            next(steps)
+            deadline = time.monotonic() + 60
+            while len(made) < 2 and time.monotonic() < deadline:
+                signal.sigtimedwait([], 0.01)
+            ahead = list(made)
+            for _ in steps:
+                pass  # to its end: TensorFlow keeps a pass that is not over
+            return ahead
+    finally:
+        feed_module.CHUNK_BYTES = bytes_of_all
 
 
 def weights_of(model: Any) -> list[Any]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from ml_platform.errors import RankError
+from ml_platform.worker import messages
 from ml_platform.worker.channel import Channel
-from ml_platform.worker.messages import Beat, Job, Note
+from ml_platform.worker.messages import Beat, Job, Message, Note
 
 KEY = b"k" * 32
 
@@ -85,6 +86,44 @@ def test_too_large_a_frame_is_refused_before_it_is_read(ends: tuple[socket.socke
         Channel(ends[1], KEY, side="rank").receive()
     with pytest.raises(RankError, match="too large to send"):
         Channel(ends[0], KEY, side="driver", limit_bytes=10).send(Note("more than ten bytes"))
+
+
+def test_a_message_cut_short_is_the_end(tmp_path: Path) -> None:
+    """Wherever it was cut: in its length, its signature or its payload. Nothing of it is opened."""
+    frame = _frame(Note("epoch 1/2"))
+    for cut in (1, 8, 20, 40, len(frame) - 1):
+        left, right = socket.socketpair()
+        with left, right:
+            left.sendall(frame[:cut])
+            left.close()
+            with pytest.raises(EOFError, match="hung up"):
+                Channel(right, KEY, side="rank").receive()
+
+
+def _frame(message: Message) -> bytes:
+    left, right = socket.socketpair()
+    with left, right:
+        Channel(left, KEY, side="driver").send(message)
+        return right.recv(4096)
+
+
+def test_what_cannot_be_opened_here_is_told(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions that differ between the two ends, say. Whoever listens must not end without a word."""
+    with monkeypatch.context() as patch:
+        patch.setattr(messages, "Later", _Later, raising=False)
+        Channel(ends[0], KEY, side="driver").send(_Later())  # type: ignore[arg-type]
+    with pytest.raises(RankError, match="a message cannot be opened here") as caught:
+        Channel(ends[1], KEY, side="rank").receive()
+    assert "Later" in (caught.value.got or "")
+
+
+class _Later:
+    """A message that only a newer platform has."""
+
+
+_Later.__module__, _Later.__qualname__ = messages.__name__, "Later"
 
 
 def test_hanging_up_is_the_end(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ml_platform.errors import SpecError
+from ml_platform.worker.fit_spec import refuse
+from ml_platform.worker.rank import Rank
 from ml_platform.worker.warmup import warmup_rates
+
+
+def test_whatever_fit_of_keras_takes_is_taken_or_refused_with_what_to_use_instead() -> None:
+    """By the source of the installed Keras, so that an argument that a later one adds is seen."""
+    ours = set(inspect.signature(Rank.fit).parameters)
+    theirs = set(_arguments_of_keras_fit()) - {"self"}
+    assert {"x", "epochs", "sample_weight", "validation_data"} <= theirs
+    for name in sorted(theirs - ours):
+        with pytest.raises(SpecError, match=f"rank.fit takes no '{name}'") as caught:
+            refuse({name: None}, ours)
+        assert not (caught.value.hint or "").startswith(("did you mean", "known")), name
+
+
+def _arguments_of_keras_fit() -> list[str]:
+    spec = find_spec("keras")
+    assert spec is not None
+    assert spec.origin is not None
+    source = Path(spec.origin).parent / "src" / "trainers" / "trainer.py"
+    (fit,) = (
+        node
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == "fit"
+    )
+    return [argument.arg for argument in (*fit.args.args, *fit.args.kwonlyargs)]
 
 
 def test_warm_up_climbs_in_equal_steps_then_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,26 @@ def test_slowness_has_an_end() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(TimeoutError):
         receive_caller(ours, KEY, timeout_s=0.05)
+
+
+def test_a_caller_that_is_lost_on_its_way_does_not_close_the_door(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's word when it hung up first, or when no descriptor is left for a while."""
+    accept, lost = socket.socket.accept, threading.Event()
+
+    def fail_once(listening: socket.socket) -> object:
+        if lost.is_set():
+            return accept(listening)
+        lost.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket.socket, "accept", fail_once)
+    with door.connect():  # who waited in `accept` before is let in by the real one
+        assert lost.wait(20)
+    with door.connect() as connection:
+        introduce(connection, KEY, Caller("rank", 0))
+        assert door.somebody.wait(20)
 
 
 def test_a_port_in_use_is_told(door: Door) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import ml_platform
 from ml_platform.worker.timing import Stopwatch
 from tests.gangs import warm_pair
 from tests.worker import rank_functions
@@ -22,6 +24,14 @@ def test_a_stopwatch_counts_what_making_items_takes_and_nothing_else() -> None:
     with pytest.raises(ValueError, match="no"), watch.running():
         raise ValueError("no")
     assert watch.seconds > before
+
+
+def test_waits_are_measured_by_a_clock_that_never_goes_back() -> None:
+    """A clock that is set anew must neither end ranks nor let a dead one wait for good."""
+    root = Path(ml_platform.__file__).parent
+    sources = [*(root / "worker").rglob("*.py"), *(root / "resources").rglob("*.py")]
+    assert len(sources) > 60
+    assert not [path.name for path in sources if re.search(r"\btime\.time\(|datetime", path.read_text())]
 
 
 @pytest.mark.horovod

@@ -102,6 +102,12 @@ def test_overflow_on_one_rank_is_skipped_by_both(pair: HorovodJob) -> None:
     assert list(pair.run(rank_functions.overflow_on_one_rank)) == [([1.0, -2.0], [1.0])] * 2
 
 
+def test_the_next_rows_are_read_while_a_step_works(pair: HorovodJob, train: Dataset) -> None:
+    """One step was asked for, and the rows of the second are made."""
+    for made in pair.run(rank_functions.chunks_made, train):
+        assert len(made) >= 2
+
+
 def test_prediction_and_evaluation_count_each_row_once(pair: HorovodJob, validation: Dataset) -> None:
     """301 rows on two ranks: in order, none twice, none left out."""
     (together, values, (alone, alone_values)), (nothing, others, _) = pair.run(

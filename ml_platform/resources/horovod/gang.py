@@ -53,10 +53,16 @@ class RankProcess:
         self.plan = plan
         self.handle = handle
         self.channel = channel
-        self.last_seen = time.monotonic()
+        self.forgiven_at = time.monotonic()
         self.ready = False
         self.memory_mib = 0
         self.log_start = 0
+
+    @property
+    def last_seen(self) -> float:
+        """When it gave a sign of life: a byte is one, of a large result on a slow network too."""
+        heard_at = self.channel.heard_at if self.channel is not None else 0.0
+        return max(heard_at, self.forgiven_at)
 
     def send(self, message: messages.Message) -> None:
         """Send without waiting: a stopped rank would let a large message wait for good."""
@@ -106,6 +112,10 @@ class Gang:
         ready = {rank.plan.rank for rank in self.ranks if rank.ready}
         return [plan for plan in self.plan.ranks if plan.rank not in ready]
 
+    def stillborn(self) -> list[RankPlan]:
+        """Ranks that ended before they were ready."""
+        return [rank.plan for rank in self.ranks if not rank.ready and not rank.handle.alive()]
+
     def check(self) -> None:
         """Raise what made the launch fail."""
         if self.fault is not None:
@@ -132,7 +142,7 @@ class Gang:
     def forgive(self) -> None:
         """Count silence from now on: it was the driver that did not listen."""
         for rank in self.ranks:
-            rank.last_seen = time.monotonic()
+            rank.forgiven_at = time.monotonic()
 
     def silent(self) -> list[RankProcess]:
         """Ranks that gave no sign of life for too long."""
@@ -174,7 +184,7 @@ class Gang:
 
     def _attend(self, rank: RankProcess, channel: Channel) -> None:
         """Listen to a rank until it hangs up, in a thread of its own."""
-        rank.channel, rank.last_seen = channel, time.monotonic()
+        rank.channel = channel
         name = f"rank-{rank.plan.rank}"
         threading.Thread(target=self._listen, args=(rank, channel), name=name, daemon=True).start()
 
@@ -182,7 +192,6 @@ class Gang:
         try:
             while True:
                 message = channel.receive()
-                rank.last_seen = time.monotonic()
                 if isinstance(message, messages.Ready):
                     rank.ready = True
                 if isinstance(message, messages.Beat):

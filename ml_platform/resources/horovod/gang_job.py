@@ -113,6 +113,9 @@ class GangJob:
             gang.check()
             if event is not None and isinstance(event[1], Ended):
                 raise not_started([event[0].plan], gang)
+            # One that ended before it could call has no connection that would tell.
+            if event is None and (ended := gang.stillborn()):
+                raise not_started(ended, gang)
             if time.monotonic() > deadline:
                 raise not_started(missing, gang)
 

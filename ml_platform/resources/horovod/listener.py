@@ -15,6 +15,7 @@ from ml_platform.worker.network import keep_alive
 
 logger = logging.getLogger(__name__)
 
+_PAUSE_S = 0.1
 UNPROVEN = 64
 """Callers that may be in the middle of their handshake; more wait in the kernel's queue."""
 
@@ -32,7 +33,7 @@ class Listener:
     ) -> None:
         self._key, self._on_caller, self._timeout_s = key, on_caller, timeout_s
         self._free = threading.BoundedSemaphore(UNPROVEN)
-        self._closed = False
+        self._closing = threading.Event()
         self._socket = _bound(address, port)
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, name="horovod-listener", daemon=True)
@@ -40,7 +41,7 @@ class Listener:
 
     def close(self) -> None:
         """Let nobody in any more; who is in stays. Twice is harmless."""
-        self._closed = True
+        self._closing.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -48,12 +49,16 @@ class Listener:
             self._thread.join()
 
     def _accept(self) -> None:
-        while not self._closed:
+        while not self._closing.is_set():
             self._free.acquire()
             try:
                 connection, origin = self._socket.accept()
-            except OSError:
-                return
+            except OSError as error:
+                self._free.release()
+                # One caller that hung up first, or no descriptor left for a while, does not close the door.
+                if not self._closing.wait(_PAUSE_S):
+                    logger.warning("a caller was lost: %s", error)
+                continue
             threading.Thread(target=self._receive, args=(connection, origin), daemon=True).start()
 
     def _receive(self, connection: socket.socket, origin: object) -> None:

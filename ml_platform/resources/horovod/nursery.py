@@ -26,6 +26,8 @@ from ml_platform.worker.spawn import key_pipe
 _LATE = ("HOROVOD_", "NCCL_", "ML_PLATFORM_", "MLFLOW_", "PREFECT_", "PYTEST_")
 """Variables that no import of a rank reads: it gets its own after the fork, and so in time."""
 _END_TIMEOUT_S = 5.0
+_LATE_S = 60.0
+"""A nursery that has forked nothing for so long, although it was asked to, gets no more orders."""
 
 
 def can_fork(plan: RankPlan) -> bool:
@@ -52,7 +54,7 @@ def fork_rank(plan: RankPlan, connection: socket.socket, key: bytes, *, output: 
     kind = _kind(plan.command[0], plan.environment)
     order = {"words": plan.command[3:], "environment": {**os.environ, **plan.environment}}
     with _choosing:
-        if _nursery is not None and _nursery.kind == kind:
+        if _nursery is not None and _nursery.kind == kind and not _nursery.late:
             with suppress(ConnectionError):  # it was killed
                 return _nursery.fork(order, connection, key, output)
         return _new_nursery(kind, output).fork(order, connection, key, output)
@@ -68,19 +70,20 @@ def prepare_nursery(plan: RankPlan) -> None:
         return
     kind = _kind(plan.command[0], plan.environment)
     with _choosing, suppress(OSError):
-        if _nursery is None or _nursery.kind != kind:
+        if _nursery is None or _nursery.kind != kind or _nursery.late:
             plan.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with plan.log_file.open("ab") as log:
                 _new_nursery(kind, log)
 
 
 def _new_nursery(kind: _Kind, output: IO[bytes]) -> _Nursery:
-    """In the place of the one that is there."""
+    """In the place of the one that is there, which stays if no process can be started."""
     global _nursery
+    new = _Nursery(kind, partial(_spawned, kind, output))
     if _nursery is not None:
         _nursery.retire()
-    _nursery = _Nursery(kind, partial(_spawned, kind, output))
-    return _nursery
+    _nursery = new
+    return new
 
 
 def fork_ahead(variables: Mapping[str, str]) -> None:
@@ -107,9 +110,11 @@ class ForkedRank:
 
     Args:
         news: Reading end of a pipe. Through it come the rank's number, then its exit code, a line each.
+        unborn: Called with the seconds that passed, if it is not wanted any more and was never forked.
     """
 
-    def __init__(self, news: int) -> None:
+    def __init__(self, news: int, unborn: Callable[[float], None]) -> None:
+        self._unborn, self._asked = unborn, time.monotonic()
         os.set_blocking(news, False)
         self._news = os.fdopen(news, "rb", buffering=0)
         self._heard = b""
@@ -136,6 +141,7 @@ class ForkedRank:
             # It was not forked yet, and will find that its driver hung up: nobody waits for it.
             with self._lock:
                 self._news.close()
+            self._unborn(time.monotonic() - self._asked)
         elif not self._news.closed:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -198,7 +204,8 @@ class _Nursery:
         self._orders, theirs = socket.socketpair()
         self._started, self._ended = threading.Event(), threading.Event()
         self._process: _Process | None = None
-        self._faults: list[OSError] = []
+        self.late = False
+        self._faults: list[Exception] = []
         # The kernel ends a process with the *thread* that started it, so one lives as long as the nursery.
         threading.Thread(target=self._keep, args=(theirs, start), name="rank-nursery", daemon=True).start()
         self._started.wait()
@@ -222,7 +229,11 @@ class _Nursery:
             except OSError:
                 os.close(news_out)
                 raise
-            return ForkedRank(news_out)
+            return ForkedRank(news_out, self._doubt)
+
+    def _doubt(self, waited_s: float) -> None:
+        """It was stopped, say, or its imports hang. What it has forked lives on."""
+        self.late = self.late or waited_s > _LATE_S
 
     def retire(self) -> None:
         """No more orders."""
@@ -238,7 +249,7 @@ class _Nursery:
     def _keep(self, theirs: socket.socket, start: Callable[[socket.socket], _Process]) -> None:
         try:
             self._process = start(theirs)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  (whoever waits for the start raises it)
             self._faults.append(error)
         self._started.set()
         if self._process is not None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from ml_platform.errors import ResourceStartError, SpecError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.placements import HorovodPlacement
-from ml_platform.specs.resources import Backend, HorovodSpec
+from ml_platform.specs.resources import BACKENDS, Backend, HorovodSpec
 from ml_platform.worker.network import own_interface
 from ml_platform.worker.spawn import import_path
 
@@ -73,6 +73,7 @@ class LaunchPlan(Spec):
     address: str = Field(description="Of this machine, where ranks find the driver.")
     port: int = Field(description="Where the driver listens for ranks of other machines. 0: a free one.")
     unencrypted: bool = Field(description="Whether that is fine where Spark encrypts its own traffic.")
+    gpu: bool = Field(description="Whether each rank wants a GPU of its own.")
     start_timeout_s: float
     heartbeat_timeout_s: float
     memory_mib_per_rank: int
@@ -103,35 +104,37 @@ def plan_launch(
         preload: Ranks import TensorFlow, Keras and Horovod before they are ready, not in their first job.
     Raises:
         ResourceStartError: More than one rank and no Horovod that fits, or more ranks than GPUs.
-        SpecError: `in_process` with more than one rank.
+        SpecError: More than one rank in one process.
     """
     backend = spec.backend or placement.backend
-    ranks = spec.ranks or (1 if backend == "in_process" else placement.ranks)
+    place = BACKENDS[backend].place
+    ranks = spec.ranks or (1 if place == "process" else placement.ranks)
     _check(backend, ranks, gpus)
-    command = () if backend == "in_process" else _command(ranks, spec, preload=preload)
+    command = () if place == "process" else _command(ranks, spec, preload=preload)
     plan = LaunchPlan(
         backend=backend,
         ranks=tuple(
             RankPlan(
                 rank=rank,
-                host=ANYWHERE if backend == "spark" else socket.gethostname(),
-                environment={} if backend == "in_process" else _settings(spec, placement),
+                host=ANYWHERE if place == "spark" else socket.gethostname(),
+                environment={} if place == "process" else _settings(spec, placement),
                 command=command,
                 log_file=log_folder / f"rank-{rank}.log",
             )
             for rank in range(ranks)
         ),
-        network=placement.network if backend == "spark" else LOOPBACK_NETWORK,
-        address=own_interface(placement.network).address if backend == "spark" else LOOPBACK,
+        network=placement.network if place == "spark" else LOOPBACK_NETWORK,
+        address=own_interface(placement.network).address if place == "spark" else LOOPBACK,
         port=placement.port,
         unencrypted=placement.unencrypted,
+        gpu=bool(spec.gpu),
         start_timeout_s=spec.start_timeout_s,
         heartbeat_timeout_s=spec.heartbeat_timeout_s,
         memory_mib_per_rank=placement.memory_mib_per_rank,
         max_age_s=placement.max_age_s,
         max_memory_mib=placement.max_memory_mib,
     )
-    return place_ranks(plan, _places_here(ranks, gpus)) if backend == "processes" else plan
+    return place_ranks(plan, _places_here(ranks, gpus)) if place == "machine" else plan
 
 
 def _places_here(ranks: int, gpus: int) -> list[Place]:
@@ -151,9 +154,9 @@ def _places_here(ranks: int, gpus: int) -> list[Place]:
 def _check(backend: Backend, ranks: int, gpus: int) -> None:
     from ml_platform.resources.horovod_build import horovod_available
 
-    if backend == "in_process" and ranks > 1:
+    if BACKENDS[backend].place == "process" and ranks > 1:
         raise SpecError(
-            "the in_process backend has one rank",
+            f"the {backend} backend has one rank",
             wanted="ranks=1",
             got=f"ranks={ranks}",
             hint="backend='processes' for more ranks on this machine",

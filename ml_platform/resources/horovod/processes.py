@@ -60,7 +60,7 @@ class ProcessGang(Gang):
     def __init__(self, plan: LaunchPlan) -> None:
         super().__init__(plan)
         self._launched = threading.Event()
-        self._faults: list[OSError] = []
+        self._faults: list[Exception] = []
         # The kernel ends a rank with the *thread* that started it, so one lives as long as the gang.
         self._keeper = threading.Thread(target=self._keep, name="horovod-gang", daemon=True)
         self._keeper.start()
@@ -81,7 +81,7 @@ class ProcessGang(Gang):
                 rank, channel = _start(plan)
                 self.ranks.append(rank)
                 self._attend(rank, channel)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  (whoever waits for the launch raises it)
             self._faults.append(error)
         self._launched.set()
         self._closing.wait()
@@ -93,7 +93,7 @@ def _start(plan: RankPlan) -> tuple[RankProcess, Channel]:
     try:
         with plan.log_file.open("ab") as log:
             rank = _rank(plan, theirs, key, log)
-    except OSError:
+    except BaseException:
         ours.close()
         raise
     finally:

@@ -86,7 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif int(length) > VALUE_BYTES:
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
-            stored = self.server.put(self.path, self.rfile.read(int(length)))
+            value = self.rfile.read(int(length))
+            if len(value) < int(length):
+                return  # a rank that died in the middle of a word: others would take it for whole
+            stored = self.server.put(self.path, value)
             self._answer(HTTPStatus.OK if stored else HTTPStatus.INSUFFICIENT_STORAGE)
 
     def do_DELETE(self) -> None:

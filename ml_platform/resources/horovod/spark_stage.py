@@ -21,7 +21,12 @@ from ml_platform.resources.horovod.gang import Gang, RankProcess
 from ml_platform.resources.horovod.gang_job import GangJob
 from ml_platform.resources.horovod.listener import Listener
 from ml_platform.resources.horovod.plan import LaunchPlan, Place, RankPlan, place_ranks
-from ml_platform.resources.horovod.stage_checks import check_arrivals, check_settings, check_slots
+from ml_platform.resources.horovod.stage_checks import (
+    check_arrivals,
+    check_gpu_settings,
+    check_settings,
+    check_slots,
+)
 from ml_platform.resources.horovod.stage_task import run_task
 from ml_platform.resources.spark import is_local, live_session
 from ml_platform.worker import messages
@@ -49,7 +54,12 @@ def start_job(plan: LaunchPlan) -> GangJob:
 
 
 def _application(plan: LaunchPlan) -> SparkSession:
-    session = live_session()
+    try:
+        session = live_session()
+    except Exception as error:
+        raise ResourceStartError(
+            "ranks on Spark need a Spark application that lives", got=_first_line(error)
+        ) from error
     if session is None or not hasattr(session, "sparkContext"):
         raise ResourceStartError(
             "ranks on Spark need a Spark application of this process",
@@ -57,11 +67,14 @@ def _application(plan: LaunchPlan) -> SparkSession:
             got="none" if session is None else "a session of Spark Connect",
             hint="open one with `ml_platform.resources.spark.open_session`; in a run the engine does",
         )
+    settings = dict(session.sparkContext.getConf().getAll())
     check_settings(
-        dict(session.sparkContext.getConf().getAll()),
+        settings,
         network_is_loopback=ipaddress.ip_address(plan.address).is_loopback,
         unencrypted=plan.unencrypted,
     )
+    if plan.gpu:
+        check_gpu_settings(settings, settings["spark.master"])
     return session
 
 
@@ -101,20 +114,25 @@ class StageRank:
         self._keeper.close()
 
     def _listen(self) -> None:
-        with suppress(EOFError, RankError), self._log:
-            while True:
-                message = self._keeper.receive()
-                if isinstance(message, messages.Started):
-                    self.pid = message.pid
-                elif isinstance(message, messages.Printed):
-                    self._log.write(message.text)
-                elif isinstance(message, messages.Flushed):
-                    self._flushed.set()
-                elif isinstance(message, messages.Exited):
-                    self._code = message.code
-                    break
-        self._gone.set()
-        self._flushed.set()
+        try:
+            with suppress(EOFError, RankError), self._log:
+                while self._code is None:
+                    self._take(self._keeper.receive())
+        finally:
+            self._gone.set()
+            self._flushed.set()
+
+    def _take(self, message: messages.Message) -> None:
+        if isinstance(message, messages.Started):
+            self.pid = message.pid
+        elif isinstance(message, messages.Printed):
+            # A disk that is full here: a rank whose output nobody takes would wait for good.
+            with suppress(OSError):
+                self._log.write(message.text)
+        elif isinstance(message, messages.Flushed):
+            self._flushed.set()
+        elif isinstance(message, messages.Exited):
+            self._code = message.code
 
 
 class StageGang(Gang):
@@ -135,6 +153,8 @@ class StageGang(Gang):
 
     @property
     def why_waiting(self) -> str:
+        if self._handles:
+            return ""
         if self._stage is None:
             return f"Spark has {slots(self._session)} slots"
         return f"{len(self._arrivals)} of {self.plan.world_size} tasks have a slot"
@@ -184,6 +204,10 @@ class StageGang(Gang):
             self.fault = ResourceStartError("a task was lost before its rank was started", got=error)
         except PlatformError as error:
             self.fault = error
+        except Exception as error:  # noqa: BLE001  (Spark's own: its JVM is gone, say)
+            self.fault = ResourceStartError(
+                "Spark did not start the tasks of the ranks", got=_first_line(error)
+            )
         if self.fault is not None or self._closing.is_set():
             self.kill()
 
@@ -224,7 +248,7 @@ class StageGang(Gang):
         arrivals = [self._arrivals[number] for number in order]
         keepers = [self._keepers[number] for number in order]
         check_arrivals(self.plan, arrivals)
-        _check_reach(arrivals, keepers)
+        check_reach(arrivals, keepers)
         self.plan = place_ranks(self.plan, [_place(arrived) for arrived in arrivals])
         self._write_plan()
         handles = [StageRank(plan, keeper) for plan, keeper in zip(self.plan.ranks, keepers, strict=True)]
@@ -246,12 +270,16 @@ class StageGang(Gang):
         )
 
 
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
 def _place(arrived: messages.Arrived) -> Place:
     device = ",".join(arrived.devices) or None
     return Place(host=arrived.host, address=arrived.address, interface=arrived.interface, device=device)
 
 
-def _check_reach(arrivals: list[messages.Arrived], keepers: list[Channel]) -> None:
+def check_reach(arrivals: list[messages.Arrived], keepers: list[Channel]) -> None:
     """Have every machine connect to that of rank 0: Gloo would try until its timeout, and name nobody."""
     keepers[0].send(messages.Listen())
     door = keepers[0].receive()

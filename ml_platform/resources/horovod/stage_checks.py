@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from ml_platform.errors import ResourceStartError
 from ml_platform.resources.horovod.plan import LaunchPlan
 from ml_platform.resources.horovod.stage_task import own_versions
+from ml_platform.resources.spark import is_local
 from ml_platform.worker.messages import Arrived
 
+TASK_GPUS = "spark.task.resource.gpu.amount"
 _ENCRYPTION = ("spark.ssl.enabled", "spark.network.crypto.enabled", "spark.authenticate.enableSaslEncryption")
 
 
@@ -32,6 +34,31 @@ def check_settings(settings: Mapping[str, str], *, network_is_loopback: bool, un
             "ranks would send gradients in the clear, and this Spark application encrypts its own traffic",
             got=", ".join(f"{name}=true" for name in encrypted),
             hint="on a trusted network: `horovod.unencrypted: true` in the placement",
+        )
+
+
+def check_gpu_settings(settings: Mapping[str, str], master: str) -> None:
+    """Refuse ranks that want a GPU each of an application that gives its tasks none.
+
+    Raises:
+        ResourceStartError: With the setting that is missing.
+    """
+    amount = settings.get(TASK_GPUS)
+    if amount is None:
+        raise ResourceStartError(
+            f"ranks want a GPU each, and Spark gives tasks on {master} none",
+            wanted=f"{TASK_GPUS}=1",
+            got=f"no {TASK_GPUS}",
+            hint="in local mode Spark knows no GPUs: `horovod.backend: processes`"
+            if is_local(master)
+            else "`spark.gpu: true` in the placement",
+        )
+    if float(amount) < 1:
+        raise ResourceStartError(
+            "ranks want a GPU each, and Spark lets tasks share one",
+            wanted=f"{TASK_GPUS}=1",
+            got=f"{TASK_GPUS}={amount}",
+            hint="leave the setting to `spark.gpu: true` in the placement",
         )
 
 
@@ -62,11 +89,13 @@ def check_arrivals(plan: LaunchPlan, arrivals: Sequence[Arrived]) -> None:
         *_version_faults(arrivals),
         *(_horovod_faults(arrivals) if plan.world_size > 1 else ()),
         *_memory_faults(plan, arrivals),
+        *(_device_faults(arrivals) if plan.gpu else ()),
     ]
     if faults:
         raise ResourceStartError(
             f"{plan.world_size} ranks cannot train together on these executors; none was started",
-            wanted=f"on every executor the driver's versions and {plan.memory_mib_per_rank:,} MiB per rank",
+            wanted=f"on every executor the driver's versions and {plan.memory_mib_per_rank:,} MiB"
+            f"{' and a GPU' if plan.gpu else ''} per rank",
             got=faults[0] if len(faults) == 1 else f"{len(faults)} faults",
             evidence="\n".join(faults),
             hint="`make pack` builds the environment that executors need (docs/clusters.md)",
@@ -98,6 +127,18 @@ def _memory_faults(plan: LaunchPlan, arrivals: Sequence[Arrived]) -> list[str]:
         f"{key[0]}: {free[key]:,} MiB free, {ranks[key]} ranks want {wanted[key]:,} MiB"
         for key in ranks
         if free[key] < wanted[key]
+    ]
+
+
+def _device_faults(arrivals: Sequence[Arrived]) -> list[str]:
+    """NCCL refuses two ranks on one device, and names neither."""
+    given = Counter(
+        (arrived.host, arrived.address, device) for arrived in arrivals for device in arrived.devices
+    )
+    without = Counter(arrived.host for arrived in arrivals if not arrived.devices)
+    return [
+        *(f"{host}: {ranks} ranks have no GPU from Spark" for host, ranks in without.items()),
+        *(f"{key[0]}: {ranks} ranks share GPU {key[2]}" for key, ranks in given.items() if ranks > 1),
     ]
 
 

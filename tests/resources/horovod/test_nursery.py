@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from ml_platform.errors import RankError, ResourceStartError
-from ml_platform.resources.horovod import open_job, plan_launch
+from ml_platform.resources.horovod import nursery, open_job, plan_launch
 from ml_platform.resources.horovod.nursery import prepare_nursery
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.resources import HorovodSpec
@@ -69,6 +69,28 @@ def test_what_an_import_may_read_asks_for_another_nursery(
         with pytest.raises(ResourceStartError, match="1 ranks did not start"):
             job.run(rank_functions.identity)
         assert new not in {nursery.pid for nursery in nurseries_of_this_process()}
+
+
+def test_a_nursery_that_hangs_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was stopped in the middle of its imports: the next ranks come from another one."""
+    monkeypatch.setenv("A_VARIABLE_OF", "this test")
+    monkeypatch.setattr(nursery, "_LATE_S", 0.0)
+    before = {process.pid for process in nurseries_of_this_process()}
+    spec = HorovodSpec(ranks=1, start_timeout_s=0.2)
+    prepare_nursery(plan_launch(spec, HorovodPlacement(), tmp_path).ranks[0])
+    (stopped,) = (process for process in nurseries_of_this_process() if process.pid not in before)
+    stopped.suspend()
+    with (
+        open_job(spec, HorovodPlacement(), log_folder=tmp_path) as job,
+        pytest.raises(ResourceStartError, match="1 ranks did not start"),
+    ):
+        job.run(rank_functions.identity)
+    with open_job(spec, HorovodPlacement(), log_folder=tmp_path):
+        (other,) = (
+            process for process in nurseries_of_this_process() if process.pid not in before | {stopped.pid}
+        )
+    for process in (stopped, other):
+        process.kill()
 
 
 DRIVER = """

@@ -99,6 +99,8 @@ def test_rank_that_was_ended_or_stopped_idle_is_replaced(tmp_path: Path, end: si
         job.run(rank_functions.identity)
         before = pids(job)
         os.kill(before[0], end)
+        while end == signal.SIGSTOP and psutil.Process(before[0]).status() != psutil.STATUS_STOPPED:
+            os.sched_yield()  # its threads may answer for a moment longer
         assert job.run(rank_functions.identity).rank0 == (0, 1, ())
         assert pids(job) != before
     finally:
@@ -167,6 +169,16 @@ def test_command_that_does_not_exist(tmp_path: Path) -> None:
         start_job(plan.model_copy(update={"ranks": (rank,)}))
 
 
+@pytest.mark.parametrize("preload", [False, True])
+def test_whatever_keeps_ranks_from_starting_is_told(tmp_path: Path, preload: bool) -> None:
+    """Also what no operating system said: the thread that starts them must not leave the caller waiting."""
+    plan = plan_launch(HorovodSpec(ranks=1), HorovodPlacement(), tmp_path, preload=preload)
+    rank = plan.ranks[0].model_copy(update={"environment": {**plan.ranks[0].environment, "A": "a\0b"}})
+    with pytest.raises(ResourceStartError, match="ranks could not be started") as caught:
+        start_job(plan.model_copy(update={"ranks": (rank,)}))
+    assert caught.value.got == "embedded null byte"
+
+
 def test_rank_ends_at_a_message_of_a_stranger(tmp_path: Path) -> None:
     """Not signed with the key: the rank ends without having opened it."""
     gang = ProcessGang(_plan(tmp_path))
@@ -204,23 +216,27 @@ DRIVER = """
 import signal, sys
 from pathlib import Path
 from tests.gangs import light_job
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 job = light_job(Path(sys.argv[1]), ranks=2)
 print(*[rank.handle.pid for rank in job._gang.ranks], flush=True)
 signal.pause()
 """
 
 
-def test_kill_9_of_the_driver_leaves_no_rank(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_the_end_of_the_driver_leaves_no_rank(tmp_path: Path, sign: signal.Signals) -> None:
     """Neither a rank that waits for work nor a stopped one, which cannot see that its driver hung up."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as driver:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as driver:
         assert driver.stdout is not None
         ranks = [psutil.Process(int(pid)) for pid in driver.stdout.readline().split()]
         assert len(ranks) == 2
         _wait_for_lifeline(ranks)
         ranks[1].suspend()
-        driver.kill()
+        driver.send_signal(sign)
     _, alive = psutil.wait_procs(ranks, timeout=10)
     assert not [rank for rank in alive if rank.status() != psutil.STATUS_ZOMBIE]
 

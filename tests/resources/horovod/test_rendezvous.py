@@ -58,6 +58,15 @@ def test_too_large_values_are_refused_before_they_are_read(
     assert ask(port, "PUT", "/global/0", b"y" * 100)[0] == 200, "the same key again takes no more room"
 
 
+def test_a_value_that_is_cut_short_is_not_there(port: int) -> None:
+    """A rank that dies in the middle of a word leaves nothing that another would take for whole."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as dying:
+        dying.sendall(b"PUT /global/0 HTTP/1.0\r\nContent-Length: 10\r\n\r\nhalf")
+        dying.shutdown(socket.SHUT_WR)
+        assert dying.recv(100) == b"", "no answer, and it was heard to the end"
+    assert ask(port, "GET", "/global/0") == (404, b"")
+
+
 def test_other_paths_and_methods_are_refused(port: int) -> None:
     assert ask(port, "PUT", "/nowhere", b"x")[0] == 400
     assert ask(port, "PUT", "/a/b/c", b"x")[0] == 400

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ml_platform.errors import DataError, PlatformError, RankError, RankLostError, StoreError
+from ml_platform.resources import progress
 from ml_platform.resources.horovod import open_job
 from ml_platform.resources.horovod.in_process import InProcessJob
 from ml_platform.resources.horovod.job import HorovodJob
@@ -59,6 +60,20 @@ def test_restarts_are_limited_and_the_last_error_is_told(tmp_path: Path) -> None
     assert len(list((tmp_path / "a").glob("call-*"))) == 3
     error = outcome(tmp_path / "b", "infrastructure", times=3, max_restarts=1)
     assert isinstance(error, StoreError)
+
+
+def test_a_cancel_between_two_gangs_ends_the_job(tmp_path: Path) -> None:
+    """The first one is gone, the second has not begun: it must not."""
+    light = light_job(tmp_path)
+    job = RestartingJob(light, 3)
+    with (
+        progress.listening(lambda said: job.cancel()),
+        pytest.raises(RankError, match="the job was cancelled"),
+    ):
+        job.run(rank_functions.falter, tmp_path, "killed", 3)
+    job.close()
+    assert len(list(tmp_path.glob("call-*"))) == 1
+    assert light._gang is None
 
 
 @pytest.mark.parametrize(("how", "kind"), [("user", RankError), ("data", DataError)])

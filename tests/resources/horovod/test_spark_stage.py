@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from ml_platform.errors import RankError, ResourceStartError
-from ml_platform.resources.horovod import open_job
+from ml_platform.resources.horovod import open_job, spark_stage
 from ml_platform.resources.horovod.gang_job import GangJob
 from ml_platform.resources.leases import Leases, Scope
 from ml_platform.specs.placements import HorovodPlacement, Placement, SparkPlacement
@@ -155,6 +155,40 @@ def test_the_plan_says_where_each_rank_is(spark: SparkSession, tmp_path: Path) -
         assert f"rank 0: {os.uname().nodename}, local rank 0" in str(job.plan)
     finally:
         job.close()
+
+
+def test_ranks_that_their_tasks_cannot_start_are_told_with_why(spark: SparkSession, tmp_path: Path) -> None:
+    """When it happens, not when the time to start is over; and the stage is not run again."""
+    job = light_job(tmp_path, backend="spark")
+    job.close()
+    rank = job.plan.ranks[0].model_copy(update={"environment": {"A": "a\0b"}})
+    plan = job.plan.model_copy(update={"ranks": (rank,), "start_timeout_s": 600})
+    job = spark_stage.start_job(plan)
+    try:
+        with pytest.raises(ResourceStartError, match="1 ranks did not start on") as caught:
+            job.run(rank_functions.identity)
+    finally:
+        job.close()
+    assert caught.value.got == "missing ranks 0"
+    assert "ValueError: embedded null byte" in (caught.value.evidence or "")
+
+
+def test_whatever_spark_fails_with_ends_the_launch(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its JVM is gone, say: an error of its own kind must not leave the caller waiting for ranks."""
+
+    def gone(session: object) -> int:
+        raise RuntimeError("An error occurred\nin the JVM")
+
+    monkeypatch.setattr(spark_stage, "slots", gone)
+    job = light_job(tmp_path, backend="spark")
+    try:
+        with pytest.raises(ResourceStartError, match="Spark did not start the tasks of the ranks") as caught:
+            job.run(rank_functions.identity)
+    finally:
+        job.close()
+    assert caught.value.got == "RuntimeError: An error occurred"
 
 
 def test_more_ranks_than_slots_are_refused_with_the_numbers(spark: SparkSession, tmp_path: Path) -> None:
