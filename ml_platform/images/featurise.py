@@ -7,6 +7,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,11 @@ KEPT = 2
 
 Preprocess = Callable[["NDArray[np.uint8]"], "NDArray[Any]"]
 
-_networks: OrderedDict[str, Callable[[Any], Any]] = OrderedDict()
+
+@cache
+def _networks() -> OrderedDict[str, Callable[[Any], Any]]:
+    """Those of this process. Behind a function: what it holds at the moment is no part of a key."""
+    return OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -202,12 +207,12 @@ def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 
 def opened(backbone: Backbone) -> Callable[[Any], Any]:
     """The network, from this process's cache or from the broadcast."""
-    if backbone.digest not in _networks:
+    if backbone.digest not in _networks():
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "backbone.keras")
             file.write_bytes(backbone.content.value)
-            _networks[backbone.digest] = open_network(file, backbone.features)
-        while len(_networks) > KEPT:
-            _networks.popitem(last=False)
-    _networks.move_to_end(backbone.digest)
-    return _networks[backbone.digest]
+            _networks()[backbone.digest] = open_network(file, backbone.features)
+        while len(_networks()) > KEPT:
+            _networks().popitem(last=False)
+    _networks().move_to_end(backbone.digest)
+    return _networks()[backbone.digest]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,14 @@ PREDICTION = "prediction"
 NOT_A_NUMBER = "the model's output is not a number"
 LOOKS_KEPT = 64
 
-_looked_at: dict[tuple[object, ...], Described] = {}
-"""What was found of a model that needs no rows for it, by the model and the columns."""
+
+@cache
+def _looked_at() -> dict[tuple[object, ...], Described]:
+    """What was found of a model that needs no rows for it, by the model and the columns.
+
+    Behind a function: what it holds at the moment is no part of a key.
+    """
+    return {}
 
 
 class Asking(Spec):
@@ -178,11 +184,13 @@ def _described(
     if FLAVOURS[shipped.flavour].takes == "frame":
         return _look(describe, numbered(source, able).limit(SAMPLE_ROWS).repartition(1))
     known = (shipped.key, describe.names, describe.asked, describe.types)
-    if known not in _looked_at:
-        _looked_at[known] = _look(describe, source.sparkSession.range(0, 1, 1, 1))
-        while len(_looked_at) > LOOKS_KEPT:
-            _looked_at.pop(next(iter(_looked_at)), None)
-    return _looked_at[known]
+    kept = _looked_at()
+    found = kept.get(known)  # held here: other threads let go of what is old
+    if found is None:
+        found = kept[known] = _look(describe, source.sparkSession.range(0, 1, 1, 1))
+        for old in list(kept)[:-LOOKS_KEPT]:
+            kept.pop(old, None)
+    return found
 
 
 def _look(describe: _Describe, rows: DataFrame) -> Described:

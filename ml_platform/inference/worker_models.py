@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,10 @@ class _Kept(NamedTuple):
     folder: tempfile.TemporaryDirectory[str] | None
 
 
-_models: OrderedDict[str, _Kept] = OrderedDict()
+@cache
+def _models() -> OrderedDict[str, _Kept]:
+    """Those of this process. Behind a function: what it holds at the moment is no part of a key."""
+    return OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -85,24 +89,24 @@ def loaded(
         opener: Opens the folder that they are written to.
         keeps_files: Whether the model reads them later too.
     """
-    if key not in _models:
+    if key not in _models():
         content = files.value
         _make_room(sum(map(len, content.values())))
-        _models[key] = _load(content, opener, keeps_files=keeps_files)
-    _models.move_to_end(key)
-    return _models[key].model
+        _models()[key] = _load(content, opener, keeps_files=keeps_files)
+    _models().move_to_end(key)
+    return _models()[key].model
 
 
 def _make_room(size: int) -> None:
     """Let go of the models that were used longest ago, until one of this size has its place."""
-    while _models and (len(_models) >= KEPT or size + _kept_bytes() > KEPT_BYTES):
-        _, evicted = _models.popitem(last=False)
+    while _models() and (len(_models()) >= KEPT or size + _kept_bytes() > KEPT_BYTES):
+        _, evicted = _models().popitem(last=False)
         if evicted.folder is not None:
             evicted.folder.cleanup()
 
 
 def _kept_bytes() -> int:
-    return sum(kept.bytes for kept in _models.values())
+    return sum(kept.bytes for kept in _models().values())
 
 
 def _load(files: Mapping[str, bytes], opener: Callable[[Path], Any], *, keeps_files: bool) -> _Kept:

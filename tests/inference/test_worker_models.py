@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ class Broadcast:
 def kept(monkeypatch: pytest.MonkeyPatch) -> OrderedDict[str, worker_models._Kept]:
     """This process's models, of which there are none yet; 100 bytes are the most."""
     monkeypatch.setattr(worker_models, "KEPT_BYTES", 100)
-    monkeypatch.setattr(worker_models, "_models", OrderedDict())
-    return worker_models._models
+    monkeypatch.setattr(worker_models, "_models", cache(OrderedDict))
+    return worker_models._models()
 
 
 def load(key: str, size: int, *, keeps_files: bool = False) -> Path:
