@@ -37,13 +37,21 @@ def infer(
     output
         File to write. Without it the schema is printed.
     """
+    from ml_platform.cli.services import services
     from ml_platform.data.infer import infer_profile
     from ml_platform.data.schema_file import schema_text
+    from ml_platform.data.sources import check_source
+    from ml_platform.engine.secret_blocks import secrets_of_prefect
+    from ml_platform.engine.server import asking
     from ml_platform.resources.placement import load_placement
     from ml_platform.resources.spark import open_session
 
-    with open_session(load_placement().spark) as spark:
-        text = schema_text(source, infer_profile(spark, source, label, reading))
+    running = services()
+    with asking(running.prefect_api_url if running else None), secrets_of_prefect():
+        # Before Spark starts: a request with a fault is refused at once.
+        check_source(source, label, None, reading)
+        with open_session(load_placement().spark) as spark:
+            text = schema_text(source, infer_profile(spark, source, label, reading))
     if output is None:
         print(text, end="")
         return 0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from ml_platform.engine.server import api_at_hand
+from ml_platform.engine.server import api_to_ask
 from ml_platform.errors import InfrastructureError
 from ml_platform.resources.secrets import kept_by
 
@@ -28,9 +28,11 @@ def secret_in_block(name: str) -> str | None:
     Raises:
         InfrastructureError: The API did not answer.
     """
-    if not api_at_hand():
-        return None
-    block = name.lower().replace("_", "-")
+    with api_to_ask() as can_be_asked:
+        return _read(name.lower().replace("_", "-")) if can_be_asked else None
+
+
+def _read(block: str) -> str | None:
     try:
         with get_client(sync_client=True) as client:
             found = client.read_block_document_by_name(block, "secret", include_secrets=True)

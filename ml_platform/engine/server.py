@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from prefect.context import FlowRunContext
@@ -25,6 +27,8 @@ from ml_platform.store.location import home
 from ml_platform.store.prefect_database import database_url, keep_blank, prepare_database
 
 STOP_S = 10
+_starter: ContextVar[Callable[[], str] | None] = ContextVar("starter", default=None)
+"""Gives the URL of a server that runs from then on."""
 RECORDING_S = 120
 RECORDING_AFTER_A_FAILURE_S = 15
 """How long a temporary server may take to record what became of a run. Interrupted tasks may never end."""
@@ -42,12 +46,48 @@ def api_at_hand() -> bool:
 
 @contextmanager
 def asking(url: str | None) -> Iterator[None]:
-    """Inside, Prefect is asked at `url`, unless the environment or the active profile names another API."""
-    if url is None or configured_api() is not None:
+    """Inside, Prefect is asked at `url`, unless the environment or the active profile names another API.
+
+    With neither, a temporary server starts when somebody asks for the first time: it has what `make up` has.
+    """
+    if configured_api() is not None:
         yield
+    elif url is not None:
+        with temporary_settings(updates={PREFECT_API_URL: url}):
+            yield
+    else:
+        with ExitStack() as stack, _on_demand(functools.cache(functools.partial(_started, stack))):
+            yield
+
+
+def _started(stack: ExitStack) -> str:
+    server = TemporaryServer()
+    stack.callback(server.stop)
+    return server.url()
+
+
+@contextmanager
+def _on_demand(start: Callable[[], str]) -> Iterator[None]:
+    token = _starter.set(start)
+    try:
+        yield
+    finally:
+        _starter.reset(token)
+
+
+@contextmanager
+def api_to_ask() -> Iterator[bool]:
+    """Whether a Prefect API can be asked inside. Starts one where `asking` says so.
+
+    Raises:
+        InfrastructureError: It did not start.
+    """
+    start = _starter.get()
+    if api_at_hand() or start is None:
+        yield api_at_hand()
         return
-    with temporary_settings(updates={PREFECT_API_URL: url}):
-        yield
+    with temporary_settings(updates={PREFECT_API_URL: start()}):
+        yield True
 
 
 @contextmanager
@@ -66,7 +106,8 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
         return
     server = TemporaryServer()
     try:
-        meanwhile()
+        with _on_demand(server.url):
+            meanwhile()
     except BaseException:
         server.kill()
         raise
