@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ml_platform.data.csv_sample import SPREAD, Sample, take_sample
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
-from ml_platform.data.text_files import UTF8, UTF16, Text, read_head, scan
-from ml_platform.data.text_types import ALLOWED, KINDS, MISSING, PATTERNS, kind_counts, narrowest, usual
+from ml_platform.data.text_files import LATIN1, UTF8, UTF16, WESTERN, Text, read_head, scan
+from ml_platform.data.text_types import (
+    ALLOWED,
+    KINDS,
+    MISSING,
+    PATTERNS,
+    kind_counts,
+    narrowest,
+    surely_text,
+    usual,
+)
 from ml_platform.errors import DataError
 from ml_platform.specs.contracts import ColumnType
+from ml_platform.specs.profiles import Profile
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.folders import spark_path
 from ml_platform.store.spark_failures import spark_failures
@@ -24,6 +35,7 @@ from ml_platform.store.sql import quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
     from pyspark.sql import Column, DataFrame, SparkSession
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -37,6 +49,17 @@ LIMITED = {"bigint", "date", "timestamp"}
 """Types that lack some values which look like theirs: 9223372036854775808, 2024-02-30."""
 WORDS = {"bigint": "whole number", "double": "number"}
 """What a person calls a type, where that is not its name."""
+PLAIN = {
+    "bigint": "({0} <=> CAST(TRY_CAST({0} AS bigint) AS string))",
+    "double": r"({0} IS NULL OR {0} RLIKE r'^-?(?:0|[1-9]\d{{0,17}}+)(?:\.\d++)?+$')",
+    "boolean": "({0} IS NULL OR {0} IN ('true', 'false'))",
+    "date": "({0} IS NULL OR length({0}) = 10 AND {0} <=> CAST(TRY_CAST({0} AS date) AS string))",
+    "timestamp": "({0} IS NULL)",
+}
+"""Texts that are values of a type for certain: most of them, at little cost. Never null."""
+FAULT = "fault"
+SAMPLED = {UTF8, WESTERN, LATIN1}
+"""Encodings in which a line break is a byte that is in no other letter."""
 SHOWN = 60
 """Letters of a bad value that its reason quotes, times three for a whole record."""
 
@@ -47,6 +70,20 @@ class Layout:
 
     names: tuple[str, ...]
     delimiter: str
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A table whose types were found in a sample.
+
+    Attributes:
+        frame: As `CsvSource.frame` gives it, if the types are those of all rows.
+        holds: Whether they are, to be asked when all rows of the frame were read, given the profile of those
+            that are good and how many are bad.
+    """
+
+    frame: DataFrame
+    holds: Callable[[Profile, int], bool]
 
 
 class CsvSource:
@@ -116,15 +153,75 @@ class CsvSource:
         import pyspark.sql.functions as sf
 
         self.check()
-        text = self._text
         with spark_failures(f"{self._path} cannot be read as CSV"):
-            texts = self._texts(spark, reason, text)
-            types, exceptions = _infer(self._path, texts, reason, as_text)
+            texts = self._texts(spark, reason, self._text)
+            sample = self._sample if reason is not None else None
+            if sample is not None and sample.is_whole:
+                types, exceptions = _decided(self._layout.names, sample.counts, as_text)
+            else:
+                types, exceptions = _infer(self._path, texts, reason, as_text)
         columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self.columns()]
         if reason is None:
             return texts.selectExpr(*columns)
         why = self._why_bad(reason, {name: types[name] for name in exceptions})
         return texts.select(*map(sf.expr, columns), why)
+
+    def guess(self, spark: SparkSession, reason: str, as_text: Set[str] = frozenset()) -> Guess | None:
+        """The table with types from a sample; None where `frame` knows them at once, or must read all rows.
+
+        One pass instead of two: whether all rows are of these types is found out as they are read.
+        """
+        import pyspark.sql.functions as sf
+        from pyspark.sql import Observation
+
+        from ml_platform.store.fingerprint import WIDE
+
+        self.check()
+        sample = self._sample
+        if sample is None or sample.is_whole or len(self._layout.names) > WIDE:
+            return None
+        types, exceptions = _decided(self._layout.names, sample.counts, as_text)
+        found = dict(zip(self._layout.names, sample.counts, strict=True))
+        unsure = {
+            name: seen
+            for name, seen in found.items()
+            if types[name] == "string" and name not in as_text and seen.any()
+        }
+        unseen = [name for name, seen in found.items() if name not in as_text and not seen.any()]
+        if exceptions or not all(surely_text(seen, SPREAD * int(seen.sum())) for seen in unsure.values()):
+            return None
+        observation = Observation()
+        with spark_failures(f"{self._path} cannot be read as CSV"):
+            texts = self._texts(spark, reason, self._text)
+            # Seen twice, as when an executor is lost, it is the same.
+            fault = sf.bool_or(sf.expr(_any_wrong(reason, types, unseen))).alias(FAULT)
+            columns = [sf.expr(_typed(name, types[name])) for name in self.columns()]
+            frame = texts.observe(observation, fault).select(*columns, self._why_bad(reason, {}))
+
+        def holds(profile: Profile, bad: int) -> bool:
+            values = {each.name: profile.rows - each.nulls + bad for each in profile.columns}
+            most = {name: values.get(name, profile.rows + bad) for name in unsure}
+            return not observation.get[FAULT] and all(
+                surely_text(seen, most[name]) for name, seen in unsure.items()
+            )
+
+        return Guess(frame, holds)
+
+    @cached_property
+    def _sample(self) -> Sample | None:
+        """None where a line may be no record, or nobody but Spark knows where it ends."""
+        delimiter, text = self._layout.delimiter, self._text
+        compressed = any(file.suffix.lower() == ".gz" for file in self._files)
+        plain = delimiter in DELIMITERS and text.encoding in SAMPLED and not text.has_quotes
+        if compressed or self._partitions or not plain:
+            return None
+        return take_sample(
+            self._files,
+            delimiter=delimiter,
+            encoding=text.encoding,
+            columns=len(self._layout.names),
+            has_header=not self._reading.header,
+        )
 
     def _why_bad(self, reason: str, types: Mapping[str, str]) -> Column:
         """Null for a good row; else what is wrong, and the text that is."""
@@ -239,13 +336,25 @@ def _infer(
     counts = np.zeros((len(names), len(KINDS)), np.int64)
     for row in seen:
         counts += np.frombuffer(row.counts, np.int64).reshape(counts.shape)
-    found = {name: narrowest(count) for name, count in zip(names, counts, strict=True)}
-    types = dict.fromkeys(as_text, "string") | found
     if reason is None:
-        return types, []
-    mostly = {name: usual(count) for name, count in zip(names, counts, strict=True)}
-    mixed = [name for name in names if found[name] == "string" and mostly[name] != "string"]
-    return types | {name: mostly[name] for name in mixed}, mixed
+        found = {name: narrowest(count) for name, count in zip(names, counts, strict=True)}
+        return dict.fromkeys(as_text, "string") | found, []
+    return _decided(names, counts, as_text)
+
+
+def _decided(
+    names: Sequence[str], counts: NDArray[np.int64], as_text: Set[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Types by column, a few exceptions aside, and the columns that have some.
+
+    Args:
+        counts: Of each name. Shape (columns, 6).
+    """
+    of = dict(zip(names, counts, strict=True))
+    found = {name: narrowest(count) for name, count in of.items()} | dict.fromkeys(as_text, "string")
+    mostly = {name: usual(count) for name, count in of.items() if name not in as_text}
+    mixed = [name for name in mostly if found[name] == "string" and mostly[name] != "string"]
+    return found | {name: mostly[name] for name in mixed}, mixed
 
 
 class _KindCounter:
@@ -300,6 +409,20 @@ def _is_of(name: str, kind: str) -> str:
 def _fits(name: str, kind: str) -> str:
     """Whether a text is a value of a type that a column of `kind` may mix."""
     return f"({_kind_bit(name)}) & {ALLOWED_BITS[kind]} > 0"
+
+
+def _any_wrong(reason: str, types: Mapping[str, str], unseen: Sequence[str]) -> str:
+    """Whether a row that has all fields has a value that is not of its column's type, or one in a column of
+    which none was seen."""
+    wrong = [_is_wrong(name, kind) for name, kind in types.items() if kind != "string"]
+    wrong += [f"NOT {_is_missing(name)}" for name in unseen]
+    return f"{quoted(reason)} IS NULL AND ({' OR '.join(wrong) or 'false'})"
+
+
+def _is_wrong(name: str, kind: str) -> str:
+    """Whether a text is a value, and none of this type."""
+    value = quoted(name)
+    return f"(NOT {PLAIN[kind].format(value)} AND NOT {_is_missing(name)} AND NOT ({_fits(name, kind)}))"
 
 
 def _typed(name: str, kind: str, *, is_mixed: bool = False) -> str:

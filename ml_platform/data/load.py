@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ml_platform.data.findings import find, notes
 from ml_platform.data.profile import TableSurveyor
-from ml_platform.data.sources import check_source, open_source, read_source, source_identity
+from ml_platform.data.sources import check_source, guess_source, open_source, read_source, source_identity
 from ml_platform.errors import DataError
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import RAW_TYPES
+from ml_platform.specs.profiles import Profile
 from ml_platform.specs.references import Dataset, Table
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
-from ml_platform.store.datasets import COLUMN_TYPES, removed_on_failure, spark_frame, write_dataset
+from ml_platform.store.datasets import (
+    COLUMN_TYPES,
+    remove_dataset,
+    removed_on_failure,
+    spark_frame,
+    write_dataset,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -49,11 +57,45 @@ def load_table(
     """
     check_source(source, label, schema, reading)
     before = source_identity(source, reading)
-    read, reason = read_source(spark, source, label, schema, reading)
+    request = _Request(source, label, schema, reading, before)
+    guessed = guess_source(spark, source, label, schema, reading)
+    table = None
+    if guessed is not None:
+        guess, reason = guessed
+        table = _loaded(spark, request, guess.frame, reason, guess.holds)
+    if table is None:
+        table = _loaded(spark, request, *read_source(spark, source, label, schema, reading))
+    assert table is not None
+    return table
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, and what the source held then."""
+
+    source: str
+    label: str
+    schema: TableSchema | None
+    reading: ReadingSpec
+    before: dict[str, str]
+
+
+def _loaded(
+    spark: SparkSession,
+    request: _Request,
+    read: DataFrame,
+    reason: str,
+    holds: Callable[[Profile, int], bool] | None = None,
+) -> Table | None:
+    """The frame in the store; None, and nothing there, where its types do not hold."""
+    source, label = request.source, request.label
     frame = _judged(usable(read, reason, source, label), reason, label)
     with removed_on_failure() as written:
-        surveyor = survey(frame, reason, label, schema)
+        surveyor = survey(frame, reason, label, request.schema)
         data, bad, total = _write_good(frame, reason, source, label, surveyor)
+        if holds is not None and not holds(surveyor.profile, bad):
+            remove_dataset(data)
+            return None
         written.append(data)
         if total == 0:
             raise DataError(f"{source} is empty", wanted="rows", got="0 rows")
@@ -61,7 +103,7 @@ def load_table(
             write_dataset(frame.where(_named(reason).isNotNull()), name="quarantine") if bad else None
         )
         written += [quarantine] if quarantine is not None else []
-        _check_unchanged(source, reading, before)
+        _check_unchanged(source, request.reading, request.before)
         _check_quarantine(spark, quarantine, reason, source, total)
     findings = find(surveyor.profile, surveyor.sample, label)
     for note in notes(findings):
@@ -73,7 +115,7 @@ def load_table(
         source=source,
         profile=surveyor.profile,
         findings=findings,
-        notes=open_source(source, reading).notes(),
+        notes=open_source(source, request.reading).notes(),
     )
 
 

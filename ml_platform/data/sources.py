@@ -6,10 +6,12 @@ A new kind of source is one new file and one line in `READERS`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
+from ml_platform.data.csv_source import CsvSource, Guess
 from ml_platform.data.declared import as_text, declared, declared_types, texts_of
 from ml_platform.data.files import suffixes_below
 from ml_platform.data.parquet_source import ParquetSource
@@ -138,16 +140,45 @@ def read_source(
         DataError: It is missing, empty or corrupt, or a column cannot be of its declared type.
         SpecError: It has no column `label`, or `source` or `schema` names what does not exist.
     """
+    opened, reason = _opened(source, label, schema, reading)
+    with spark_failures(f"{source} cannot be read"):
+        frame = opened.frame(spark, reason, as_text(schema))
+        judged = frame if reason in frame.columns else _without_bad_rows(frame, reason)
+        return declared(judged, reason, schema, source), reason
+
+
+def guess_source(
+    spark: SparkSession,
+    source: str,
+    label: str | None,
+    schema: TableSchema | None = None,
+    reading: ReadingSpec = ReadingSpec(),
+) -> tuple[Guess, str] | None:
+    """As `read_source`, for half the price, with types that must be found to hold as the table is read.
+
+    None where `read_source` costs no more. Raises as it does.
+    """
+    opened, reason = _opened(source, label, schema, reading)
+    if not isinstance(opened, CsvSource):
+        return None
+    with spark_failures(f"{source} cannot be read"):
+        guess = opened.guess(spark, reason, as_text(schema))
+        if guess is None:
+            return None
+        return replace(guess, frame=declared(guess.frame, reason, schema, source)), reason
+
+
+def _opened(
+    source: str, label: str | None, schema: TableSchema | None, reading: ReadingSpec
+) -> tuple[Source, str]:
+    """A source that has what is asked for, and a name for the column of reasons."""
     opened = open_source(source, reading)
     check_names(opened, source, label)
     check_schema(schema, source, opened.columns(), label)
     reason = REASON
     while reason.lower() in {name.lower() for name in opened.columns()}:
         reason = f"_{reason}"
-    with spark_failures(f"{source} cannot be read"):
-        frame = opened.frame(spark, reason, as_text(schema))
-        judged = frame if reason in frame.columns else _without_bad_rows(frame, reason)
-        return declared(judged, reason, schema, source), reason
+    return opened, reason
 
 
 def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:

@@ -104,6 +104,22 @@ def usual(counts: Counts) -> str:
     return _usual(counts, (1 - EXCEPTIONS) * int(counts.sum()))
 
 
+def surely_text(seen: Counts, most: int) -> bool:
+    """Whether a column is text (`usual` says so) of which some values were seen.
+
+    Args:
+        most: Values that it has at most.
+
+    >>> text = np.array([3, 0, 0, 0, 0, 30])
+    >>> surely_text(text, 2000), surely_text(text, 4000)
+    (True, False)
+    """
+    by_kind = dict(zip(KINDS, seen.tolist(), strict=True))
+    others = (sum(seen.tolist()) - sum(by_kind[each] for each in mixed) for mixed in ALLOWED.values())
+    # Values of no other type are enough when they are more than may be bad, whatever the rest is.
+    return most == 0 or min(others) > EXCEPTIONS * most + 1
+
+
 def _usual(counts: Counts, enough: float) -> str:
     if not counts.any():
         return "string"

@@ -1,0 +1,84 @@
+"""Pieces of CSV files, spread over them, and what the values in them are: no Spark, and no pass over all.
+
+Only files without quotes: there a line is a record, wherever one begins to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ml_platform.data.text_types import KINDS, kind_counts
+
+WHOLE_BYTES = 1 << 20
+"""Files of so many bytes, all of them together, are looked at to their end."""
+PIECE_BYTES = 1 << 18
+SPREAD = 32
+STEP_BYTES = SPREAD * PIECE_BYTES
+"""From one piece to the next: together they are a part in `SPREAD` of a large file."""
+BLANK = "".join(map(chr, range(33)))
+"""What Spark takes for white space."""
+MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What values of each column were seen.
+
+    Attributes:
+        counts: Of each column, in order, the values of each of `KINDS`. Shape (columns, 6).
+        is_whole: Nothing else is in the files.
+    """
+
+    counts: NDArray[np.int64]
+    is_whole: bool
+
+
+def take_sample(
+    files: Sequence[Path], *, delimiter: str, encoding: str, columns: int, has_header: bool
+) -> Sample:
+    """Look at the beginning of each file and at pieces of it.
+
+    Args:
+        encoding: One in which a line break and the delimiter are a byte each, and no byte of another letter.
+        columns: Fields of a record; records of another number are passed over, as Spark does.
+        has_header: The first line of each file is none of its records.
+    """
+    counts = np.zeros((columns, len(KINDS)), np.int64)
+    sizes = {file: file.stat().st_size for file in files}
+    is_whole = sum(sizes.values()) <= WHOLE_BYTES
+    for file, size in sizes.items():
+        with file.open("rb") as opened:
+            for lines in _pieces(opened, size, WHOLE_BYTES if is_whole else PIECE_BYTES, has_header):
+                counts += _counted([line.decode(encoding) for line in lines], delimiter, columns)
+    return Sample(counts, is_whole=is_whole)
+
+
+def _pieces(file: BinaryIO, size: int, length: int, has_header: bool) -> Iterator[list[bytes]]:
+    """Whole lines of each piece that hold anything."""
+    for start in range(0, size, STEP_BYTES):
+        file.seek(start)
+        piece = file.read(length)
+        lines = piece.removeprefix(MARK if start == 0 else b"").splitlines()
+        # Nobody knows where the first line of a piece began, nor where its last one ends.
+        whole = lines[1 if start else 0 : None if start + len(piece) >= size else -1]
+        filled = [line for line in whole if line.strip(BLANK.encode())]
+        yield filled[1:] if has_header and start == 0 else filled
+
+
+def _counted(lines: list[str], delimiter: str, columns: int) -> NDArray[np.int64]:
+    records = [fields for fields in (line.split(delimiter) for line in lines) if len(fields) == columns]
+    if not records:
+        return np.zeros((columns, len(KINDS)), np.int64)
+    by_column = zip(*records, strict=True)
+    return np.stack([kind_counts(pa.array(map(_value, texts), pa.string())) for texts in by_column])
+
+
+def _value(text: str) -> str | None:
+    return text.strip(BLANK) or None
