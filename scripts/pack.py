@@ -1,8 +1,8 @@
 """Builds the environment that ranks and Spark executors need on other machines, to unpack anywhere.
 
 It holds the interpreter, its standard library, and the packages that run on executors with all that they
-require; not Prefect and MLflow, and not Spark, which is there already. The project's own packages are sent
-with each run. Machines must have the same kind of processor, and a C library at least as new as here.
+require; not Prefect, of MLflow what opens a model alone, and not Spark, which is there already. The project's
+own packages are sent with each run. Machines must have the same kind of processor, and a C library at least as new as here.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ STAYS = {"prefect", "fastapi", "sqlalchemy", "mlflow", "pyspark", "cyclopts", "r
 """What flows need and executors do not, unless a package of theirs requires it: Keras does `rich`."""
 SPARK = "pyspark"
 """It is there already, wherever it is required."""
-ALSO = ("horovod",)
-"""Compiled here, so no line of runtime.in."""
+ALSO = ("horovod", "mlflow-skinny")
+"""No lines of runtime.in: the one is compiled here, the other a part of MLflow, and enough to score with
+models of its flavor pyfunc."""
 SKIPPED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages", "__pycache__"}
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 LAUNCHER = f"""#!/bin/sh
@@ -40,8 +41,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make pack", description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "environment.tar.gz")
     parser.add_argument("--only", nargs="*", help="pack these packages, and what they require")
+    parser.add_argument("--also", nargs="*", default=[], help="and these: what a model of yours needs, say")
     args = parser.parse_args()
-    names = distributions(args.only if args.only is not None else executor_packages())
+    if missing := [name for name in [*(args.only or []), *args.also] if not _is_installed(name)]:
+        sys.exit(f"pack: not installed here: {', '.join(missing)}\ntry: .venv/bin/python -m pip install …")
+    names = distributions([*(executor_packages() if args.only is None else args.only), *args.also])
     args.output.parent.mkdir(parents=True, exist_ok=True)
     pack(names, args.output)
     print(f"{args.output}: {len(names)} packages, {args.output.stat().st_size >> 20:,} MiB")
@@ -55,6 +59,14 @@ def executor_packages() -> list[str]:
         re.split(r"[<>=!\[; ]", line, maxsplit=1)[0] for line in lines if line and not line.startswith("#")
     ]
     return [name for name in (*names, *ALSO) if name not in STAYS]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def distributions(names: Iterable[str]) -> list[str]:

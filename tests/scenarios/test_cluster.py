@@ -16,6 +16,7 @@ import pytest
 
 from ml_platform.resources.placement import load_placement
 from tests.clusters import QUICK_JAVA, standalone_cluster
+from tests.inference.models_of_others import ROWS
 from tests.scenarios.conftest import ROOT, Project
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
@@ -69,36 +70,55 @@ def test_retrain_on_a_cluster_by_placement_alone(project: Project, cluster: Path
     assert project.leftovers() == []
 
 
-WHERE = """
+ON_EXECUTORS = """
 import json, sys
 from pathlib import Path
+
+import pandas as pd
+from ml_platform.inference.any_model import Asking, predict_table
+from ml_platform.inference.flavours import recognise
+from ml_platform.inference.score import Output
 from ml_platform.resources.spark import open_session
 from ml_platform.specs.placements import SparkPlacement
+from tests.inference.models_of_others import NAMES, features, pyfunc
 
 def where(number):
     import psutil
     from ml_platform.resources.budget import usable_cores
     return sys.prefix, sys.executable, psutil.__file__, psutil.Process().exe(), usable_cores.__module__
 
-with open_session(SparkPlacement.model_validate_json(sys.argv[1]), log_folder=Path(sys.argv[2])) as spark:
-    print(json.dumps(spark.sparkContext.parallelize(range(2), 2).map(where).collect()))
+folder = Path(sys.argv[2])
+other = pyfunc(folder)
+with open_session(SparkPlacement.model_validate_json(sys.argv[1]), log_folder=folder) as spark:
+    places = spark.sparkContext.parallelize(range(2), 2).map(where).collect()
+    rows = spark.createDataFrame(pd.DataFrame(features().astype("float64"), columns=list(NAMES)))
+    model = recognise(other.path, str(other.path))
+    predict_table(
+        spark, model, rows, asking=Asking(trust_pickle=True), output=Output(str(folder / "predictions"))
+    )
+found = pd.read_parquet(folder / "predictions")
+wrong = abs(found["prediction"] - found[list(NAMES)].sum(axis=1)) > 1e-9
+print(json.dumps([places, len(found), int(wrong.sum()), int(found["error"].count())]))
 """
 
 
 def test_executors_run_the_packed_environment(cluster: Path, tmp_path: Path) -> None:
-    """Its interpreter, its library, its packages; and the project, which is not in it, comes with the run."""
+    """Its interpreter, its library, its packages; and the project, which is not in it, comes with the run.
+    Any model of MLflow's scores there."""
     archive = tmp_path / "environment.tar.gz"
     pack = [sys.executable, str(ROOT / "scripts" / "pack.py"), "--output", str(archive)]
-    subprocess.run([*pack, "--only", "psutil", "pydantic"], check=True, capture_output=True)
+    packages = ["psutil", "pydantic", "pandas", "pyarrow", "mlflow-skinny"]
+    subprocess.run([*pack, "--only", *packages], check=True, capture_output=True)
     shipped = json.loads((cluster / "placements" / "cluster.yaml").read_text())["spark"]
     words = [json.dumps({**shipped, "environment": str(archive)}), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ML_PLATFORM_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", WHERE, *words], env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-c", ON_EXECUTORS, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    for *places, module in json.loads(done.stdout):
-        assert all(re.fullmatch(rf"{cluster}/worker-\d/.*/environment(/.*)?", place) for place in places)
+    places, rows, wrong, errors = json.loads(done.stdout)
+    assert (rows, wrong, errors) == (ROWS, 0, 0)
+    for *paths, module in places:
+        assert all(re.fullmatch(rf"{cluster}/worker-\d/.*/environment(/.*)?", path) for path in paths)
         assert module == "ml_platform.resources.budget"
 
 
