@@ -43,6 +43,7 @@ def _generated(feed: Feed, source: Source, lead: tuple[int | None, ...]) -> Iter
     sources = [source]  # TensorFlow never lets go of `rows`, and must not keep the feed's row groups with it
 
     def rows() -> Iterator[tuple[Any, ...]]:
+        keep_freed_memory()
         try:
             for part in sources[0]():
                 yield tuple(part) if part.weights is not None else part[:2]
@@ -58,7 +59,6 @@ def _generated(feed: Feed, source: Source, lead: tuple[int | None, ...]) -> Iter
     # There is nothing to tune, and each pass would end only when the thread that tunes wakes again: at twice
     # the time that the pass took, at worst.
     options.autotune.enabled = False
-    keep_freed_memory()
     try:
         yield tf.data.Dataset.from_generator(rows, output_signature=tuple(kinds)).with_options(options)
     except tf.errors.OpError as error:

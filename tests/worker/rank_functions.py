@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import random
+import resource
 import signal
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,28 @@ def feeds_left(rank: Rank) -> int:
 
     gc.collect()
     return sum(isinstance(found, Feed) for found in gc.get_objects())
+
+
+def pages_for_arrays(rank: Rank, train: Dataset) -> int:
+    """How many pages the kernel gives for 64 arrays of 512 pages, beside an open feed, where as many were let
+    go of just before."""
+    from ml_platform.worker.feed import open_feed
+    from ml_platform.worker.lanes import plan_batches
+    from ml_platform.worker.pipeline import steps_of
+
+    feed = open_feed(train)
+    batching = plan_batches(feed.rows, batch_rows=100, world_size=rank.world_size)
+    chunks = partial(feed.chunks, batching, rank=rank.rank, seed=0, epoch=0, shuffle=True)
+    with steps_of(feed, chunks, batching) as data:
+        for _ in data:
+            pass
+        pages = []
+        for _ in range(2):
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+            arrays = [np.ones(2 << 20, np.uint8) for _ in range(64)]
+            del arrays
+            pages.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+        return pages[1]
 
 
 def look_at_session(rank: Rank) -> tuple[str, str, str]:

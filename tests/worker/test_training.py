@@ -226,6 +226,11 @@ def test_a_job_leaves_no_feed_with_its_row_groups_behind(
     assert pair.run(rank_functions.feeds_left) == (0, 0)
 
 
+def test_memory_that_a_feed_let_go_of_is_used_again(pair: HorovodJob, train: Dataset) -> None:
+    """TensorFlow has all of it given back, and the kernel clears new pages more slowly than rows are read."""
+    assert all(pages < 8 * 512 for pages in pair.run(rank_functions.pages_for_arrays, train))
+
+
 def test_each_job_finds_a_clean_session(pair: HorovodJob) -> None:
     """Nothing of a job is left for the next one: types, policies, names."""
     assert pair.run(rank_functions.soil_session).rank0 == "dense"
