@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import (
+    cached_flow,
     feed,
     hand_over,
     images,
@@ -30,7 +31,8 @@ from bench.report import Row, merged, read_rows, table
 BENCHES: dict[str, Callable[[Context], Iterator[Row]]] = {
     "B14": start_and_plan.run,
     **{f"B1.{shape}": partial(node_overhead.run, shape=shape) for shape in ("chain", "fan", "layers")},
-    "B2": unchanged_rerun.run,
+    "B2.nodes": unchanged_rerun.run,
+    "B2.flow": cached_flow.run,
     "B3": hand_over.run,
     "B4": feed.run,
     **{f"B7.{case}": partial(scoring.run, case=case) for case in scoring.CASES},

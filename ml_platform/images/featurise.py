@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.errors import DataError, SpecError
 from ml_platform.images.backbone import write_backbone
 from ml_platform.images.schema import FIELDS, image_pixels
+from ml_platform.resources.process_wide import heard
 from ml_platform.resources.spark_daemon import TENSORFLOW, forked_with
 from ml_platform.specs.images import BackboneSpec, Features
 from ml_platform.store.digests import file_digest
@@ -59,8 +59,7 @@ class Backbone:
         """
         from pyspark.sql.pandas.functions import ArrowUDFType, arrow_udf
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # type hints would have to import Arrow at the top
+        with heard():  # that there are no type hints, which would have to import Arrow at the top
             return arrow_udf(_Featuriser(self, preprocess), "array<float>", ArrowUDFType.SCALAR_ITER)
 
     def column(self, image: Column | str) -> Column:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from ml_platform.errors import SpecError
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
 from ml_platform.inference.score import scored_columns
 from ml_platform.inference.worker_models import ShippedModel, ship
+from ml_platform.resources.process_wide import heard
 from ml_platform.resources.spark_daemon import forked_with
 from ml_platform.specs.references import Version
 from ml_platform.tracking import registry
@@ -54,10 +54,9 @@ def register_model_udf(spark: SparkSession, name: str, uri: str) -> Version:
     contract = read_manifest(folder).contract
     returns = f"struct<{CLASSES if read_state(folder).classes else NUMBER}, {STAMP}>"
     scorer = _Scorer(ship(spark, folder), contract.names, version.name, version.version)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # type hints would have to import Arrow at the top
-        with forked_with(scorer.model.imports):
-            spark.udf.register(name, arrow_udf(scorer, returns, ArrowUDFType.SCALAR_ITER))
+    # It warns that there are no type hints: they would have to import Arrow at the top.
+    with heard(), forked_with(scorer.model.imports):
+        spark.udf.register(name, arrow_udf(scorer, returns, ArrowUDFType.SCALAR_ITER))
     return version
 
 

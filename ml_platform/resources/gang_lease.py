@@ -21,6 +21,7 @@ from ml_platform.resources.horovod_build import horovod_available
 from ml_platform.resources.leases import Scope, opened
 from ml_platform.resources.slots import spark_slots
 from ml_platform.resources.spark import has_ended, is_local, open_session
+from ml_platform.resources.spark_launch import Launch, call_off
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import BACKENDS, HorovodSpec
 from ml_platform.store.location import home
@@ -41,6 +42,7 @@ class GangLease:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="horovod-start")
         self._job: Future[HorovodJob] | None = None
         self._session: SparkSession | None = None
+        self._launch = Launch()
         self._user: str | None = None
         self._spent = False
         self._lock = threading.Lock()
@@ -123,7 +125,7 @@ class GangLease:
         if _on_spark(self._spec):
             # Its tasks run in the application of the run, which must outlive them.
             self._session = self._stack.enter_context(
-                open_session(placement.spark, log_folder=self._scope.folder)
+                open_session(placement.spark, log_folder=self._scope.folder, launch=self._launch)
             )
         # Gangs of other sizes may have lived in this run: each keeps its own logs.
         log_folder = self._scope.folder / f"ranks-{self._spec.ranks}"
@@ -144,6 +146,8 @@ class GangLease:
                 self._user = None
 
     def cancel(self, task: str | None = None) -> None:
+        if task is None:
+            self._launch.call_off()
         job = self._job
         if job is not None and task in (None, self._user) and job.done() and job.exception() is None:
             # A cancelled job runs nothing any more; whoever comes next, this task again too, gets a new one.
@@ -151,6 +155,7 @@ class GangLease:
             job.result().cancel()
 
     def close(self, error: BaseException | None = None) -> None:
+        call_off(self._launch, self._job)
         self._pool.shutdown(wait=True)
         self._stack.close()
 

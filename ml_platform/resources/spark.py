@@ -23,6 +23,7 @@ from ml_platform.resources.gpus import spark_gpu_settings
 from ml_platform.resources.java import check_java, class_archive
 from ml_platform.resources.project_files import pack_packages
 from ml_platform.resources.spark_daemon import DAEMON
+from ml_platform.resources.spark_launch import Launch
 from ml_platform.specs.placements import SparkPlacement
 from ml_platform.specs.resources import SparkSpec
 from ml_platform.store.leftovers import builder
@@ -51,7 +52,9 @@ _opening = threading.Lock()
 
 
 @contextmanager
-def open_session(placement: SparkPlacement, *, log_folder: Path | None = None) -> Iterator[SparkSession]:
+def open_session(
+    placement: SparkPlacement, *, log_folder: Path | None = None, launch: Launch | None = None
+) -> Iterator[SparkSession]:
     """A Spark session: the live one of this process, or a new application.
 
     A new application ends with the last block that uses it; one that somebody else started is never stopped.
@@ -62,11 +65,13 @@ def open_session(placement: SparkPlacement, *, log_folder: Path | None = None) -
     Args:
         placement: Master, driver memory and settings. Not used when a session is live already.
         log_folder: Where `spark.log` is appended to. Default: `logs` under `home()`.
+        launch: Lets another thread call off the start.
     Raises:
-        ResourceStartError: Java is missing or too old, or the application did not start.
+        ResourceStartError: Java is missing or too old, or the application did not start, or was not to.
     """
-    with _opening:
-        application = _joined(placement, log_folder or home() / "logs")
+    launch = launch or Launch()
+    with launch.turn(_opening):
+        application = _joined(placement, log_folder or home() / "logs", launch)
     try:
         yield application.session
     finally:
@@ -95,13 +100,13 @@ class _Application:
         self._stack.close()
 
 
-def _joined(placement: SparkPlacement, log_folder: Path) -> _Application:
+def _joined(placement: SparkPlacement, log_folder: Path, launch: Launch) -> _Application:
     if _Application.own is not None and has_ended(_Application.own.session):
         _Application.own.end()
     live, application = live_session(), _Application.own
     if live is None:
         stack = ExitStack()
-        application = _Application.own = _Application(_start(placement, log_folder, stack), stack)
+        application = _Application.own = _Application(_start(placement, log_folder, launch, stack), stack)
     elif application is None or application.session.sparkContext is not live.sparkContext:
         application = _Application(live, ExitStack())
     application.users += 1
@@ -118,7 +123,7 @@ def live_session() -> SparkSession | None:
     return SparkSession.builder.getOrCreate()
 
 
-def _start(placement: SparkPlacement, log_folder: Path, stack: ExitStack) -> SparkSession:
+def _start(placement: SparkPlacement, log_folder: Path, launch: Launch, stack: ExitStack) -> SparkSession:
     check_java()
     scratch = _scratch_folder()
     stack.callback(shutil.rmtree, scratch, ignore_errors=True)
@@ -127,7 +132,7 @@ def _start(placement: SparkPlacement, log_folder: Path, stack: ExitStack) -> Spa
     settings = _settings(placement, scratch)
     begin = log.stat().st_size if log.exists() else 0
     try:
-        session = _start_application(settings, log, stack)
+        session = _start_application(settings, log, launch, stack)
         session.sparkContext.pythonExec = _python(placement)
         if not is_local(placement.master):
             packages = pack_packages([Path(path) for path in _project_paths()], scratch / "project.zip")
@@ -137,6 +142,7 @@ def _start(placement: SparkPlacement, log_folder: Path, stack: ExitStack) -> Spa
         raise
     except Exception as error:
         stack.close()
+        launch.check()
         raise _start_error(placement, log, begin, error) from error
     return session
 
@@ -150,19 +156,23 @@ def _python(placement: SparkPlacement) -> str:
     return os.environ.get("PYSPARK_PYTHON", sys.executable)
 
 
-def _start_application(settings: Mapping[str, str], log: Path, stack: ExitStack) -> SparkSession:
+def _start_application(
+    settings: Mapping[str, str], log: Path, launch: Launch, stack: ExitStack
+) -> SparkSession:
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
-    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
-    if SparkContext._gateway is None:
-        _launch_jvm(conf, log, stack)
-    else:
-        # A JVM that somebody else started: its settings object must live there.
-        conf = SparkConf().setAll(list(settings.items()))
-    with _interrupt_handler_kept():
+    with ExitStack() as starting:
+        starting.enter_context(_interrupt_handler_kept())
+        if SparkContext._gateway is None:
+            starting.enter_context(launch.under_way())
+            conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
+            _launch_jvm(conf, log, stack)
+        else:
+            # A JVM that somebody else started: its settings object must live there.
+            conf = SparkConf().setAll(list(settings.items()))
         context = SparkContext(conf=conf)
-    stack.callback(context.stop)
+        stack.callback(context.stop)
     session = SparkSession.builder.getOrCreate()
     stack.callback(_stop, session)
     return session
@@ -253,8 +263,11 @@ def _settings(placement: SparkPlacement, scratch: Path) -> dict[str, str]:
         # 40 tries at 15 s, by default: ten minutes until a stage that cannot start says so.
         "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
     }
+    # Its libraries and temporary folders go with the scratch folder, also when the JVM is killed.
+    options = [f"-Djava.io.tmpdir={scratch}"]
     if archive := class_archive():
-        settings["spark.driver.defaultJavaOptions"] = f'"-XX:SharedArchiveFile={archive}"'
+        options.append(f"-XX:SharedArchiveFile={archive}")
+    settings["spark.driver.defaultJavaOptions"] = " ".join(f'"{option}"' for option in options)
     if placement.gpu:
         settings |= spark_gpu_settings(placement.master)
     if is_local(placement.master):

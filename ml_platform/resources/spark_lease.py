@@ -13,6 +13,7 @@ from ml_platform.resources.budget import Need, usable_cores
 from ml_platform.resources.leases import Scope, opened
 from ml_platform.resources.slots import local_cores
 from ml_platform.resources.spark import cancel_group, check_java, has_ended, open_session, task_session
+from ml_platform.resources.spark_launch import Launch, call_off
 from ml_platform.resources.spark_losses import lost_executors
 from ml_platform.specs.placements import Placement
 from ml_platform.specs.resources import SparkSpec
@@ -33,6 +34,7 @@ class SparkLease:
         self._stack = ExitStack()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="spark-start")
         self._root: Future[SparkSession] | None = None
+        self._launch = Launch()
         self._groups: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -67,7 +69,8 @@ class SparkLease:
                 self._stack.close()
                 self._root = None
             if self._root is None:
-                session = open_session(self._scope.placement.spark, log_folder=self._scope.folder)
+                placement, folder = self._scope.placement.spark, self._scope.folder
+                session = open_session(placement, log_folder=folder, launch=self._launch)
                 self._root = self._pool.submit(self._stack.enter_context, session)
             return self._root
 
@@ -84,12 +87,15 @@ class SparkLease:
             del self._groups[group]
 
     def cancel(self, task: str | None = None) -> None:
+        if task is None:
+            self._launch.call_off()
         if self._root is not None and self._root.done() and self._root.exception() is None:
             for group, user in list(self._groups.items()):
                 if task in (None, user):
                     cancel_group(self._root.result(), group)
 
     def close(self, error: BaseException | None = None) -> None:
+        call_off(self._launch, self._root)
         self._pool.shutdown(wait=True)
         self._stack.close()
 

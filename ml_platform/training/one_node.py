@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ml_platform.errors import DataError, ResourceStartError
 from ml_platform.resources.budget import usable_memory_mib
+from ml_platform.resources.process_wide import heard, while_anyone
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tables import FeatureState
 from ml_platform.specs.training import EstimatorName, SklearnSpec
@@ -143,53 +141,16 @@ def _rows(part: Dataset, state: FeatureState) -> tuple[NDArray[np.float32], NDAr
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """No more threads than asked for: OpenMP's wait in a loop for each other, also on cores of others."""
+    """No more threads than asked for: OpenMP's wait in a loop for each other, also on cores of others.
+
+    OpenMP has a number for each thread, linear algebra one for the process.
+    """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=number):
+    algebra = partial(threadpool_limits, limits=number, user_api="blas")
+    openmp = threadpool_limits(limits=number, user_api="openmp")
+    with while_anyone("threads of linear algebra", algebra), openmp:
         yield
-
-
-@dataclass
-class _Hearing:
-    """Who hears warnings, by thread."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    by_thread: dict[int, list[Warning | str]] = field(default_factory=dict)
-    while_anyone: ExitStack = field(default_factory=ExitStack)
-
-    def hear(self, message: Warning | str, *_: Any, **__: Any) -> None:
-        self.by_thread.get(threading.get_ident(), []).append(message)
-
-
-@cache
-def _hearing() -> _Hearing:
-    """That of this process. Behind a function: what it holds at the moment is no part of a key."""
-    return _Hearing()
-
-
-@contextmanager
-def _heard(kind: type[Warning]) -> Iterator[list[Warning | str]]:
-    """Warnings of this kind that this thread gives inside the block; nobody sees any other.
-
-    What Python does with warnings belongs to the whole process: estimators that are trained side by side
-    would hear each other's, and the one that ends last would leave what it found behind.
-    """
-    hearing, here, caught = _hearing(), threading.get_ident(), list[Warning | str]()
-    with hearing.lock:
-        if not hearing.by_thread:
-            hearing.while_anyone.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", kind)
-            warnings.showwarning = hearing.hear
-        hearing.by_thread[here] = caught
-    try:
-        yield caught
-    finally:
-        with hearing.lock:
-            del hearing.by_thread[here]
-            if not hearing.by_thread:
-                hearing.while_anyone.close()
 
 
 def _fit(
@@ -203,7 +164,7 @@ def _fit(
 
     boosting = hasattr(estimator, "n_iter_no_change")
     stopping = {"X_val": held_out[0], "y_val": held_out[1]} if boosting else {}
-    with _heard(ConvergenceWarning) as caught:
+    with heard(ConvergenceWarning) as caught:
         estimator.fit(features, labels, sample_weight=weights, **stopping)
     steps = getattr(estimator, "n_iter_", None)
     if steps is None:

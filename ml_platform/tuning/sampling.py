@@ -7,13 +7,13 @@ the results of the trials. It is seeded by the study and the trial's number: equ
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
+from ml_platform.resources.process_wide import heard, while_anyone
 from ml_platform.specs.base import Spec
 from ml_platform.specs.tuning import Asked, Choice, Dimension, Space, StudySpec, Trial
 from ml_platform.tuning.board import searched_seconds
@@ -161,13 +161,17 @@ def _no_more(number: int, reason: str) -> Asked:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Optuna logs what is known, and warns of what it may change one day: the version is pinned."""
+    with while_anyone("Optuna's log", _warnings_alone), heard():
+        yield
+
+
+@contextmanager
+def _warnings_alone() -> Iterator[None]:
     import optuna
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
+        yield
     finally:
         optuna.logging.set_verbosity(before)

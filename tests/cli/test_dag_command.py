@@ -234,6 +234,21 @@ def test_plan_run_and_resume_as_a_person_types_them(folder: Path, server: str) -
     resumed = _run(folder, "resume", runs[1]["run"], "--set", "n=9", "--json", server=server)
     assert json.loads(resumed.stdout) == 36, resumed.stderr
 
+    from_there = _run(folder, "resume", runs[1]["run"], "--from", "double-2", "--json", server=server)
+    assert json.loads(from_there.stdout) == 28, from_there.stderr
+    assert _states(folder) == {"double": "cached", "double-2": "completed"}
+
+    forced = _run(folder, "--n", "7", "--force", "double", "--json", server=server)
+    assert json.loads(forced.stdout) == 28, forced.stderr
+    assert _states(folder) == {"double": "completed", "double-2": "cached"}, "the same as before came out"
+
+
+def _states(folder: Path) -> dict[str, str]:
+    """What became of the nodes of the newest run, as `show` says."""
+    newest = json.loads(_run(folder, "runs", "--json").stdout)[0]["run"]
+    shown = json.loads(_run(folder, "show", newest, "--json").stdout)
+    return {node["node"]: node["state"] for node in shown["nodes"]}
+
 
 @pytest.mark.parametrize(
     ("arguments", "said"),

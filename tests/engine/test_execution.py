@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
@@ -35,14 +36,16 @@ from tests.counters import CounterLease, CounterSpec
 from tests.engine import together
 from tests.engine.runs import ENDED, Runner
 from tests.engine.small import Number, add, count_to, is_even, lines_of, note, number, say, total
+from tests.late_spark import never_ready
 
 pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def process(what: str, folder: Path, api: str) -> Iterator[subprocess.Popen[str]]:
+def process(what: str, folder: Path, api: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Another process on the same platform folder and server."""
-    environment = {**os.environ, "PREFECT_API_URL": api, "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+    environment = {**os.environ, **variables}
+    environment |= {"PREFECT_API_URL": api, "PREFECT_LOGGING_TO_API_ENABLED": "false"}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     command = [sys.executable, "-m", "tests.engine.together", what, str(folder)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as started:
@@ -416,6 +419,42 @@ def test_a_cancel_in_the_ui_ends_a_run_that_no_worker_started(prefect_api: str, 
     assert (ended.state_name, ended.name) == ("Cancelled", record.parent.name)
     assert "cancelled a" in (tmp_path / "happened").read_text().splitlines()
     wait_until_ended(record.parent.name, {"one", "two"})
+
+
+def left_of(variable: str, value: str) -> list[str]:
+    """Processes that have this in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(variable) == value:
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("door", ["Ctrl-C", "the UI"])
+def test_a_spark_that_never_comes_holds_up_neither_the_end_of_a_task_nor_that_of_a_run(
+    prefect_api: str, tmp_path: Path, door: str
+) -> None:
+    """A JVM may wait for its cluster for minutes. One task has no time for that; then a run is stopped."""
+    (tmp_path / "tmp").mkdir()
+    spark = never_ready(tmp_path) | {"TMPDIR": str(tmp_path / "tmp")}
+    with process("wait_for_spark", tmp_path, prefect_api, **spark) as started:
+        together.wait_for(tmp_path / "submitted again")
+        late, stopped = sorted((home() / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
+        if door == "Ctrl-C":
+            started.send_signal(signal.SIGINT)
+        else:
+            with get_client(sync_client=True) as client:
+                flow_run_id = UUID(read_run(stopped.name)["flow_run_id"])
+                client.set_flow_run_state(flow_run_id, Cancelling())
+        assert started.wait(together.DEADLINE_S) != 0
+    (task_run,) = read_run(late.name)["nodes"]
+    assert task_run["error"].startswith("TaskTimeoutError: task impatient took too long")
+    wait_until_ended(late.name, {"impatient"})
+    wait_until_ended(stopped.name, {"on_spark"})
+    assert left_of("ML_PLATFORM_HOME", str(home())) == []
+    assert [*(home() / "scratch").iterdir(), *(tmp_path / "tmp").iterdir()] == []
 
 
 @pytest.mark.long

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ml_platform import Spark
 from ml_platform.engine import TaskEvent, dag, task, watching
+from ml_platform.errors import TaskTimeoutError
 from ml_platform.resources.leases import KINDS
 from tests.counters import CounterLease, CounterSpec
 from tests.engine.small import note
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 DEADLINE_S = 120.0
 
@@ -81,6 +89,29 @@ def be_stopped(folder: Path) -> None:
         (folder / "happened").write_text("\n".join(CounterLease.happened))
 
 
+@task(retries=0)
+def on_spark(spark: SparkSession = Spark()) -> int:
+    return int(spark.range(3).count())
+
+
+@dag
+def on_a_spark_that_is_late() -> int:
+    return on_spark.with_options(name="impatient", timeout_seconds=1.0)()
+
+
+@dag
+def on_a_spark_that_never_comes() -> int:
+    return on_spark()
+
+
+def wait_for_spark(folder: Path) -> None:
+    """A task whose time is over before Spark is there; then one that waits."""
+    with suppress(TaskTimeoutError):
+        on_a_spark_that_is_late()
+    os.environ["SUBMITTED"] = str(folder / "submitted again")
+    on_a_spark_that_never_comes()
+
+
 @task(cache=False)
 def hangs(folder: str) -> int:
     """Waits in C, where no exception reaches it."""
@@ -145,4 +176,5 @@ if __name__ == "__main__":
     # A shell that runs the tests in the background hands down that Ctrl-C is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     done = {"meet": meet, "be_stopped": be_stopped, "plan_meanwhile": plan_meanwhile, "hang": hang}
+    done |= {"wait_for_spark": wait_for_spark}
     done[sys.argv[1]](Path(sys.argv[2]))
