@@ -8,13 +8,15 @@ import urllib.request
 from pathlib import Path
 
 import prefect
+import prefect.runtime
 import psutil
 import pytest
 from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed
 from prefect.task_engine import _create_task_run_locally, run_task_async, run_task_sync
 
 from ml_platform.engine import server as server_of
-from ml_platform.engine.prefect_door import _new_run, new_run_id
+from ml_platform.engine.prefect_door import _new_run, new_run_id, run_node
 from ml_platform.engine.server import TemporaryServer, prefect_api
 from ml_platform.errors import DataError
 from tests.engine.runs import FlowRun
@@ -42,6 +44,26 @@ def test_our_task_runs_have_what_prefect_gives_its_own(flow_run_of_tests: FlowRu
     shown = [run.model_dump(exclude=each) for run in (theirs, ours)]
     assert [sorted(run.pop("tags")) for run in shown] == [["a", "b"]] * 2
     assert shown[0] == shown[1]
+
+
+@pytest.mark.slow
+def test_arguments_are_handed_over_as_they_are(flow_run_of_tests: FlowRun) -> None:
+    """Prefect would look for promises in every field, of which a wide table has many. No task sees that."""
+    seen: list[object] = []
+
+    @prefect.task
+    def look(given: list[object], n: int) -> int:
+        seen.extend([given, prefect.runtime.task_run.parameters])
+        return n
+
+    given = [Completed(data=1)]
+    arguments = {"given": given, "n": 3}
+    ran = flow_run_of_tests.do(
+        lambda: run_node(look, arguments, name="look", run_id=new_run_id(), parents={})
+    )
+    assert ran == 3
+    assert seen[0] is given
+    assert seen[1] == arguments
 
 
 def test_ids_are_of_the_kind_that_prefect_gives_to_task_runs() -> None:

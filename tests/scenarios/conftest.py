@@ -40,12 +40,21 @@ class Project:
 
     def run(self, module: str, *arguments: str, timeout: float = 600, **environment: str) -> Outcome:
         """`python -m module arguments`, from the repository, with this folder's home and a quick JVM."""
+        with self.start(module, *arguments, **environment) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            finally:
+                process.kill()
+        return Outcome(process.returncode, out, err)
+
+    def start(self, module: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """The same, without waiting for its end."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
         own = {"ML_PLATFORM_HOME": str(self.home), "PYTHONPATH": str(ROOT), **QUICK}
         env = {**inherited, **own, **environment}
         command = [sys.executable, "-m", module, *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
 
     def leftovers(self) -> list[str]:
         """Processes that still belong to this folder."""
