@@ -178,7 +178,7 @@ def _told(value: Any, states: Mapping[str, str], because: str) -> Any:
 def _remember(graph: Graph, execution: Execution) -> None:
     """Nothing is decided by the history: a run does not fail for it."""
     try:
-        add_to_history(graph.name, execution.history)
+        add_to_history(graph.name, execution.accounts.history)
     except StoreError as error:
         get_run_logger().warning("%s", error)
 

@@ -6,9 +6,10 @@ from typing import Any
 from unittest.mock import patch
 
 from ml_platform import Dag, EngineSpec
-from ml_platform.engine import run
+from ml_platform.engine import node_run
 from ml_platform.engine.flow_run import _world
 from ml_platform.engine.plan import make_plan
+from ml_platform.engine.run import Execution
 from ml_platform.resources.leases import Leases, Scope
 from ml_platform.resources.placement import load_placement
 from ml_platform.store.history import add_to_history
@@ -23,8 +24,8 @@ def run_unrecorded(dag: Dag[..., Any], **parameters: Any) -> None:
     planned = make_plan(graph, world, leases)
     record = RunRecord(leases.scope.folder)
     record.begin(plan=planned.plan)
-    execution = run.Execution(graph, planned, world, leases, record, lambda event: None, EngineSpec())
-    with patch.object(run, "run_node", lambda task, arguments, **_: task.function(**arguments)):
+    execution = Execution(graph, planned, world, leases, record, lambda event: None, EngineSpec())
+    with patch.object(node_run, "run_node", lambda task, arguments, **_: task.function(**arguments)):
         execution.run()
     record.finish(plan=planned.plan)
-    add_to_history(graph.name, execution.history)
+    add_to_history(graph.name, execution.accounts.history)
