@@ -17,7 +17,7 @@ def run(context: Context) -> Iterator[Row]:
     """Both are processes that report to one server. The plain one imports what the command does."""
     source, count = context.pick("sklearn:wine", "sklearn:digits"), context.pick(3, 7)
     say(f"B2: flows.retrain with everything stored, {count} rounds")
-    with context.driver("ours_flow") as driver:
+    with context.driver("ours_cached") as driver:
         driver.ask(what="settle", source=source)
         # Neither Spark nor ranks: what they print would have a file of its own.
         wanted = {"executed": 0, "value": ["nodes.jsonl", "run.json"]}

@@ -18,7 +18,7 @@ from bench.report import Row, row
 from bench.sides import Driver, WrongAnswerError, measured
 
 Size = Literal["smoke", "full"]
-SERVED = frozenset({"ours", "ours_flow", "ours_tuning", "prefect"})
+SERVED = frozenset({"ours", "ours_cached", "ours_flow", "ours_tuning", "prefect"})
 
 
 @dataclass

@@ -14,6 +14,7 @@ OWN = frozenset(
     {
         *(
             "ours",
+            "ours_cached",
             "ours_feed",
             "ours_flow",
             "ours_gang",

@@ -57,8 +57,7 @@ def waited(context: Context) -> Iterator[Row]:
 
         def wait(way: str) -> Block:
             rate = next(rates) / 1000
-            wanted = {"value": [str(RANKS), str(rate)]}
-            return context.block(driver, wanted, what="ran", way=way, rate=rate)
+            return context.block(driver, {"value": [str(RANKS), str(rate)]}, way=way, rate=rate)
 
         wait("command")  # everything is new
         blocks = rounds({way: partial(wait, way) for way in WAYS}, count)
