@@ -1,4 +1,4 @@
-"""Runs the main job when everything is stored, and a flow of Prefect that does nothing with the same imports."""
+"""Runs the main job when everything is stored, and an empty flow of Prefect with the same imports."""
 
 from __future__ import annotations
 
