@@ -113,19 +113,20 @@ class GangLease:
                 self._stack.close()
                 self._job, self._session, self._spent = None, None, False
             if self._job is None or failed:
-                self._job = self._pool.submit(self._opened)
+                self._launch = Launch()
+                self._job = self._pool.submit(self._opened, self._launch)
             return self._job
 
     def _is_gone(self) -> bool:
         """Whether the application that its tasks run in has ended: its JVM was killed, say."""
         return self._session is not None and has_ended(self._session)
 
-    def _opened(self) -> HorovodJob:
+    def _opened(self, launch: Launch) -> HorovodJob:
         placement = self._scope.placement
         if _on_spark(self._spec):
             # Its tasks run in the application of the run, which must outlive them.
             self._session = self._stack.enter_context(
-                open_session(placement.spark, log_folder=self._scope.folder, launch=self._launch)
+                open_session(placement.spark, log_folder=self._scope.folder, launch=launch)
             )
         # Gangs of other sizes may have lived in this run: each keeps its own logs.
         log_folder = self._scope.folder / f"ranks-{self._spec.ranks}"

@@ -70,6 +70,7 @@ class SparkLease:
                 self._root = None
             if self._root is None:
                 placement, folder = self._scope.placement.spark, self._scope.folder
+                self._launch = Launch()
                 session = open_session(placement, log_folder=folder, launch=self._launch)
                 self._root = self._pool.submit(self._stack.enter_context, session)
             return self._root
