@@ -15,7 +15,7 @@ TARGET_S = 5.0
 
 def run(context: Context) -> Iterator[Row]:
     """Both are processes that report to one server. The plain one imports what the command does."""
-    source, count = context.pick("sklearn:wine", "sklearn:digits"), context.pick(3, 7)
+    source, count = context.pick("sklearn:wine", "sklearn:digits"), context.pick(3, 5)
     say(f"B2: flows.retrain with everything stored, {count} rounds")
     with context.driver("ours_cached") as driver:
         driver.ask(what="settle", source=source)
