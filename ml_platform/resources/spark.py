@@ -22,6 +22,7 @@ from ml_platform.errors import ResourceStartError
 from ml_platform.resources.gpus import spark_gpu_settings
 from ml_platform.resources.java import check_java, class_archive
 from ml_platform.resources.project_files import pack_packages
+from ml_platform.resources.spark_connect import check_no_connect
 from ml_platform.resources.spark_daemon import DAEMON
 from ml_platform.resources.spark_launch import Launch
 from ml_platform.specs.placements import SparkPlacement
@@ -67,8 +68,10 @@ def open_session(
         log_folder: Where `spark.log` is appended to. Default: `logs` under `home()`.
         launch: Lets another thread call off the start.
     Raises:
-        ResourceStartError: Java is missing or too old, or the application did not start, or was not to.
+        ResourceStartError: Java is missing or too old, Spark Connect is asked for, or the application did not
+            start, or was not to.
     """
+    check_no_connect(placement)
     launch = launch or Launch()
     with launch.turn(_opening):
         application = _joined(placement, log_folder or home() / "logs", launch)

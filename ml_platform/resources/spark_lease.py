@@ -13,6 +13,7 @@ from ml_platform.resources.budget import Need, usable_cores
 from ml_platform.resources.leases import Scope, opened
 from ml_platform.resources.slots import local_cores
 from ml_platform.resources.spark import cancel_group, check_java, has_ended, open_session, task_session
+from ml_platform.resources.spark_connect import check_no_connect
 from ml_platform.resources.spark_launch import Launch, call_off
 from ml_platform.resources.spark_losses import lost_executors
 from ml_platform.specs.placements import Placement
@@ -54,6 +55,7 @@ class SparkLease:
 
     @classmethod
     def preflight(cls, spec: SparkSpec, placement: Placement) -> None:
+        check_no_connect(placement.spark)
         check_java()
 
     @classmethod
