@@ -101,7 +101,7 @@ def try_xgboost(
     return _tried("xgboost", asked, base, fit, state, run, rivals=rivals, pruner=pruner, steps=base.trees)
 
 
-@task
+@task(light=True)
 def try_sklearn(
     asked: Asked,
     rivals: list[Trial],

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from ml_platform.engine.accounts import Accounts
 from ml_platform.engine.decide import Decision, World, decide, own_digest
@@ -15,7 +16,8 @@ from ml_platform.engine.graph import Node, fill
 from ml_platform.engine.keys import NoIdentityError, task_code
 from ml_platform.engine.outputs import Output, Values, to_json
 from ml_platform.engine.prefect_door import call_node, new_run_id, run_node
-from ml_platform.errors import PlatformError, StoreError
+from ml_platform.engine.task import machine_failed
+from ml_platform.errors import InfrastructureError, PlatformError, StoreError
 from ml_platform.resources.leases import Leases, using
 from ml_platform.resources.planning import at_work
 from ml_platform.resources.progress import Progress, listening
@@ -115,7 +117,7 @@ class NodeRuns:
         arguments = {**fill(dict(node.arguments), Values(self._outputs)), **self._accounts.specs(node)}
         with using(self._leases, admitted=True), listening(hear):
             if node.task.light:
-                value = call_node(node.task, arguments, name=node.name)
+                value = self._called(node, arguments)
             else:
                 run_id, parents = self._accounts.ids[node.name][0], self._accounts.parents(node)
                 value = run_node(node.task, arguments, name=node.name, run_id=run_id, parents=parents)
@@ -123,6 +125,16 @@ class NodeRuns:
         crash.point("ran")
         self._store(node, decision, output, time.monotonic() - began)
         return output
+
+    def _called(self, node: Node, arguments: dict[str, Any]) -> Any:
+        """Call a light node; once more after a failure of the infrastructure, as Prefect does for others."""
+        try:
+            return call_node(node.task, arguments, name=node.name)
+        except InfrastructureError as error:
+            if not machine_failed(error):
+                raise
+            self._accounts.tell(node.name, "running", message=f"tried again: {error.what}")
+            return call_node(node.task, arguments, name=node.name)
 
     def _store(self, node: Node, decision: Decision, output: Output, seconds: float) -> None:
         """Keep the result for later runs. A run goes on without: it only cannot be reused."""

@@ -47,8 +47,13 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
     """
     error = state.data
     if isinstance(error, PlatformError) and not isinstance(error, TaskTimeoutError):
-        return isinstance(error, InfrastructureError) and not isinstance(error, DesyncError)
+        return machine_failed(error)
     return "retries" in task.options and isinstance(error, Exception)
+
+
+def machine_failed(error: BaseException) -> bool:
+    """Whether a machine failed the task, so that the same again may work."""
+    return isinstance(error, InfrastructureError) and not isinstance(error, DesyncError | TaskTimeoutError)
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -84,8 +89,8 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         environment: Variables that the task reads.
         placement_free: The result is the same for any number of ranks and any Spark settings.
         light: Under `@dag` it is no task run of Prefect's, which would cost more than a task of some
-            milliseconds: planned, keyed, stored and recorded like any other, but not shown in the UI, and
-            not tried again. It takes no resources.
+            milliseconds: planned, keyed, stored, recorded and given its resources like any other, and tried
+            again after a failure of the infrastructure; but not shown in the UI.
         options: Options of `prefect.Task`. By default a task is tried again once, and only after a
             failure of the infrastructure; with `retries` also after errors that are none of ours.
     """
@@ -215,11 +220,11 @@ _OF_TASK_RUNS = ("retries", "timeout_seconds", "on_completion", "on_failure", "o
 
 
 def _check_light(task: Task[..., Any]) -> None:
-    asked = [*(name for name in _OF_TASK_RUNS if name in task.options), *task.recipes]
+    asked = [name for name in _OF_TASK_RUNS if name in task.options]
     if asked or inspect.iscoroutinefunction(task.function):
         raise GraphError(
             f"task {task.function.__qualname__} cannot be light",
-            wanted="a function of some milliseconds, without resources, retries, hooks or time limits",
+            wanted="a function without retries, hooks or time limits",
             got=", ".join(asked) or "an async function",
             hint="leave light=True out: then it is a task run of Prefect's",
         )

@@ -36,9 +36,11 @@ def call_on_executor(spark: SparkSession, function: Callable[[], T]) -> T:
 class _Call:
     function: bytes
 
-    def __call__(self, _: Iterable[int]) -> Iterator[tuple[bool, bytes]]:
+    def __call__(self, rows: Iterable[int]) -> Iterator[tuple[bool, bytes]]:
         import cloudpickle
 
+        for _ in rows:
+            pass  # a worker that leaves some unread is not used again
         try:
             found, is_error = pickle.loads(self.function)(), False
         except Exception as error:  # noqa: BLE001  (it is raised where the call was made)

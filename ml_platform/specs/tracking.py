@@ -11,6 +11,19 @@ from ml_platform.specs.contracts import Contract
 from ml_platform.specs.references import Dataset, Model, ModelFamily
 
 
+class TrackingNotes(Protocol):
+    """One MLflow run that is written when there is time. Safe to call from several threads."""
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Parameters; nested models and mappings are flattened with dots."""
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
+        """Metrics at a step."""
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Tags of the run."""
+
+
 class TrackingRun(Protocol):
     """One MLflow run, open for writing. Safe to call from several threads."""
 
@@ -72,6 +85,11 @@ class TrackingRun(Protocol):
 
     def nested(self, name: str, tags: Mapping[str, object] = {}) -> AbstractContextManager[TrackingRun]:
         """A run of its own inside this one; it ends when the code inside ends."""
+
+    def nested_later(
+        self, name: str, tags: Mapping[str, object] = {}
+    ) -> AbstractContextManager[TrackingNotes]:
+        """The same, written beside the work: at the latest when this run closes. Nobody waits for MLflow."""
 
     def at(self, run_id: str) -> TrackingRun:
         """Another run, for adding to what it has (an evaluation of its model, say)."""

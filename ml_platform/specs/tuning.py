@@ -99,4 +99,6 @@ class Trial(Spec):
     reason: str = Field("", description="Why it was ended, or failed.")
     seconds: float = 0.0
     began: float = Field(0.0, description="Seconds since 1970, UTC.")
-    run_id: Annotated[str, NotIdentity()] = Field("", description="The MLflow run of the trial.")
+    run_id: Annotated[str, NotIdentity()] = Field(
+        "", description="The MLflow run inside which the trial has its own, of its family and number."
+    )

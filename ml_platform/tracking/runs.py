@@ -8,16 +8,18 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_platform.errors import TrackingError
 from ml_platform.specs.contracts import Contract
 from ml_platform.specs.references import Dataset, Model, ModelFamily
-from ml_platform.specs.tracking import TrackingRun
+from ml_platform.specs.tracking import TrackingNotes, TrackingRun
 from ml_platform.store.leftovers import builder, is_dead
 from ml_platform.tracking import entries, models
+from ml_platform.tracking.later import BATCH, LaterRuns
 from ml_platform.tracking.metrics import MetricQueue
 from ml_platform.tracking.server import ask, client
 from ml_platform.tracking.uris import database_file, tracking_uri
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow import MlflowClient
 
-BATCH = 100
-"""Most parameters, or tags, that MLflow takes in one request."""
 PROCESS = "ml_platform.process"
 """Tag with the process that writes a run."""
 
@@ -52,46 +52,54 @@ def open_tracking(*, experiment: str, run_name: str, tags: Mapping[str, str]) ->
     mlflow = client()
     experiment_id = _experiment(mlflow, experiment)
     _end_abandoned(mlflow, experiment_id)
-    queue = MetricQueue(mlflow)
-    run = _start(mlflow, queue, experiment_id, run_name, {**_origin(), **tags}, tags)
-    with _ending(run):
+    later = LaterRuns(mlflow, experiment_id)
+    writer = Writer(mlflow, MetricQueue(mlflow), later, experiment_id, dict(tags))
+    run = _start(writer, run_name, {**_origin(), **tags})
+    with _ending(run), _written(later):
         yield run
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What all runs of one flow run are written with, and the tags that all of them carry."""
+
+    mlflow: MlflowClient
+    queue: MetricQueue
+    later: LaterRuns
+    experiment_id: str
+    tags: Mapping[str, str]
 
 
 class MlflowRun:
     """One MLflow run; what `TrackingRun` promises."""
 
-    def __init__(
-        self,
-        mlflow: MlflowClient,
-        queue: MetricQueue,
-        *,
-        run_id: str,
-        experiment_id: str,
-        tags: Mapping[str, str],
-    ) -> None:
+    def __init__(self, writer: Writer, run_id: str) -> None:
         self.run_id = run_id
-        self._mlflow = mlflow
-        self._queue = queue
-        self._experiment_id = experiment_id
-        self._tags = dict(tags)
+        self._writer = writer
+        self._mlflow = writer.mlflow
+        self._queue = writer.queue
 
     @contextmanager
     def nested(self, name: str, tags: Mapping[str, object] = {}) -> Iterator[TrackingRun]:
         """A run of its own inside this one; ended when the code inside ends."""
-        own = {tag.key: tag.value for tag in entries.tags(tags)}
-        all_tags = {**_origin(), **self._tags, **own, "mlflow.parentRunId": self.run_id}
-        run = _start(self._mlflow, self._queue, self._experiment_id, name, all_tags, self._tags)
+        run = _start(self._writer, name, self._tags_inside(tags))
         with _ending(run):
             yield run
+
+    def nested_later(
+        self, name: str, tags: Mapping[str, object] = {}
+    ) -> AbstractContextManager[TrackingNotes]:
+        """The same, of which all is written when there is time."""
+        return self._writer.later.open(name, self._tags_inside(tags))
+
+    def _tags_inside(self, tags: Mapping[str, object]) -> dict[str, str]:
+        own = {tag.key: tag.value for tag in entries.tags(tags)}
+        return {**_origin(), **self._writer.tags, **own, "mlflow.parentRunId": self.run_id}
 
     def at(self, run_id: str) -> TrackingRun:
         """Another run, for adding to what it has. Its metrics are sent with this run's, at the latest."""
         found = ask(f"read run {run_id}", self._mlflow.get_run, run_id)
-        experiment_id = found.info.experiment_id
-        return MlflowRun(
-            self._mlflow, self._queue, run_id=run_id, experiment_id=experiment_id, tags=self._tags
-        )
+        return MlflowRun(replace(self._writer, experiment_id=found.info.experiment_id), run_id)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Parameters; nested models and mappings are flattened with dots, long values cut."""
@@ -143,7 +151,7 @@ class MlflowRun:
         found = ask(
             "search runs",
             self._mlflow.search_runs,
-            [self._experiment_id],
+            [self._writer.experiment_id],
             filter_string=" and ".join([*wanted, "attributes.status = 'FINISHED'"]),
             order_by=["attributes.start_time DESC"],
             max_results=10,
@@ -171,7 +179,8 @@ class MlflowRun:
         candidate = models.Candidate(
             folder=folder, family=family, contract=contract, classes=classes, train=train, ranks=ranks
         )
-        place = models.Place(run_id=self.run_id, experiment_id=self._experiment_id, tags=self._tags)
+        writer = self._writer
+        place = models.Place(run_id=self.run_id, experiment_id=writer.experiment_id, tags=writer.tags)
         return models.log_model(self._mlflow, candidate, place, example=example)
 
     def end(self, status: str) -> None:
@@ -187,16 +196,24 @@ def _batches(items: list[T]) -> Iterator[list[T]]:
         yield items[first : first + BATCH]
 
 
-def _start(
-    mlflow: MlflowClient,
-    queue: MetricQueue,
-    experiment_id: str,
-    name: str,
-    tags: Mapping[str, str],
-    handed_on: Mapping[str, str],
-) -> MlflowRun:
-    made = ask("start a run", mlflow.create_run, experiment_id, run_name=name, tags=dict(tags))
-    return MlflowRun(mlflow, queue, run_id=made.info.run_id, experiment_id=experiment_id, tags=handed_on)
+def _start(writer: Writer, name: str, tags: Mapping[str, str]) -> MlflowRun:
+    create = writer.mlflow.create_run
+    made = ask("start a run", create, writer.experiment_id, run_name=name, tags=dict(tags))
+    return MlflowRun(writer, made.info.run_id)
+
+
+@contextmanager
+def _written(later: LaterRuns) -> Iterator[None]:
+    """Runs that nobody waited for are written before the one that they belong to ends, however it does."""
+    try:
+        yield
+    except BaseException:
+        try:
+            later.finish()
+        except TrackingError as trouble:
+            log.warning("runs could not be written: %s", trouble)
+        raise
+    later.finish()
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def attempt(
     pruner: Pruner = "none",
     steps: int = 1,
 ) -> Trial:
-    """Train by the point that was asked for, in an MLflow run of its own.
+    """Train by the point that was asked for, with an MLflow run of its own inside `run`.
 
     Args:
         base: The family's spec; the point replaces some of its fields.
@@ -47,19 +47,21 @@ def attempt(
     """
     if asked.parameters is None:
         return Trial(family=family, parameters={}, state="not run", reason=asked.reason)
-    tried = Trial(family=family, parameters=asked.parameters, state="complete", metric=metric)
+    tried = Trial(
+        family=family, parameters=asked.parameters, state="complete", metric=metric, run_id=run.run_id
+    )
     stop = stop_rule(pruner, rivals, steps=steps)
     began, at = time.monotonic(), time.time()
     try:
-        with run.nested(f"{family} {asked.number}", {"trial": asked.number}) as own:
-            tried = tried.model_copy(update={"run_id": own.run_id})
+        # A trial does not wait for MLflow, whose requests take as long as a short trial.
+        with run.nested_later(f"{family} {asked.number}", {"trial": asked.number}) as own:
             own.log_params({"family": family, family: applied(base, asked.parameters)})
             curve = fit(applied(base, asked.parameters), stop, lambda m, step: own.log_metrics(m, step=step))
             tried = tried.model_copy(update=_found(curve, stop))
             for step, loss in enumerate(curve):
                 own.log_metrics({metric: loss}, step=step)
             own.log_metrics({f"best_{metric}": min(curve)})
-            if tried.state == "pruned":  # every request costs a short trial some of its time
+            if tried.state == "pruned":
                 own.set_tags({"trial.state": tried.state})
     except (DataError, UsageError, RankError) as error:
         if isinstance(error, RankLostError):

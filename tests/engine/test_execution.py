@@ -156,6 +156,10 @@ def fails(file: str, error: str) -> int:
         ("ValueError", {}, 1),
         ("ValueError", {"retries": 2}, 3),
         ("MemoryError", {"retries": 1}, 2),
+        ("InfrastructureError", {"light": True}, 2),
+        ("DesyncError", {"light": True}, 1),
+        ("DataError", {"light": True}, 1),
+        ("ValueError", {"light": True}, 1),
     ],
 )
 def test_the_cause_says_whether_it_is_tried_again(
@@ -170,6 +174,19 @@ def test_the_cause_says_whether_it_is_tried_again(
     assert type(ran.error).__name__ == error
     assert lines_of(file) == tries
     assert ran.nodes["fails"]["state"] == "failed"
+
+
+def test_a_light_task_is_given_its_resources(run: Runner, happened: list[str]) -> None:
+    @task(light=True)
+    def counted(n: int, things: list[str] = CounterSpec()) -> int:  # type: ignore[assignment]
+        return n
+
+    @dag
+    def counting() -> list[int]:
+        return [counted(1), counted(2)]
+
+    assert run(counting).output == [1, 2]
+    assert happened == ["opened a", "counted uses a", "counted-2 uses a", "closed a"]
 
 
 # ── Timeouts ─────────────────────────────────────────────────────────────────────────────────────

@@ -32,6 +32,11 @@ def test_its_error_comes_back_as_what_it_is(spark: SparkSession) -> None:
     assert caught.value.hint == "bring some"
 
 
+def test_the_next_call_has_the_same_process(spark: SparkSession) -> None:
+    """Another one would begin with its imports: half a second for a function of the project."""
+    assert len({call_on_executor(spark, os.getpid) for _ in range(3)}) == 1
+
+
 def test_two_run_side_by_side(spark: SparkSession, tmp_path: Path) -> None:
     """Each waits until the other has begun."""
     for name in ("left", "right"):

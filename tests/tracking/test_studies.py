@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from ml_platform.errors import DataError, DivergedError, RankError, RankLostError, SpecError, StoreError
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.training import XGBoostSpec
 from ml_platform.specs.tuning import Asked, Trial
+from ml_platform.tracking import open_tracking
 from ml_platform.tracking.server import client
 from ml_platform.tuning.attempt import OnMetrics, attempt
 from ml_platform.tuning.board import best_trial
@@ -40,23 +42,33 @@ def tried(
     )
 
 
-def test_a_trial_is_a_nested_run_with_its_point_and_its_curve(run: TrackingRun) -> None:
-    trial = tried(run, toys.curve_of, number=3, rate=0.3)
-    assert (trial.state, trial.value, len(trial.curve)) == ("complete", pytest.approx(0.2 + 1 / 8), 8)
+def trial_runs(run: TrackingRun) -> list[Run]:
     mlflow: MlflowClient = client()
-    found = mlflow.get_run(trial.run_id)
+    inside = f"tags.`mlflow.parentRunId` = '{run.run_id}'"
+    return list(mlflow.search_runs([mlflow.get_run(run.run_id).info.experiment_id], inside))
+
+
+def test_a_trial_is_a_nested_run_with_its_point_and_its_curve(run: TrackingRun) -> None:
+    with open_tracking(experiment="tune", run_name="brave-otter", tags={}) as flows_run:
+        trial = tried(flows_run, toys.curve_of, number=3, rate=0.3)
+    assert (trial.state, trial.value, len(trial.curve)) == ("complete", pytest.approx(0.2 + 1 / 8), 8)
+    assert trial.run_id == flows_run.run_id
+    (found,) = trial_runs(flows_run)
     assert found.info.run_name == "xgboost 3"
-    assert found.data.tags["mlflow.parentRunId"] == run.run_id
     assert found.info.status == "FINISHED"
+    assert found.data.metrics["best_loss"] == trial.value
+    took_ms = found.info.end_time - found.info.start_time
+    assert took_ms == pytest.approx(1000 * trial.seconds, abs=20)
     assert (found.data.tags["trial"], found.data.tags.get("trial.state")) == ("3", None)
     assert (found.data.params["xgboost.rate"], found.data.params["xgboost.trees"]) == ("0.3", "8")
 
 
 def test_a_trial_behind_its_rivals_is_ended_early(run: TrackingRun) -> None:
     rivals = [tried(run, toys.curve_of, number=at, rate=0.1 + at / 100) for at in range(1, 6)]
-    behind = tried(run, toys.curve_of, number=6, rate=0.5, rivals=rivals)
+    with open_tracking(experiment="tune", run_name="brave-otter", tags={}) as own:
+        behind = tried(own, toys.curve_of, number=6, rate=0.5, rivals=rivals)
     assert behind.state == "pruned"
-    assert client().get_run(behind.run_id).data.tags["trial.state"] == "pruned"
+    assert [found.data.tags["trial.state"] for found in trial_runs(own)] == ["pruned"]
     assert len(behind.curve) < 8
     assert behind.reason == f"behind the others after {len(behind.curve)} steps"
     assert tried(run, toys.curve_of, number=7, rate=0.1, rivals=rivals).state == "complete"
@@ -77,15 +89,16 @@ def test_where_all_metrics_are_no_numbers_the_study_says_so(run: TrackingRun) ->
     assert "2 × failed: the validation loss is nan" in str(refused.value)
 
 
-def test_where_every_trial_fails_the_study_says_why(run: TrackingRun) -> None:
+def test_where_every_trial_fails_the_study_says_why(home: Path) -> None:
     """Bad data, a point that cannot be trained, an error in a rank: of the trial, not of the machine."""
     errors = [DivergedError("the loss is inf"), SpecError("no such batch"), RankError("a rank raised")]
-    trials = [tried(run, failing(error), number=at) for at, error in enumerate(errors, 1)]
+    with open_tracking(experiment="tune", run_name="brave-otter", tags={}) as run:
+        trials = [tried(run, failing(error), number=at) for at, error in enumerate(errors, 1)]
     assert {trial.state for trial in trials} == {"failed"}
     with pytest.raises(DataError) as refused:
         best_trial(trials)
     assert all(f"1 × failed: {error.what}" in str(refused.value) for error in errors)
-    assert client().get_run(trials[0].run_id).info.status == "FAILED"
+    assert [found.info.status for found in trial_runs(run)] == ["FAILED"] * 3
 
 
 @pytest.mark.parametrize("error", [RankLostError("rank 1 died"), StoreError("no space")])

@@ -39,7 +39,7 @@ def tried(asked: Asked, run: TrackingRun, fit: Callable[[SklearnSpec], Sequence[
     return found
 
 
-@task
+@task(light=True)
 def try_on_executor(asked: Asked, seconds: float, spark=Spark(), run: TrackingRun = Tracking()) -> Trial:  # type: ignore[no-untyped-def]
     """As `try_sklearn`, with another function to call there."""
 
