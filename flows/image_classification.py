@@ -29,16 +29,20 @@ from tasks.evaluate import (
     write_card,
 )
 from tasks.images import (
+    QUERY,
+    ImageReport,
     apply_images,
     as_pixels,
     by_content,
     check_trainers,
     fit_images,
     load_images,
+    query_images,
+    report_images,
     score_images,
     show_mistakes,
 )
-from tasks.report import RetrainReport, report_retrain
+from tasks.report import report_retrain
 from tasks.train import fine_tune, train_keras, train_xgboost
 
 Trainer = Literal["keras", "xgboost", "fine_tune"]
@@ -57,7 +61,8 @@ def image_classification(
     gate: GateSpec = GateSpec(),
     score: str | None = None,
     predictions: str | None = None,
-) -> RetrainReport:
+    query: str = QUERY,
+) -> ImageReport:
     """Learn to tell images apart: features of a backbone, then Keras on Horovod ranks and XGBoost on Spark.
 
     Args:
@@ -75,6 +80,8 @@ def image_classification(
         gate: When a challenger replaces the champion.
         score: Images to score with the champion. Empty: those of the source.
         predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
+        query: SQL that is asked at the end, in which the champion is the function classify(content), and the
+            images that were scored are the view images (path, label, content).
     """
     name = model or f"{PurePath(source.removeprefix('sklearn:')).name.split('.')[0]}-images"
     split = by_content(split)
@@ -113,9 +120,11 @@ def image_classification(
     )
     winner = promote(challenger, verdict, champion, name, card)
     scored = score_images(winner, score or source, predictions)
-    return report_retrain(
+    answer = query_images(winner, score or source, query)
+    report = report_retrain(
         images, found, candidates, challenger, champion_on_holdout, verdict, winner, scored, parts
     )
+    return report_images(report, answer)
 
 
 if __name__ == "__main__":

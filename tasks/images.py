@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
+
+from prefect.artifacts import create_table_artifact
+from pydantic import Field, JsonValue
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from ml_platform import (
     BackboneSpec,
@@ -16,9 +23,10 @@ from ml_platform import (
     Table,
     Tracking,
     Version,
+    register_model_udf,
     task,
 )
-from ml_platform.errors import SpecError
+from ml_platform.errors import SpecError, one_line
 from ml_platform.images import features, load
 from ml_platform.images.backbone import backbone_identity
 from ml_platform.images.files import images_identity, list_images
@@ -30,6 +38,7 @@ from ml_platform.inference.score import score_table
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import home
 from ml_platform.tracking.fetching import fetch
+from tasks.report import RetrainReport
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -128,3 +137,80 @@ def score_images(
     return score_table(
         spark, fetch(version), version, frame, keys=("path",), destination=folder, unread="unread"
     )
+
+
+FUNCTION, VIEW = "classify", "images"
+QUERY = " ".join(
+    (
+        "SELECT label, answer.prediction, count(*) AS images, round(avg(answer.probability), 3) AS chance",
+        f"FROM (SELECT label, {FUNCTION}(content) AS answer FROM (SELECT * FROM {VIEW} LIMIT 200))",
+        "GROUP BY ALL ORDER BY label, images DESC",
+    )
+)
+MOST_ROWS = 100
+"""Of an answer."""
+SHOWN_ROWS = 20
+"""In the terminal."""
+
+
+def probe_query(source: str) -> str:
+    """The query sees the files' contents."""
+    return probe_images(source)
+
+
+@task(preflight=check_images, probe=probe_query)
+def query_images(
+    version: Version | None, source: str, query: str, spark: SparkSession = Spark()
+) -> list[dict[str, JsonValue]]:
+    """What a query says in which the model is a function: a line per row, 100 at most.
+
+    Args:
+        version: The model. None, when no model has ever passed the gate, is asked nothing.
+        source: Images; the query finds them as `images`: `path`, `label`, `content`, `unread`.
+        query: SQL. `classify(content)` gives what scoring gives: prediction, probability, error, …
+    Raises:
+        SpecError: Spark cannot read the query.
+    """
+    from pyspark.errors import AnalysisException, ParseException
+
+    if version is None:
+        return []
+    register_model_udf(spark, FUNCTION, version.uri)
+    read_files(spark, image_folder(source)).createOrReplaceTempView(VIEW)
+    try:
+        answer = spark.sql(query)
+    except (AnalysisException, ParseException) as error:
+        hint = f"the view is {VIEW}, the function {FUNCTION}(content)"
+        raise SpecError("the query cannot be asked", got=one_line(error), hint=hint) from error
+    empty = dict.fromkeys(answer.columns)  # JSON leaves nulls out
+    return [{**empty, **json.loads(row)} for row in answer.limit(MOST_ROWS).toJSON().collect()]
+
+
+class ImageReport(RetrainReport):
+    """The result of `flows.image_classification`."""
+
+    answer: tuple[dict[str, JsonValue], ...] = Field((), description="What SQL said with the champion.")
+
+    def __rich__(self) -> RenderableType:
+        if not self.answer:
+            return super().__rich__()
+        table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for name in self.answer[0]:
+            table.add_column(name)
+        for row in self.answer[:SHOWN_ROWS]:
+            table.add_row(*(Text(str(value)) for value in row.values()))
+        more = len(self.answer) - SHOWN_ROWS
+        return Group(
+            super().__rich__(), Text(""), table, *([Text(f"… {more} rows more")] if more > 0 else [])
+        )
+
+
+@task
+def report_images(
+    report: RetrainReport, answer: list[dict[str, JsonValue]], run: TrackingRun = Tracking()
+) -> ImageReport:
+    """Add what SQL said; left in Prefect and MLflow."""
+    if answer:
+        run.log_table({name: [row.get(name) for row in answer] for name in answer[0]}, "sql.json")
+        create_table_artifact(answer, key="sql-answer", description="SQL with the champion as a function.")
+    return ImageReport(**dict(report), answer=tuple(answer))

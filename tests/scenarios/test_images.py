@@ -97,6 +97,16 @@ def test_each_file_has_its_prediction(outcome: Outcome, drawings: Path) -> None:
     assert right > 216
 
 
+def test_the_run_ends_with_an_answer_of_sql(outcome: Outcome) -> None:
+    """What is said of some of the files by class, by the version that serves."""
+    answer = outcome.json["answer"]
+    assert sum(row["images"] for row in answer) == 200
+    said = [row for row in answer if row["prediction"] is not None]
+    right = sum(row["images"] for row in said if row["label"] == row["prediction"])
+    assert right > 170
+    assert all(0 < row["chance"] <= 1 for row in said)
+
+
 def test_the_champion_is_a_function_of_sql(
     outcome: Outcome, project: Project, drawings: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
