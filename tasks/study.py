@@ -63,7 +63,9 @@ class TuneReport(Spec):
 
     def __rich__(self) -> RenderableType:
         lines = [Text(line) for line in self._facts()]
-        return Group(self._table(), Text(""), *lines, Text(""), self.retrain)
+        more = len(self.trials) - SHOWN_TRIALS
+        rest = [Text(f"… {more} more: tune.md and trials.json in MLflow")] if more > 0 else []
+        return Group(self._table(), *rest, Text(""), *lines, Text(""), self.retrain)
 
     def markdown(self) -> str:
         """The same for a page."""

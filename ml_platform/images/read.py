@@ -38,10 +38,11 @@ def read_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec())
 
 
 def listed(spark: SparkSession, files: list[ImageFile]) -> DataFrame:
-    """`uri`, `path` and `label` of each file, dealt evenly to all cores."""
+    """`uri`, `path` and `label` of each file, dealt evenly to all cores; the first are a sample of all."""
     import pyarrow as pa
 
-    rows = [(file.uri, file.path, file.label) for file in files]
+    mixed = sorted(files, key=lambda file: hashlib.sha256(file.path.encode()).digest())
+    rows = [(file.uri, file.path, file.label) for file in mixed]
     columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
     frame = spark.createDataFrame(pa.table(columns, names=["uri", "path", "label"]))
     return frame.repartition(_parts(spark, files))
