@@ -2,7 +2,8 @@
 
 It holds the interpreter, its standard library, and the packages that run on executors with all that they
 require; not Prefect, of MLflow what opens a model alone, and not Spark, which is there already. The project's
-own packages are sent with each run. Machines must have the same kind of processor, and a C library at least as new as here.
+own packages are sent with each run. Machines must have the same kind of processor, and a C library at least
+as new as here.
 """
 
 from __future__ import annotations
