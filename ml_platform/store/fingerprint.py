@@ -2,7 +2,7 @@
 
 Each row is hashed over, per column in name order, a null flag *and* the value: Spark's `xxhash64` alone
 skips nulls and flattens nesting, so that (1, null) and (null, 1) would be equal. Nested values enter as
-canonical JSON. Row hashes under two seeds are folded by bit_xor and by a decimal sum, which commute;
+canonical JSON. Row hashes under two seeds are folded by bit_xor and by an exact sum, which commute;
 the sum also counts duplicates, which bit_xor cancels.
 
 -0.0 equals 0.0 and every NaN equals every other, as in Spark's own joins and groups.
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SEEDS = (0x5EED, 0xCAFE)
+HALF = 1 << 31
+"""Row hashes are summed in halves of 32 bits around 0, which fit into 64 for 4 billion equal rows: to add up
+decimals of 20 digits took Spark 0.2 s of a processor more per million rows."""
 ROWS = "rows"
 WIDE = 100
 """Columns up to which they travel as they are."""
@@ -101,9 +104,10 @@ def aggregates() -> list[Column]:
     """What a fingerprint is made of, over a frame with `hash_columns`; named as `digest` wants them."""
     columns = [sf.count(sf.lit(1)).alias(ROWS)]
     for seed in SEEDS:
-        hashed = sf.col(f"__row_hash_{seed}")
-        columns.append(sf.bit_xor(hashed).alias(f"xor_{seed}"))
-        columns.append(sf.sum(hashed.cast("decimal(20,0)")).alias(f"sum_{seed}"))
+        hashed = f"__row_hash_{seed}"
+        columns.append(sf.expr(f"bit_xor({hashed}) AS xor_{seed}"))
+        columns.append(sf.expr(f"sum(shiftright({hashed}, 32)) AS high_{seed}"))
+        columns.append(sf.expr(f"sum(({hashed} & {2 * HALF - 1}) - {HALF}) AS low_{seed}"))
     return columns
 
 
@@ -113,10 +117,16 @@ def digest(schema: StructType, observed: Mapping[str, Any]) -> str:
     Args:
         observed: Values of `aggregates()` by name. Those of an empty table are null.
     """
-    folded = [str(observed[f"{kind}_{seed}"] or 0) for seed in SEEDS for kind in ("xor", "sum")]
+    folded = [str(each) for seed in SEEDS for each in (observed[f"xor_{seed}"] or 0, _sum(observed, seed))]
     types = [[field.name, field.dataType.simpleString()] for field in sorted(schema.fields, key=_by_name)]
     content = json.dumps([VERSION, types, observed[ROWS], folded], separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _sum(observed: Mapping[str, Any], seed: int) -> int:
+    """Of all row hashes, exactly."""
+    low = (observed[f"low_{seed}"] or 0) + HALF * observed[ROWS]
+    return int(2 * HALF * (observed[f"high_{seed}"] or 0) + low)
 
 
 def key_hash(fields: Iterable[StructField], salt: str) -> Column:

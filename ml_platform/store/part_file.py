@@ -16,6 +16,7 @@ from ml_platform.errors import DataError, StoreError
 from ml_platform.store.folders import Sink, open_sink
 
 GROUP_ROWS = 65_536
+SAMPLE_ROWS = 4_096
 GROUP_BYTES = 256 << 20
 """A row group closes at whichever comes first, so that wide tables fit in a worker."""
 
@@ -54,11 +55,21 @@ def write_part(batches: Iterable[pa.RecordBatch], uri: str, schema: pa.Schema) -
 
 def _write(file: _HashedFile, first: pa.Table, others: Iterable[pa.Table], schema: pa.Schema) -> int:
     rows = 0
-    with parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+    options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": _repetitive(first)}
+    with parquet.ParquetWriter(file, schema, **options) as writer:
         for table in itertools.chain([first], others):
             writer.write_table(table, row_group_size=GROUP_ROWS)
             rows += table.num_rows
     return rows
+
+
+def _repetitive(table: pa.Table) -> list[str] | bool:
+    """Columns whose values come again: of others a dictionary takes longer to write, and is larger."""
+    if any(pa.types.is_nested(field.type) for field in table.schema):
+        return True
+    some = table.slice(0, SAMPLE_ROWS)
+    flat = (field.name for field in table.schema if not pa.types.is_fixed_size_binary(field.type))
+    return [name for name in flat if 2 * len(some.column(name).unique()) <= len(some)]
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -113,6 +113,17 @@ def test_a_duplicate_row_shows_though_bit_xor_cancels_it(spark: SparkSession) ->
     assert fingerprint_of(one) != fingerprint_of(one.union(three).union(three))
 
 
+def test_hashes_are_summed_exactly(spark: SparkSession) -> None:
+    """In halves; a sum that wrapped would still be a number."""
+    from ml_platform.store.fingerprint import SEEDS, _sum, aggregates, hash_columns
+
+    frame = spark.range(1000).withColumns(hash_columns(spark.range(1).schema))
+    observed = frame.agg(*aggregates()).collect()[0].asDict()
+    rows = frame.collect()
+    for seed in SEEDS:
+        assert _sum(observed, seed) == sum(row[f"__row_hash_{seed}"] for row in rows)
+
+
 def test_types_and_names_count_and_an_empty_table_has_a_fingerprint(spark: SparkSession) -> None:
     frame = spark.range(3)
     empty = frame.where("id < 0")

@@ -38,6 +38,20 @@ def test_no_rows_make_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_columns_whose_values_come_again_have_a_dictionary(tmp_path: Path) -> None:
+    """Others would be written more slowly, and into more bytes. What is nested is left as it is."""
+    flat = pa.table({"text": ["a", "b"] * 500, "number": np.arange(1000) / 7, "none": pa.nulls(1000)})
+    path = tmp_path / "part.parquet"
+    for table, expected in ((flat, {"text", "none"}), (flat.append_column("list", [[[1]] * 1000]), None)):
+        write_part(table.to_batches(), path.as_uri(), table.schema)
+        group = parquet.read_metadata(path).row_group(0)
+        columns = [group.column(at) for at in range(group.num_columns)]
+        found = {each.path_in_schema for each in columns if each.has_dictionary_page}
+        assert found == expected or (expected is None and len(found) == len(columns))
+        assert parquet.read_table(path).equals(table)
+        path.unlink()
+
+
 def test_packed_values_are_stored_with_a_fixed_size(tmp_path: Path) -> None:
     schema = pa.schema({"x": pa.binary(8)})
     batch = pa.record_batch({"x": pa.array([b"12345678", b"abcdefgh"], pa.binary())})
