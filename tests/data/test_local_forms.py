@@ -1,0 +1,62 @@
+"""Numbers and dates that are not written as Spark reads them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ml_platform.data.load import load_table
+from ml_platform.data.local_forms import forms_of
+from ml_platform.store.datasets import read_table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        (["1,5", "2", "1.000", "-0,25"], "comma"),
+        (["1.234,50 €", "NA", "3 €"], "comma"),
+        (["$5", "$1,200.00"], "money"),
+        (["1,200.50", "3"], "money"),
+        (["1.2.2026", "31.12.2026 14:05"], "day first"),
+        (["1,234", "2,345"], None),
+        (["1.5", "2"], None),
+        (["1", "2"], None),
+        (["007,5", "1,5"], None),
+        (["12/11/2026"], None),
+        (["1,5", "about 2"], None),
+        (["", "NA"], None),
+    ],
+)
+def test_a_form_is_found_where_it_can_be_nothing_else(values: list[str], form: str | None) -> None:
+    assert forms_of(["x"], [[value] for value in values]) == ({} if form is None else {"x": form})
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("store")
+def test_they_arrive_as_numbers_and_days_and_the_report_says_so(spark: SparkSession, tmp_path: Path) -> None:
+    """One value in a hundred may be none; a column that stays text is left alone."""
+    path = tmp_path / "läden.csv"
+    rows = [
+        "1.234,50;$1,200.50;1.2.2026;31.12.2025 14:05;K,7;ja",
+        ";$3;28.02.2026;01.01.2026 00:00;K,8;nein",
+    ] * 60
+    path.write_text("\n".join(["größe;preis;tag;um;code;label", *rows, "?;$1;3.3.2026;1.1.2026 00:00;K;ja"]))
+    table = load_table(spark, str(path), "label")
+    types = [column.type for column in table.data.contract.columns]
+    assert types == ["float", "float", "date", "timestamp", "string", "string"]
+    assert (table.data.rows, table.quarantined) == (120, 1)
+    row = next(row for row in read_table(table.data).to_pylist() if row["label"] == "ja")
+    assert (row["größe"], row["preis"], row["tag"], row["code"]) == (
+        1234.5,
+        1200.5,
+        dt.date(2026, 2, 1),
+        "K,7",
+    )
+    assert row["um"] == dt.datetime(2025, 12, 31, 14, 5, tzinfo=dt.UTC)
+    assert [note for note in table.notes if "größe: read as numbers with a decimal comma" in note]
