@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ml_platform.data.findings import notes
 from ml_platform.evaluation.slices import slice_table
 from ml_platform.specs.problems import Problem
 from ml_platform.specs.references import Evaluation, Parts, Table, Verdict
@@ -32,7 +33,7 @@ def model_card(
         "How it was chosen": _chosen(candidates, challenger, verdict),
         "Metrics on the holdout": _metrics(challenger),
         "Slices": _slices(challenger),
-        "Data": _data(table, problem, parts, split),
+        "Data": _data(table, problem, parts, split, state),
         "Features": _features(state, importance),
         "Limits": _limits(challenger, state, split),
     }
@@ -85,15 +86,31 @@ def _line(cells: Sequence[object] | Mapping[str, object]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def _data(table: Table, problem: Problem, parts: Parts, split: SplitSpec) -> list[str]:
-    by = split.group or ", ".join(split.key_columns) or "all columns but the label"
+def _data(table: Table, problem: Problem, parts: Parts, split: SplitSpec, state: FeatureState) -> list[str]:
     aside = f", {table.quarantined:,} more set aside" if table.quarantined else ""
     rows = f"{parts.train.rows:,} to train, {parts.validation.rows:,} to validate"
-    return [
+    lines = [
         f"- {table.source}: {table.data.rows:,} rows{aside}; fingerprint `{table.data.fingerprint[:16]}`",
         f"- label: {problem.reason}",
-        f"- split by {by}: {rows}, {parts.holdout.rows:,} held out",
     ]
+    if state.classes:
+        lines.append(f"- rows of each class to learn from: {_classes(state)}")
+    lines.append(f"- {_dealt(split)}: {rows}, {parts.holdout.rows:,} held out")
+    return [*lines, *(f"- {note}" for note in (*notes(table.findings), *table.notes))]
+
+
+def _classes(state: FeatureState) -> str:
+    pairs = list(zip(state.classes, state.class_counts, strict=True))
+    more = f" and {len(pairs) - MOST_NAMED:,} more classes" if pairs[MOST_NAMED:] else ""
+    return ", ".join(f"{name} {count:,}" for name, count in pairs[:MOST_NAMED]) + more
+
+
+def _dealt(split: SplitSpec) -> str:
+    if split.time is not None:
+        return f"split by time, `{split.time}`, the latest rows held out"
+    if split.group is not None:
+        return f"split by `{split.group}`, rows of one together"
+    return f"split by {', '.join(split.key_columns) or 'all columns but the label'}"
 
 
 def _features(state: FeatureState, importance: Mapping[str, float]) -> list[str]:
@@ -108,8 +125,9 @@ def _features(state: FeatureState, importance: Mapping[str, float]) -> list[str]
 
 
 def _limits(challenger: Evaluation, state: FeatureState, split: SplitSpec) -> list[str]:
+    later = "" if split.time is not None else " or later times"
     lines = [
-        "- Measured on rows of the same table: it says nothing about other sources or later times.",
+        f"- Measured on rows of the same table: it says nothing about other sources{later}.",
         "- A value that training did not see falls into the bucket of unknown ones.",
     ]
     if challenger.calibration is not None and challenger.calibration.error > challenger.calibration.limit:
@@ -120,6 +138,6 @@ def _limits(challenger: Evaluation, state: FeatureState, split: SplitSpec) -> li
     untold = [str(each) for each in challenger.slices if not each.metrics]
     if untold:
         lines.append(f"- Too few rows to tell: {', '.join(untold[:10])}{', …' if len(untold) > 10 else ''}.")
-    if split.group is None:
+    if split.group is None and split.time is None:
         lines.append("- Rows were split one by one: where several belong together, name `split.group`.")
     return lines

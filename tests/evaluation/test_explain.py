@@ -14,6 +14,7 @@ from ml_platform.evaluation.explain import permutation_importance, worst_rows
 from ml_platform.evaluation.measure import measure
 from ml_platform.evaluation.pictures import draw_importance, draw_ranking
 from ml_platform.specs.problems import Problem
+from ml_platform.specs.profiles import Finding
 from ml_platform.specs.references import Calibration, Dataset, Evaluation, Parts, Slice, Table, Verdict
 from ml_platform.specs.tables import SplitSpec
 from tests.inference.builders import contract_of, raw_model, reference, state_of
@@ -78,27 +79,13 @@ def test_the_worst_rows_are_there_with_their_raw_values(
 
 
 def test_the_card_says_what_it_is_how_it_was_chosen_and_what_it_cannot(evaluation: Evaluation) -> None:
-    data = Dataset(
-        uri="file:///t", contract=contract_of(_table(600)), rows=600, bytes=1, fingerprint="ab" * 16
-    )
     challenger = evaluation.model_copy(
         update={
             "calibration": Calibration(error=0.2, limit=0.05, rows=600),
             "slices": (*evaluation.slices, Slice(column="a|b", value="Oslo", rows=12)),
         }
     )
-    card = model_card(
-        name="churn",
-        table=Table(data=data, quarantined=3, source="churn.csv"),
-        problem=Problem(kind="binary", reason="'label' has 2 different values."),
-        parts=Parts(train=data, validation=data, holdout=data),
-        split=SplitSpec(key_columns=("customer",)),
-        state=state_of(_table(600)),
-        candidates=[evaluation.model_copy(update={"part": "validation"})],
-        challenger=challenger,
-        verdict=Verdict(decision="hold", reason="Not shown.", metric="log_loss", against="models:/churn/1"),
-        importance={"x": 0.5, "noise": 0.01},
-    )
+    card = _card(SplitSpec(key_columns=("customer",)), challenger)
     for said in (
         "# churn: predicts `label` (binary, xgboost)",
         "**hold**: Not shown.",
@@ -107,7 +94,10 @@ def test_the_card_says_what_it_is_how_it_was_chosen_and_what_it_cannot(evaluatio
         "Probabilities are not calibrated",
         "| a\\|b = Oslo | 12 | cannot tell |",
         "- churn.csv: 600 rows, 3 more set aside; fingerprint `abababababababab`",
+        "- rows of each class to learn from: no ",
         "- split by customer: 600 to train",
+        "'left on' (tells all)",
+        "- churn.csv is not UTF-8",
         "- x: +0.5",
         "not frequencies",
         "Too few rows to tell: a|b = Oslo.",
@@ -117,6 +107,35 @@ def test_the_card_says_what_it_is_how_it_was_chosen_and_what_it_cannot(evaluatio
     long = as_description(card * 5)
     assert len(long) < 5_000
     assert long.endswith("the whole card: model_card.md of the run that trained this model")
+    later = _card(SplitSpec(time="sold"), challenger)
+    assert "- split by time, `sold`, the latest rows held out: 600 to train" in later
+    assert "later times" in card
+    assert "later times" not in later
+    assert "name `split.group`" not in later
+
+
+def _card(split: SplitSpec, challenger: Evaluation) -> str:
+    data = Dataset(
+        uri="file:///t", contract=contract_of(_table(600)), rows=600, bytes=1, fingerprint="ab" * 16
+    )
+    return model_card(
+        name="churn",
+        table=Table(
+            data=data,
+            quarantined=3,
+            source="churn.csv",
+            findings=(Finding(column="left on", problem="leak", said="tells all"),),
+            notes=("churn.csv is not UTF-8",),
+        ),
+        problem=Problem(kind="binary", reason="'label' has 2 different values."),
+        parts=Parts(train=data, validation=data, holdout=data),
+        split=split,
+        state=state_of(_table(600)),
+        candidates=[challenger.model_copy(update={"part": "validation"})],
+        challenger=challenger,
+        verdict=Verdict(decision="hold", reason="Not shown.", metric="log_loss", against="models:/churn/1"),
+        importance={"x": 0.5, "noise": 0.01},
+    )
 
 
 def test_pictures_of_a_ranking_and_of_columns(evaluation: Evaluation) -> None:
