@@ -90,6 +90,8 @@ def _app(dag: Dag[..., Any]) -> Callable[..., int | None]:
         result_action="return_value",
         version_flags=[],
         help_format="plaintext",
+        # --reading.header id name price, without naming the option three times.
+        default_parameter=Parameter(consume_multiple=True),
     )
     app.default(_command(dag, _run, {**_ENGINE_OPTIONS, **_RUN_OPTIONS}))
     app.command(

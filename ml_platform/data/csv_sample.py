@@ -1,10 +1,11 @@
 """Pieces of CSV files, spread over them, and what the values in them are: no Spark, and no pass over all.
 
-Only files without quotes: there a line is a record, wherever one begins to read.
+Only files where no quotes hold a line break: there a line is a record, wherever one begins to read.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,13 @@ class Sample:
 
 
 def take_sample(
-    files: Sequence[Path], *, delimiter: str, encoding: str, columns: int, has_header: bool
+    files: Sequence[Path],
+    *,
+    delimiter: str,
+    encoding: str,
+    columns: int,
+    has_header: bool,
+    has_quotes: bool = False,
 ) -> Sample:
     """Look at the beginning of each file and at pieces of it.
 
@@ -56,7 +63,8 @@ def take_sample(
     for file, size in sizes.items():
         with file.open("rb") as opened:
             for lines in _pieces(opened, size, WHOLE_BYTES if is_whole else PIECE_BYTES, has_header):
-                counts += _counted([line.decode(encoding) for line in lines], delimiter, columns)
+                records = _records([line.decode(encoding) for line in lines], delimiter, has_quotes)
+                counts += _counted([fields for fields in records if len(fields) == columns], columns)
     return Sample(counts, is_whole=is_whole)
 
 
@@ -72,8 +80,17 @@ def _pieces(file: BinaryIO, size: int, length: int, has_header: bool) -> Iterato
         yield filled[1:] if has_header and start == 0 else filled
 
 
-def _counted(lines: list[str], delimiter: str, columns: int) -> NDArray[np.int64]:
-    records = [fields for fields in (line.split(delimiter) for line in lines) if len(fields) == columns]
+def _records(lines: list[str], delimiter: str, has_quotes: bool) -> list[list[str]]:
+    if not has_quotes:
+        return [line.split(delimiter) for line in lines]
+    try:
+        return list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+    except csv.Error:
+        # A field of more than 128 KiB: other pieces tell enough.
+        return []
+
+
+def _counted(records: list[list[str]], columns: int) -> NDArray[np.int64]:
     if not records:
         return np.zeros((columns, len(KINDS)), np.int64)
     by_column = zip(*records, strict=True)

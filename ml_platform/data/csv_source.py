@@ -14,6 +14,7 @@ import numpy as np
 
 from ml_platform.data.csv_sample import SPREAD, Sample, take_sample
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
+from ml_platform.data.local_forms import forms_of, rewritten, said
 from ml_platform.data.text_files import LATIN1, UTF8, UTF16, WESTERN, Text, read_head, scan
 from ml_platform.data.text_types import (
     ALLOWED,
@@ -49,15 +50,18 @@ LIMITED = {"bigint", "date", "timestamp"}
 """Types that lack some values which look like theirs: 9223372036854775808, 2024-02-30."""
 WORDS = {"bigint": "whole number", "double": "number"}
 """What a person calls a type, where that is not its name."""
+_LOOKS_LIKE_MOMENT = "{0} RLIKE r'" + PATTERNS["timestamp"].replace("{", "{{").replace("}", "}}") + "'"
 PLAIN = {
     "bigint": "({0} <=> CAST(TRY_CAST({0} AS bigint) AS string))",
     "double": r"({0} IS NULL OR {0} RLIKE r'^-?(?:0|[1-9]\d{{0,17}}+)(?:\.\d++)?+$')",
     "boolean": "({0} IS NULL OR {0} IN ('true', 'false'))",
     "date": "({0} IS NULL OR length({0}) = 10 AND {0} <=> CAST(TRY_CAST({0} AS date) AS string))",
-    "timestamp": "({0} IS NULL)",
+    "timestamp": f"({{0}} IS NULL OR {_LOOKS_LIKE_MOMENT} AND TRY_CAST({{0}} AS timestamp) IS NOT NULL)",
 }
 """Texts that are values of a type for certain: most of them, at little cost. Never null."""
 FAULT = "fault"
+EMPTY = "void"
+"""Type of a column without a value, in a table that need not say what it is."""
 SAMPLED = {UTF8, WESTERN, LATIN1}
 """Encodings in which a line break is a byte that is in no other letter."""
 SHOWN = 60
@@ -125,8 +129,8 @@ class CsvSource:
     def notes(self) -> tuple[str, ...]:
         found = self._text.encoding
         if found == UTF8 or self._reading.encoding is not None:
-            return ()
-        return (f"{self._path.name} is not UTF-8; it was read as {found}",)
+            return said(self._forms)
+        return (f"{self._path.name} is not UTF-8; it was read as {found}", *said(self._forms))
 
     @cached_property
     def _partitions(self) -> tuple[str, ...]:
@@ -145,6 +149,7 @@ class CsvSource:
             encoding=next(iter(encodings), UTF8),
             has_quotes=any(text.has_quotes for text in texts.values()),
             is_ascii=not encodings,
+            breaks_in_quotes=any(text.breaks_in_quotes for text in texts.values()),
         )
 
     def frame(
@@ -154,9 +159,9 @@ class CsvSource:
 
         self.check()
         with spark_failures(f"{self._path} cannot be read as CSV"):
-            texts = self._texts(spark, reason, self._text)
+            texts = self.in_form(self._texts(spark, reason, self._text), self._forms.keys() - as_text)
             sample = self._sample if reason is not None else None
-            if sample is not None and sample.is_whole:
+            if sample is not None and sample.is_whole and not self._text.has_quotes:
                 types, exceptions = _decided(self._layout.names, sample.counts, as_text)
             else:
                 types, exceptions = _infer(self._path, texts, reason, as_text)
@@ -212,8 +217,8 @@ class CsvSource:
         """None where a line may be no record, or nobody but Spark knows where it ends."""
         delimiter, text = self._layout.delimiter, self._text
         compressed = any(file.suffix.lower() == ".gz" for file in self._files)
-        plain = delimiter in DELIMITERS and text.encoding in SAMPLED and not text.has_quotes
-        if compressed or self._partitions or not plain:
+        plain = delimiter in DELIMITERS and text.encoding in SAMPLED and not text.breaks_in_quotes
+        if compressed or self._partitions or self._forms or not plain:
             return None
         return take_sample(
             self._files,
@@ -221,7 +226,25 @@ class CsvSource:
             encoding=text.encoding,
             columns=len(self._layout.names),
             has_header=not self._reading.header,
+            has_quotes=text.has_quotes,
         )
+
+    @cached_property
+    def _forms(self) -> dict[str, str]:
+        """Columns of the first file whose numbers or dates are not written as Spark reads them, and how."""
+        names = self._layout.names
+        records = list(self._records(self._files[0], self._layout.delimiter))
+        # The last one may be cut off.
+        whole = [each for each in records[0 if self._reading.header else 1 :] if len(each) == len(names)]
+        return forms_of(names, whole)
+
+    def in_form(self, texts: DataFrame, names: Set[str]) -> DataFrame:
+        """The frame with these columns of texts written as Spark reads them."""
+        forms = {name: form for name, form in self._forms.items() if name in names}
+        if not forms:
+            return texts
+        columns = (rewritten(name, forms[name]) if name in forms else quoted(name) for name in texts.columns)
+        return texts.selectExpr(*columns)
 
     def _why_bad(self, reason: str, types: Mapping[str, str]) -> Column:
         """Null for a good row; else what is wrong, and the text that is."""
@@ -256,8 +279,8 @@ class CsvSource:
             header=not self._reading.header,
             **bad,
             escape='"',
-            # Only quotes can hold a line break; without them the file may be read in pieces.
-            multiLine=text.has_quotes or text.encoding.startswith("utf-16"),
+            # Without a line break in quotes the file may be read in pieces.
+            multiLine=text.breaks_in_quotes or text.encoding.startswith("utf-16"),
             ignoreLeadingWhiteSpace=True,
             ignoreTrailingWhiteSpace=True,
         )
@@ -337,7 +360,10 @@ def _infer(
     for row in seen:
         counts += np.frombuffer(row.counts, np.int64).reshape(counts.shape)
     if reason is None:
-        found = {name: narrowest(count) for name, count in zip(names, counts, strict=True)}
+        found = {
+            name: narrowest(count) if count.any() else EMPTY
+            for name, count in zip(names, counts, strict=True)
+        }
         return dict.fromkeys(as_text, "string") | found, []
     return _decided(names, counts, as_text)
 
@@ -428,8 +454,8 @@ def _is_wrong(name: str, kind: str) -> str:
 def _typed(name: str, kind: str, *, is_mixed: bool = False) -> str:
     """A column of texts as values; null where a text is none, as those are that stand for no value."""
     value = quoted(name)
-    if kind == "string":
-        return value
+    if kind in ("string", EMPTY):
+        return value if kind == "string" else f"NULL AS {value}"
     usable = f"CASE WHEN {_fits(name, kind)} THEN {value} END" if is_mixed else value
     cast = f"TRY_CAST({usable} AS {kind})"
     # Of texts that stand for no value, NaN alone is a number, too.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, cast
 
 from ml_platform.data.csv_source import WORDS
@@ -95,6 +95,18 @@ def declared(frame: DataFrame, reason: str, schema: TableSchema | None, source: 
         is_wrong = f"NOT {_is_missing(name, have)} AND NOT coalesce({fits}, false)"
         faults.append(f"CASE WHEN {is_wrong} THEN concat({what}, {shown}) END")
     return frame.selectExpr(*columns, f"coalesce({', '.join(faults)}) AS {quoted(reason)}")
+
+
+def typed_as(frame: DataFrame, types: Mapping[str, ColumnType]) -> DataFrame:
+    """The frame, its columns without a value of these types, of text where none is said."""
+    empty = [field.name for field in frame.schema.fields if field.dataType.typeName() == "void"]
+    kinds: Mapping[str, str] = STORED
+    filled = {name: kinds.get(types.get(name, "string"), "string") for name in empty}
+    columns = (
+        f"CAST(NULL AS {filled[name]}) AS {quoted(name)}" if name in filled else quoted(name)
+        for name in frame.columns
+    )
+    return frame.selectExpr(*columns) if empty else frame
 
 
 def texts_of(frame: DataFrame, names: Set[str]) -> DataFrame:

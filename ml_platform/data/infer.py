@@ -31,7 +31,7 @@ def infer_profile(
 
     check_source(source, label, None, reading)
     read, reason = read_source(spark, source, label, None, reading)
-    frame = usable(read, reason, source, label)
+    frame, _ = usable(read, reason, source, label)
     surveyor = survey(frame, reason, label, None)
     good = frame.where(named(reason).isNull()).drop(reason)
     with spark_failures(f"{source} cannot be read"):

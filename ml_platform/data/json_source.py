@@ -74,6 +74,7 @@ class JsonSource:
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
     ) -> DataFrame:
+        import pyspark.sql.functions as sf
         from pyspark.sql.types import StringType, StructField, StructType
 
         from ml_platform.store.fingerprint import mapped, named
@@ -94,7 +95,13 @@ class JsonSource:
             parse = partial(_parse, names=tuple(self._seen))
             frame = mapped(bytes_of_lines, parse, StructType(strings)).toDF(*names)
         kinds = {**self._seen, **{key: {"text"} for key in self._partitions}}
-        typed = [_typed(n, {"text"} if n in as_text else seen) for n, seen in kinds.items()]
+        # Of a table to score, a model knows what a column without a value is.
+        typed = [
+            _typed(n, {"text"} if n in as_text else seen)
+            if seen or n in as_text or reason is not None
+            else sf.lit(None).alias(n)
+            for n, seen in kinds.items()
+        ]
         return frame.select(*typed, *([named(reason)] if reason is not None else []))
 
     @cached_property

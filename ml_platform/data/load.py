@@ -89,7 +89,8 @@ def _loaded(
 ) -> Table | None:
     """The frame in the store; None, and nothing there, where its types do not hold."""
     source, label = request.source, request.label
-    frame = _judged(usable(read, reason, source, label), reason, label)
+    frame, left_out = usable(read, reason, source, label)
+    frame = _judged(frame, reason, label)
     with removed_on_failure() as written:
         surveyor = survey(frame, reason, label, request.schema)
         data, bad, total = _write_good(frame, reason, source, label, surveyor)
@@ -115,7 +116,7 @@ def _loaded(
         source=source,
         profile=surveyor.profile,
         findings=findings,
-        notes=open_source(source, request.reading).notes(),
+        notes=(*open_source(source, request.reading).notes(), *left_out),
     )
 
 
@@ -126,8 +127,10 @@ def survey(frame: DataFrame, reason: str, label: str | None, schema: TableSchema
     return TableSurveyor(types, {} if schema is None else schema.kinds, label)
 
 
-def usable(frame: DataFrame, reason: str, source: str, label: str | None) -> DataFrame:
-    """The columns whose types models can take, and the reason."""
+def usable(
+    frame: DataFrame, reason: str, source: str, label: str | None
+) -> tuple[DataFrame, tuple[str, ...]]:
+    """The columns whose types models can take, and the reason; and a note of the others."""
     types = {field.name: field.dataType for field in frame.schema.fields if field.name != reason}
     kept = [name for name, kind in types.items() if COLUMN_TYPES.get(kind.typeName()) in RAW_TYPES]
     dropped = [f"{name} ({types[name].simpleString()})" for name in types if name not in kept]
@@ -139,9 +142,13 @@ def usable(frame: DataFrame, reason: str, source: str, label: str | None) -> Dat
             wanted=", ".join(sorted(RAW_TYPES)),
             got=", ".join(dropped) or f"the label {label!r} alone",
         )
-    if dropped:
-        report(f"left out {len(dropped)} columns of types that models cannot take: {', '.join(dropped[:10])}")
-    return frame.select([_named(name) for name in (*kept, reason)]) if dropped else frame
+    if not dropped:
+        return frame, ()
+    columns = f"{len(dropped)} column{'s' if dropped[1:] else ''}"
+    more = ", …" if dropped[10:] else ""
+    note = f"left out {columns} of types that models cannot take: {', '.join(dropped[:10])}{more}"
+    report(note)
+    return frame.select([_named(name) for name in (*kept, reason)]), (note,)
 
 
 def _judged(frame: DataFrame, reason: str, label: str) -> DataFrame:

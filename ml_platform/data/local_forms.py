@@ -47,8 +47,8 @@ FORMS: Mapping[str, Form] = {
         said="numbers with a currency or commas between thousands, such as $1,234.50",
     ),
     "day first": Form(
-        pattern=r"^\d{1,2}\.\d{1,2}\.\d{4}(?: \d\d:\d\d(?::\d\d)?)?$",
-        sure=r"^",
+        pattern=r"^(?:\d{1,2}\.\d{1,2}\.\d{4}|\d{4}-\d\d-\d\d)(?: \d\d:\d\d(?::\d\d)?)?$",
+        sure=r"^\d{1,2}\.",
         sql=r"regexp_replace(regexp_replace({0}, r'(?<!\d)(\d)\.', '0$1.'), "
         r"r'^(\d\d)\.(\d\d)\.(\d{{4}})', '$3-$2-$1')",
         said="days with points, such as 31.12.2026",

@@ -159,7 +159,7 @@ def _key(name: str) -> str:
 
 
 def _comment(column: ColumnProfile) -> str:
-    differ = f"{column.distinct:,} distinct" + ("" if column.distinct < 1000 else ", about")
+    differ = f"{'' if column.distinct < 1000 else 'about '}{column.distinct:,} distinct"
     facts = [f"{column.nulls:,} nulls", differ]
     if column.low is not None:
         facts.append(f"{column.low} … {column.high}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ml_platform.data.csv_source import CsvSource, Guess
-from ml_platform.data.declared import as_text, declared, declared_types, texts_of
+from ml_platform.data.declared import as_text, declared, declared_types, texts_of, typed_as
 from ml_platform.data.files import suffixes_below
 from ml_platform.data.parquet_source import ParquetSource
 from ml_platform.data.remote import fetched
@@ -142,7 +142,7 @@ def read_source(
     """
     opened, reason = _opened(source, label, schema, reading)
     with spark_failures(f"{source} cannot be read"):
-        frame = opened.frame(spark, reason, as_text(schema))
+        frame = _in_form(opened, opened.frame(spark, reason, as_text(schema)), schema)
         judged = frame if reason in frame.columns else _without_bad_rows(frame, reason)
         return declared(judged, reason, schema, source), reason
 
@@ -165,7 +165,8 @@ def guess_source(
         guess = opened.guess(spark, reason, as_text(schema))
         if guess is None:
             return None
-        return replace(guess, frame=declared(guess.frame, reason, schema, source)), reason
+        frame = _in_form(opened, guess.frame, schema)
+        return replace(guess, frame=declared(frame, reason, schema, source)), reason
 
 
 def _opened(
@@ -181,6 +182,13 @@ def _opened(
     return opened, reason
 
 
+def _in_form(opened: Source, frame: DataFrame, schema: TableSchema | None) -> DataFrame:
+    """Declared columns come as they are written; those that are no text are to be read."""
+    if schema is None or not isinstance(opened, CsvSource):
+        return frame
+    return opened.in_form(frame, {name for name, kind in declared_types(schema).items() if kind != "string"})
+
+
 def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
     import pyspark.sql.functions as sf
 
@@ -192,13 +200,15 @@ def read_raw(
 ) -> DataFrame:
     """The table at `source` for a model that takes this contract.
 
-    What is text to it stays as it is written, and is written out where a file holds it as a number.
+    What is text to it stays as it is written, and is written out where a file holds it as a number. A column
+    without a value is of the type that the model knows.
 
     Raises:
         DataError: It is missing, empty or corrupt, or a row is bad.
     """
     texts = {column.name for column in contract.columns if column.type == "string"}
-    return texts_of(open_source(source, reading).frame(spark, as_text=texts), texts)
+    frame = open_source(source, reading).frame(spark, as_text=texts)
+    return texts_of(typed_as(frame, {column.name: column.type for column in contract.columns}), texts)
 
 
 def plain_files(

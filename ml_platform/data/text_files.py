@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
+
 from ml_platform.errors import DataError
 
 HEAD_BYTES = 1 << 20
@@ -47,6 +49,8 @@ class Text:
     encoding: str
     has_quotes: bool
     is_ascii: bool
+    breaks_in_quotes: bool = False
+    """A line may end inside of quotes: then a record is more than a line."""
 
 
 def read_head(path: Path, encoding: str | None = None) -> str:
@@ -97,11 +101,12 @@ def _scan_as(path: Path, file: BinaryIO, encoding: str) -> Text:
         decoder.decode(b"", final=True)
     except UnicodeError as error:
         raise _not_encoded(path, encoding, position, error) from error
-    return Text(encoding, quotes, is_ascii=False)
+    return Text(encoding, quotes, is_ascii=False, breaks_in_quotes=quotes)
 
 
 def _scan_bytes(path: Path, file: BinaryIO, *, is_utf8: bool) -> Text:
     decoder, text, position = codecs.getincrementaldecoder(UTF8)(), Text(UTF8, False, True), 0
+    quotes = _Quotes()
     while chunk := file.read(CHUNK_BYTES):
         if b"\0" in chunk:
             raise _not_text(path, position + chunk.index(0))
@@ -114,15 +119,30 @@ def _scan_bytes(path: Path, file: BinaryIO, *, is_utf8: bool) -> Text:
                 text = replace(text, encoding=WESTERN)
         if text.encoding == WESTERN:
             text = replace(text, encoding=_western(chunk))
-        text = replace(
-            text, has_quotes=text.has_quotes or b'"' in chunk, is_ascii=text.is_ascii and chunk.isascii()
-        )
+        quotes.add(chunk)
+        text = replace(text, is_ascii=text.is_ascii and chunk.isascii())
         position += len(chunk)
     try:
         decoder.decode(b"", final=text.encoding == UTF8)
     except UnicodeDecodeError as error:
         raise _not_encoded(path, UTF8, position, error) from error
-    return text
+    return replace(text, has_quotes=quotes.are_there, breaks_in_quotes=quotes.hold_breaks or quotes.is_open)
+
+
+class _Quotes:
+    """Whether a line ends inside of quotes: where an odd number of them stands before its end."""
+
+    def __init__(self) -> None:
+        self.are_there = self.hold_breaks = self.is_open = False
+
+    def add(self, chunk: bytes) -> None:
+        self.are_there = self.are_there or b'"' in chunk
+        if not self.are_there or self.hold_breaks:
+            return
+        content = np.frombuffer(chunk, np.uint8)
+        odd = (np.cumsum(content == ord('"'), dtype=np.uint8) + np.uint8(self.is_open)) & 1
+        self.hold_breaks = bool(odd[(content == ord("\n")) | (content == ord("\r"))].any())
+        self.is_open = bool(odd[-1])
 
 
 def _western(content: bytes) -> str:

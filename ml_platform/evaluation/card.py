@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ml_platform.data.findings import notes
 from ml_platform.evaluation.slices import slice_table
 from ml_platform.specs.problems import Problem
-from ml_platform.specs.references import Evaluation, Parts, Table, Verdict
+from ml_platform.specs.references import Evaluation, Parts, Table, Verdict, shown
 from ml_platform.specs.tables import FeatureState, SplitSpec
 
 MOST_NAMED = 20
@@ -34,7 +34,7 @@ def model_card(
         "Metrics on the holdout": _metrics(challenger),
         "Slices": _slices(challenger),
         "Data": _data(table, problem, parts, split, state),
-        "Features": _features(state, importance),
+        "Features": _features(state, importance, "rmse" if problem.kind == "regression" else "log_loss"),
         "Limits": _limits(challenger, state, split),
     }
     body = [line for title, lines in sections.items() if lines for line in ("", f"## {title}", "", *lines)]
@@ -113,14 +113,15 @@ def _dealt(split: SplitSpec) -> str:
     return f"split by {', '.join(split.key_columns) or 'all columns but the label'}"
 
 
-def _features(state: FeatureState, importance: Mapping[str, float]) -> list[str]:
+def _features(state: FeatureState, importance: Mapping[str, float], metric: str) -> list[str]:
     columns = list(state.columns)
     more = f" and {len(columns) - MOST_NAMED} more" if len(columns) > MOST_NAMED else ""
     lines = [f"{state.width:,} features of {len(columns):,} columns: {', '.join(columns[:MOST_NAMED])}{more}"]
     top = list(importance.items())[:10]
     if top:
-        lines += ["", "What matters most (rise of the loss when a column is dealt anew among rows):", ""]
-        lines += [f"- {name}: {rise:+.4g}" for name, rise in top]
+        lines += ["", f"What matters most (rise of {metric} when a column is dealt anew among rows):", ""]
+        rises = shown(*(rise for _, rise in top), sign="+")
+        lines += [f"- {name}: {rise}" for (name, _), rise in zip(top, rises, strict=True)]
     return lines
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ml_platform.errors import DataError
 
+NO = {"no", "nein", "non", "nee", "nej", "n", "f", "false", "negative", "negativ"}
+
 
 def label_names(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The class name of each label: 3 and 3.0 → '3', true → 'true', null and NaN → null.
@@ -67,12 +69,16 @@ def name_counts(names: Iterable[pa.Array]) -> Counter[str]:
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
     """Class names in the order of outputs: by value when all are whole numbers, else by text.
 
-    >>> natural_order({"10", "9", "0"})
-    ('0', '9', '10')
+    Of two the second is the positive one, so that a word for "no" comes first.
+
+    >>> natural_order({"10", "9", "0"}), natural_order({"Ja", "Nein"})
+    (('0', '9', '10'), ('Nein', 'Ja'))
     """
     listed = sorted(names)
     if all(name.removeprefix("-").isdecimal() for name in listed):
         return tuple(sorted(listed, key=int))
+    if len(listed) == 2 and listed[1].casefold() in NO and listed[0].casefold() not in NO:
+        listed.reverse()
     return tuple(listed)
 
 

@@ -57,12 +57,13 @@ def fit(spec: NetSpec) -> int:
 
 
 @dag
-def trains(label: str = "y", net: NetSpec = NetSpec()) -> int:
+def trains(label: str = "y", net: NetSpec = NetSpec(), names: tuple[str, ...] = ()) -> int:
     """Train a network.
 
     Args:
         label: Column to predict.
         net: The network.
+        names: Columns to learn from.
     """
     return fit(net)
 
@@ -103,6 +104,13 @@ def test_a_home_that_cannot_be_written_is_named(
     said = capsys.readouterr().err
     assert f"StoreError: the log file {tmp_path}/logs/" in said
     assert "ML_PLATFORM_HOME" in said
+
+
+def test_an_option_takes_several_values_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(trains, ["graph", "--names", "a", "b", "--label", "z"]) == 0
+    assert main(trains, ["graph", "--names", "a", "--names", "b"]) == 0
+    assert main(trains, ["graph", "--label", "z", "w"]) == 2
+    assert "w" in capsys.readouterr().err
 
 
 def test_the_graph_command_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from ml_platform.data.load import load_table
 from ml_platform.data.local_forms import forms_of
+from ml_platform.specs.schemas import TableSchema
 from ml_platform.store.datasets import read_table
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
         (["1.234,50 €", "NA", "3 €"], "comma"),
         (["$5", "$1,200.00"], "money"),
         (["1,200.50", "3"], "money"),
-        (["1.2.2026", "31.12.2026 14:05"], "day first"),
+        (["1.2.2026", "31.12.2026 14:05", "2026-12-31"], "day first"),
+        (["2026-12-31"], None),
         (["1,234", "2,345"], None),
         (["1.5", "2"], None),
         (["1", "2"], None),
@@ -44,7 +47,7 @@ def test_they_arrive_as_numbers_and_days_and_the_report_says_so(spark: SparkSess
     path = tmp_path / "läden.csv"
     rows = [
         "1.234,50;$1,200.50;1.2.2026;31.12.2025 14:05;K,7;ja",
-        ";$3;28.02.2026;01.01.2026 00:00;K,8;nein",
+        "0;$3;28.02.2026;01.01.2026 00:00;K,8;nein",
     ] * 60
     path.write_text("\n".join(["größe;preis;tag;um;code;label", *rows, "?;$1;3.3.2026;1.1.2026 00:00;K;ja"]))
     table = load_table(spark, str(path), "label")
@@ -59,4 +62,8 @@ def test_they_arrive_as_numbers_and_days_and_the_report_says_so(spark: SparkSess
         "K,7",
     )
     assert row["um"] == dt.datetime(2025, 12, 31, 14, 5, tzinfo=dt.UTC)
+    said = TableSchema(columns={"größe": "decimal", "tag": "date", "preis": "category"})
+    row = next(row for row in read_table(load_table(spark, str(path), "label", said).data).to_pylist())
+    assert (row["größe"], row["preis"]) in {(Decimal("1234.5"), "$1,200.50"), (Decimal(0), "$3")}
+    assert isinstance(row["tag"], dt.date)
     assert [note for note in table.notes if "größe: read as numbers with a decimal comma" in note]

@@ -105,6 +105,19 @@ class TestLoading:
             "label": "string",
         }  # fmt: skip
 
+    @pytest.mark.parametrize(("more", "made"), [("", ["rows"]), ('"a\nb",1,x\n', ["types", "rows"])])
+    def test_a_table_with_quotes_is_read_once_where_they_hold_no_line_break(
+        self, more: str, made: list[str], spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Delimiters, quotes and spaces in quotes are those that Spark finds."""
+        columns: dict[str, Callable[[int], object]] = {
+            "said": lambda at: f'"he said ""{at}, or more"""' if at % 3 else '""',
+            "whole": lambda at: f'"{at}"' if at % 2 else f' "{at}" ',
+            "label": CLEAN["label"],
+        }
+        _, seen = alike(spark, write_csv(tmp_path / "t.csv", columns, more), monkeypatch)
+        assert seen == made
+
     @pytest.mark.parametrize("what", [*OFTEN, *(pytest.param(what, marks=pytest.mark.long) for what in RARE)])
     def test_what_the_sample_did_not_show_is_found(
         self, what: str, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

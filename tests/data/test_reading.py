@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ml_platform.data.load import check_source, load_table
 from ml_platform.data.sources import open_source, read_raw, source_columns
 from ml_platform.errors import DataError, SpecError
-from ml_platform.specs.contracts import Column, Contract
+from ml_platform.specs.contracts import Column, ColumnType, Contract
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.datasets import read_table
@@ -123,6 +123,22 @@ def test_what_a_model_knows_as_text_is_read_as_text(spark: SparkSession, tmp_pat
     for name, text in (("t.csv", "code,n\n007,1\n8,2\n"), ("t.jsonl", lines)):
         frame = read_raw(spark, written(tmp_path / name, text), contract)
         assert [tuple(row) for row in frame.orderBy("n").collect()] == [("007", 1), ("8", 2)]
+
+
+@pytest.mark.spark
+def test_a_column_without_a_value_is_of_the_type_that_the_model_knows(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """A table to score may have no wind yet; nobody but the model knows that it is a number."""
+    types: dict[str, ColumnType] = {"wind": "float", "day": "date", "said": "string", "n": "integer"}
+    contract = Contract(columns=tuple(Column(name=name, type=kind) for name, kind in types.items()))
+    lines = '{"wind": null, "day": null, "said": null, "n": 1, "more": null}\n'
+    for name, text in (("t.csv", "wind,day,said,n,more\n,NA,,1,\n"), ("t.jsonl", lines)):
+        frame = read_raw(spark, written(tmp_path / name, text), contract)
+        assert dict(frame.dtypes) == {
+            "wind": "double", "day": "date", "said": "string", "n": "bigint", "more": "string"
+        }  # fmt: skip
+        assert [row["n"] for row in frame.collect()] == [1]
 
 
 @pytest.mark.spark

@@ -52,3 +52,5 @@ def test_counts_add_up_and_leave_nulls_out() -> None:
 def test_whole_numbers_are_ordered_by_value_and_others_by_text() -> None:
     assert natural_order(["10", "9", "-2"]) == ("-2", "9", "10")
     assert natural_order(["10", "9", "x"]) == ("10", "9", "x")
+    assert natural_order(["nein", "ja"]) == ("nein", "ja")
+    assert natural_order(["ja", "nein", "vielleicht"]) == ("ja", "nein", "vielleicht")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from ml_platform.errors import DataError, StoreError
 from ml_platform.store import s3_files
@@ -159,7 +160,9 @@ def cut(content: bytes) -> bytes:
 
 def flip(content: bytes) -> bytes:
     """The same size; the checksum of a page is another."""
-    return content[:30] + bytes([content[30] ^ 0xFF]) + content[31:]
+    column = parquet.read_metadata(io.BytesIO(content)).row_group(0).column(0)
+    at = column.data_page_offset + column.total_compressed_size - 1
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
 
 
 @pytest.mark.parametrize(

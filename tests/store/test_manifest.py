@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from ml_platform.errors import DataError, StoreError
 from ml_platform.specs.contracts import Column, Contract
@@ -120,7 +121,8 @@ def test_bytes_that_changed_inside_a_file_are_refused(dataset: Dataset) -> None:
     """The size is the same; the checksum of a page is not."""
     path = folder_of(dataset) / "part-00000.parquet"
     content = bytearray(path.read_bytes())
-    content[30] ^= 0xFF
+    column = parquet.read_metadata(path).row_group(0).column(0)
+    content[column.data_page_offset + column.total_compressed_size - 1] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"part-00000.parquet cannot be read"):
         read_table(dataset)
