@@ -1,16 +1,41 @@
-"""A function that runs on one executor of a Spark application, in a slot of its own."""
+"""Functions that run on the executors of a Spark application, each in a slot of its own.
+
+A Spark job costs as much as a short function takes. So a Spark task takes one function after the other, over
+a connection that it opens to the driver, and ends when there is none for a moment.
+"""
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import secrets
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ml_platform.errors import InfrastructureError
+from ml_platform.resources.horovod.listener import Listener
+from ml_platform.resources.planning import at_work
+from ml_platform.worker.channel import KEY_BYTES, Channel
+from ml_platform.worker.handshake import Caller
+from ml_platform.worker.keeper import DriverAddress, connected
+from ml_platform.worker.messages import Job, Result
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
 T = TypeVar("T")
+IDLE_S = 0.2
+"""A task without a function keeps its slot for so long."""
+AGE_S = 10.0
+"""After so long it takes no further one: others may have waited for its slot."""
+WAKE_S = 0.2
+END_S = 10.0
+"""Spark says within this time why a task has ended."""
 
 
 def call_on_executor(spark: SparkSession, function: Callable[[], T]) -> T:
@@ -23,26 +48,246 @@ def call_on_executor(spark: SparkSession, function: Callable[[], T]) -> T:
     """
     import cloudpickle  # type: ignore[import-untyped]
 
-    # An RDD: a query would be planned first, which costs the JVM more than all the rest.
-    one = spark.sparkContext.parallelize([0], 1)
-    ((is_error, answer),) = one.mapPartitions(_Call(cloudpickle.dumps(function))).collect()
-    result = pickle.loads(answer)
+    calls = _calls_of(spark.sparkContext)
+    is_error, found = pickle.loads(calls.call(cloudpickle.dumps(function)))
     if is_error:
-        raise result
-    return result  # type: ignore[no-any-return]
+        raise found
+    return found  # type: ignore[no-any-return]
+
+
+def cancel_calls(context: SparkContext, group: str) -> None:
+    """End the functions that threads of this job group have called, and those that they would still call."""
+    calls = _known().get(context)
+    if calls is not None:
+        calls.cancel(group)
+
+
+def end_calls(context: SparkContext) -> None:
+    """The application ends: so do the tasks that wait for functions."""
+    calls = _known().pop(context, None)
+    if calls is not None:
+        calls.close()
+
+
+@dataclass(eq=False)
+class _Task:
+    """A Spark task that takes functions."""
+
+    number: int
+    group: str
+    """Its own job group."""
+    began: float = 0.0
+    """When it had its slot, by the monotonic clock."""
+    user: str = ""
+    """Job group of the thread whose function it runs."""
+    channel: Channel | None = None
+    timer: threading.Timer | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+
+class ExecutorCalls:
+    """The tasks of one application, from the first call to its end. Safe to use from several threads."""
+
+    def __init__(self, context: SparkContext) -> None:
+        settings = context.getConf()
+        host = str(settings.get("spark.driver.host"))
+        key = secrets.token_bytes(KEY_BYTES)
+        listens_at = str(settings.get("spark.driver.bindAddress", host))
+        self._context = context
+        self._listener = Listener(listens_at, key, self._arrived)
+        self._driver = DriverAddress(host, self._listener.port, key)
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._tasks: dict[int, _Task] = {}
+        self._idle: list[_Task] = []
+        self._cancelled: set[str] = set()
+        self._waiting = 0
+        self._failed: list[Exception] = []
+        """What Spark said of tasks that never came, for those who wait."""
+
+    def call(self, function: bytes) -> bytes:
+        """Have a pickled function called; its pickled answer. Raises where Spark failed."""
+        task = self._taken(self._context.getLocalProperty("spark.jobGroup.id") or "")
+        assert task.channel is not None
+        try:
+            task.channel.send(Job(0, "call", function, {}))
+            answer = task.channel.receive()
+        except (EOFError, OSError) as error:
+            raise self._why_ended(task) from error
+        except BaseException:
+            self._end(task)
+            raise
+        assert isinstance(answer, Result)
+        self._give_back(task)
+        return answer.payload
+
+    def cancel(self, group: str) -> None:
+        """End what this job group's threads have called, and let them call nothing any more."""
+        with self._changed:
+            self._cancelled.add(group)
+            used = [task for task in self._tasks.values() if task.user == group]
+            self._changed.notify_all()
+        for task in used:
+            self._end(task)
+
+    def close(self) -> None:
+        """End the tasks that have begun, and wait for it. Those that wait for a slot end with Spark."""
+        self._listener.close()
+        with self._changed:
+            begun = [task for task in self._tasks.values() if task.channel is not None]
+        for task in begun:
+            _hang_up(task)
+        for task in begun:
+            task.ended.wait(END_S)
+
+    # ── Which task ───────────────────────────────────────────────────────────────────────────────
+
+    def _taken(self, group: str) -> _Task:
+        """A task that waits for a function; others are started where more wait than are coming."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                while not self._idle or group in self._cancelled:
+                    self._wait_for_one(group)
+            finally:
+                self._waiting -= 1
+                del self._failed[self._waiting :]
+            task = self._idle.pop()
+            task.user = group
+            if task.timer is not None:
+                task.timer.cancel()
+            return task
+
+    def _wait_for_one(self, group: str) -> None:
+        if group in self._cancelled:
+            raise InfrastructureError(f"a function was not called: job group {group} was cancelled")
+        if self._failed:
+            raise self._failed.pop()
+        if sum(task.channel is None for task in self._tasks.values()) < self._waiting:
+            self._start()
+        self._changed.wait(WAKE_S)  # a wait without an end could not be interrupted
+
+    def _start(self) -> None:
+        number = next(self._numbers)
+        task = _Task(number, f"functions/{secrets.token_hex(4)}")
+        self._tasks[number] = task
+        threading.Thread(target=self._run, args=(task,), name=f"functions-{number}", daemon=True).start()
+
+    def _run(self, task: _Task) -> None:
+        """The Spark job behind a task, as long as it lasts."""
+        try:
+            with at_work():
+                self._context.setJobGroup(task.group, "functions", interruptOnCancel=True)
+                # An RDD: a query would be planned first, which costs the JVM more than all the rest.
+                one = self._context.parallelize([0], 1)
+                one.mapPartitions(_Serve(self._driver, task.number)).collect()
+        except Exception as error:  # noqa: BLE001  (who called raises it)
+            task.error = error
+        finally:
+            _hang_up(task)
+            with self._changed:
+                del self._tasks[task.number]
+                if task in self._idle:
+                    self._idle.remove(task)
+                if task.error is not None and task.channel is None and self._waiting > len(self._failed):
+                    self._failed.append(task.error)
+                task.ended.set()
+                self._changed.notify_all()
+
+    def _arrived(self, caller: Caller, channel: Channel) -> None:
+        with self._changed:
+            task = self._tasks.get(caller.number)
+            if task is None or task.channel is not None:  # one that Spark runs again: nobody waits for it
+                channel.close()
+                return
+            task.channel, task.began = channel, time.monotonic()
+            self._wait(task)
+
+    def _give_back(self, task: _Task) -> None:
+        with self._changed:
+            task.user = ""
+            if time.monotonic() - task.began > AGE_S:
+                _hang_up(task)
+            else:
+                self._wait(task)
+
+    def _wait(self, task: _Task) -> None:
+        self._idle.append(task)
+        task.timer = threading.Timer(IDLE_S, self._retire, [task])
+        task.timer.daemon = True
+        task.timer.start()
+        self._changed.notify_all()
+
+    def _retire(self, task: _Task) -> None:
+        with self._changed:
+            if task.timer is threading.current_thread() and task in self._idle:
+                self._idle.remove(task)
+                _hang_up(task)
+
+    def _end(self, task: _Task) -> None:
+        """Have Spark end it, whatever it does."""
+        if self._context._jsc is not None:
+            self._context._jsc.sc().cancelJobGroup(task.group)
+
+    def _why_ended(self, task: _Task) -> Exception:
+        if not task.ended.wait(END_S):
+            self._end(task)
+        if task.error is not None:
+            return task.error
+        return InfrastructureError("the Spark task that ran a function has ended", got="no answer")
+
+
+def _hang_up(task: _Task) -> None:
+    if task.channel is not None:
+        task.channel.close()
 
 
 @dataclass(frozen=True)
-class _Call:
-    function: bytes
+class _Serve:
+    """What runs on the executor: takes functions until the driver hangs up."""
 
-    def __call__(self, rows: Iterable[int]) -> Iterator[tuple[bool, bytes]]:
-        import cloudpickle
+    driver: DriverAddress
+    number: int
 
+    def __call__(self, rows: Iterable[int]) -> Iterator[int]:
         for _ in rows:
             pass  # a worker that leaves some unread is not used again
+        channel = connected(self.driver, Caller("keeper", self.number))
         try:
-            found, is_error = pickle.loads(self.function)(), False
-        except Exception as error:  # noqa: BLE001  (it is raised where the call was made)
-            found, is_error = error, True
-        yield is_error, cloudpickle.dumps(found)
+            while True:
+                asked = channel.receive()
+                assert isinstance(asked, Job)
+                channel.send(Result(asked.number, _answer(asked.payload)))
+        except EOFError:
+            yield from ()
+        finally:
+            channel.close()
+
+
+def _answer(function: bytes) -> bytes:
+    import cloudpickle
+
+    try:
+        found: tuple[bool, Any] = False, pickle.loads(function)()
+    except Exception as error:  # noqa: BLE001  (it is raised where the call was made)
+        found = True, error
+    pickled: bytes = cloudpickle.dumps(found)
+    return pickled
+
+
+_making = threading.Lock()
+
+
+@cache
+def _known() -> dict[SparkContext, ExecutorCalls]:
+    """By application. Behind a function: what it holds at the moment is no part of a key."""
+    return {}
+
+
+def _calls_of(context: SparkContext) -> ExecutorCalls:
+    with _making:
+        calls = _known().get(context)
+        if calls is None:
+            calls = _known()[context] = ExecutorCalls(context)
+        return calls

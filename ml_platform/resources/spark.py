@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from ml_platform.errors import ResourceStartError
+from ml_platform.resources.executor_call import cancel_calls, end_calls
 from ml_platform.resources.gpus import spark_gpu_settings
 from ml_platform.resources.java import check_java, class_archive
 from ml_platform.resources.project_files import pack_packages
@@ -100,6 +101,7 @@ class _Application:
     def end(self) -> None:
         if _Application.own is self:
             _Application.own = None
+        end_calls(self.session.sparkContext)
         self._stack.close()
 
 
@@ -359,3 +361,4 @@ def cancel_group(root: SparkSession, group: str) -> None:
     """Stop the jobs of a task session, those under way and those it would still start. From any thread."""
     if not has_ended(root):
         root.sparkContext._jsc.sc().cancelJobGroupAndFutureJobs(group)
+        cancel_calls(root.sparkContext, group)

@@ -47,7 +47,7 @@ def keep_rank(driver: DriverAddress, partition: int, arrived: messages.Arrived) 
     Raises:
         OSError: The driver cannot be reached.
     """
-    channel = _connected(driver, Caller("keeper", partition))
+    channel = connected(driver, Caller("keeper", partition))
     try:
         channel.send(arrived)
         start = _wait_for_start(channel)
@@ -62,7 +62,13 @@ def keep_rank(driver: DriverAddress, partition: int, arrived: messages.Arrived) 
         channel.close()
 
 
-def _connected(driver: DriverAddress, caller: Caller) -> Channel:
+def connected(driver: DriverAddress, caller: Caller) -> Channel:
+    """A connection to the driver, once both ends have proved who they are.
+
+    Raises:
+        OSError: The driver cannot be reached.
+        RankError: It does not know the key.
+    """
     connection, key = _introduced(driver, caller)
     return Channel(connection, key, side="rank")
 

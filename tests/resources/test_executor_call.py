@@ -1,16 +1,20 @@
-"""Functions on executors: the result comes back, or the error, and two run side by side."""
+"""Functions on executors: the result comes back, or the error, and several run side by side."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ml_platform.errors import DataError
+from ml_platform.errors import DataError, InfrastructureError
 from ml_platform.resources.executor_call import call_on_executor
+from ml_platform.resources.spark import cancel_group, task_session
+from ml_platform.specs.resources import SparkSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,3 +59,42 @@ def test_two_run_side_by_side(spark: SparkSession, tmp_path: Path) -> None:
         left = pool.submit(call_on_executor, spark, lambda: meet("left", "right"))
         right = pool.submit(call_on_executor, spark, lambda: meet("right", "left"))
         assert (left.result(timeout=120), right.result(timeout=120)) == ("right", "left")
+
+
+def test_a_process_that_dies_fails_its_call_and_no_other(spark: SparkSession) -> None:
+    with pytest.raises(Exception, match="Python worker exited unexpectedly"):
+        call_on_executor(spark, lambda: os._exit(3))
+    assert call_on_executor(spark, lambda: 7) == 7
+
+
+def test_what_a_job_group_called_ends_with_it(spark: SparkSession, tmp_path: Path) -> None:
+    """As when a run is stopped, or a task took too long; the group calls nothing any more."""
+    began = tmp_path / "began"
+    os.mkfifo(began)
+
+    def hang() -> None:
+        began.write_text("")
+        threading.Event().wait()
+
+    def call(function: Callable[[], Any]) -> Any:
+        with task_session(spark, SparkSpec(), group="stopped"):
+            return call_on_executor(spark, function)
+
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(call, hang)
+        began.read_text()
+        cancel_group(spark, "stopped")
+        with pytest.raises(Exception, match="cancelled"):
+            hanging.result(timeout=60)
+        with pytest.raises(InfrastructureError, match="job group stopped was cancelled"):
+            pool.submit(call, os.getpid).result(timeout=60)
+    assert call_on_executor(spark, lambda: 7) == 7
+
+
+def test_a_task_without_functions_gives_its_slot_back(spark: SparkSession) -> None:
+    """All slots at once can be had soon after."""
+    slots = spark.sparkContext.defaultParallelism
+    with ThreadPoolExecutor(4 * slots) as pool:
+        list(pool.map(lambda _: call_on_executor(spark, os.getpid), range(20 * slots)))
+    rows = spark.range(slots).repartition(slots)
+    assert rows.mapInArrow(lambda batches: batches, rows.schema, barrier=True).count() == slots
