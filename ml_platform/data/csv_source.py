@@ -27,7 +27,7 @@ from ml_platform.data.text_types import (
     usual,
 )
 from ml_platform.errors import DataError
-from ml_platform.specs.contracts import ColumnType
+from ml_platform.specs.contracts import ColumnType, Contract
 from ml_platform.specs.profiles import Profile
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.folders import spark_path
@@ -93,9 +93,15 @@ class Guess:
 class CsvSource:
     """A file, or every .csv and .tsv file below a folder, with the same header."""
 
-    def __init__(self, source: str, reading: ReadingSpec) -> None:
+    def __init__(self, source: str, reading: ReadingSpec, trained: Mapping[str, str] = {}) -> None:
         self._path = Path(source)
         self._reading = reading
+        self._trained = trained
+
+    def for_model(self, contract: Contract) -> CsvSource:
+        """The same, read by a model of this contract: what could be written in two forms is in its own."""
+        forms = {column.name: column.form for column in contract.columns if column.form is not None}
+        return CsvSource(str(self._path), self._reading, forms)
 
     @cached_property
     def _files(self) -> list[Path]:
@@ -129,8 +135,8 @@ class CsvSource:
     def notes(self) -> tuple[str, ...]:
         found = self._text.encoding
         if found == UTF8 or self._reading.encoding is not None:
-            return said(self._forms)
-        return (f"{self._path.name} is not UTF-8; it was read as {found}", *said(self._forms))
+            return said(self.forms)
+        return (f"{self._path.name} is not UTF-8; it was read as {found}", *said(self.forms))
 
     @cached_property
     def _partitions(self) -> tuple[str, ...]:
@@ -159,7 +165,7 @@ class CsvSource:
 
         self.check()
         with spark_failures(f"{self._path} cannot be read as CSV"):
-            texts = self.in_form(self._texts(spark, reason, self._text), self._forms.keys() - as_text)
+            texts = self.in_form(self._texts(spark, reason, self._text), self.forms.keys() - as_text)
             sample = self._sample if reason is not None else None
             if sample is not None and sample.is_whole and not self._text.has_quotes:
                 types, exceptions = _decided(self._layout.names, sample.counts, as_text)
@@ -218,7 +224,7 @@ class CsvSource:
         delimiter, text = self._layout.delimiter, self._text
         compressed = any(file.suffix.lower() == ".gz" for file in self._files)
         plain = delimiter in DELIMITERS and text.encoding in SAMPLED and not text.breaks_in_quotes
-        if compressed or self._partitions or self._forms or not plain:
+        if compressed or self._partitions or self.forms or not plain:
             return None
         return take_sample(
             self._files,
@@ -230,17 +236,17 @@ class CsvSource:
         )
 
     @cached_property
-    def _forms(self) -> dict[str, str]:
+    def forms(self) -> dict[str, str]:
         """Columns of the first file whose numbers or dates are not written as Spark reads them, and how."""
         names = self._layout.names
         records = list(self._records(self._files[0], self._layout.delimiter))
         # The last one may be cut off.
         whole = [each for each in records[0 if self._reading.header else 1 :] if len(each) == len(names)]
-        return forms_of(names, whole)
+        return forms_of(names, whole, self._trained)
 
     def in_form(self, texts: DataFrame, names: Set[str]) -> DataFrame:
         """The frame with these columns of texts written as Spark reads them."""
-        forms = {name: form for name, form in self._forms.items() if name in names}
+        forms = {name: form for name, form in self.forms.items() if name in names}
         if not forms:
             return texts
         columns = (rewritten(name, forms[name]) if name in forms else quoted(name) for name in texts.columns)

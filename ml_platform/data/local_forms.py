@@ -1,7 +1,7 @@
 """Numbers and dates as people write them for each other, and how Spark is to read them.
 
 1.234,50 € is a number in Berlin, $1,234.50 one in Boston, and 31.12.2026 a day. What could as well be
-something else, as 1,234 or 12/11/2026, stays the text that it is.
+something else, as 1,234, 1.234 € or 12/11/2026, stays the text that it is.
 """
 
 from __future__ import annotations
@@ -34,15 +34,21 @@ class Form:
 
 
 FORMS: Mapping[str, Form] = {
+    "amount": Form(
+        pattern=rf"^[+-]?{MONEY}? ?\d+(?: ?{MONEY})?$",
+        sure=MONEY,
+        sql=r"regexp_replace({0}, r'[ €$£]', '')",
+        said="whole amounts of money, such as 5 €",
+    ),
     "comma": Form(
-        pattern=rf"^[+-]?(?:[1-9]\d{{0,2}}(?:\.\d{{3}})+|0|[1-9]\d*)(?:,\d+)?(?: ?{MONEY})?$",
-        sure=r",(?:\d{1,2}|\d{4,})(?!\d)",
+        pattern=rf"^[+-]?{MONEY}? ?(?:[1-9]\d{{0,2}}(?:\.\d{{3}})+|0|[1-9]\d*)(?:,\d+)?(?: ?{MONEY})?$",
+        sure=r",(?:\d{1,2}|\d{4,})(?!\d)|\.\d{3}[.,]",
         sql=r"translate(regexp_replace({0}, r'[ €$£]', ''), ',.', '.')",
         said="numbers with a decimal comma, such as 1.234,50",
     ),
     "money": Form(
         pattern=rf"^[+-]?{MONEY}? ?(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|0|[1-9]\d*)(?:\.\d+)?(?: ?{MONEY})?$",
-        sure=rf"{MONEY}|,\d{{3}}\.",
+        sure=rf"{MONEY}.*\.\d{{1,2}}$|\.\d{{1,2}} ?{MONEY}$|,\d{{3}}[.,]|[$£] ?\d{{1,3}},",
         sql=r"regexp_replace({0}, r'[ €$£,]', '')",
         said="numbers with a currency or commas between thousands, such as $1,234.50",
     ),
@@ -57,23 +63,32 @@ FORMS: Mapping[str, Form] = {
 """By name, in the order in which they are tried."""
 
 
-def forms_of(names: Sequence[str], records: Sequence[Sequence[str]]) -> dict[str, str]:
+def forms_of(
+    names: Sequence[str], records: Sequence[Sequence[str]], trained: Mapping[str, str] = {}
+) -> dict[str, str]:
     """Columns whose values are written in one of `FORMS`, a few exceptions aside, and its name.
+
+    Args:
+        trained: Forms of the columns that a model was trained on. They hold where the values could as well be
+            in another: 1.500 alone is what 1.234,50 says that it is.
 
     >>> forms_of(["a", "b", "c"], [["1,5", "1.02.2026", "1,234"], ["1.000", "28.02.2026", "2,345"]])
     {'a': 'comma', 'b': 'day first'}
     """
-    found = {name: _form([record[at].strip() for record in records]) for at, name in enumerate(names)}
+    values = {name: [record[at].strip() for record in records] for at, name in enumerate(names)}
+    found = {name: _form(values[name], trained.get(name)) for name in names}
     return {name: form for name, form in found.items() if form is not None}
 
 
-def _form(values: Sequence[str]) -> str | None:
+def _form(values: Sequence[str], trained: str | None) -> str | None:
     known = [value for value in values if value not in MISSING]
+    fitting = {}
     for name, form in FORMS.items():
         fits = [value for value in known if re.search(form.pattern, value)]
-        if len(fits) >= (1 - EXCEPTIONS) * len(known) and any(re.search(form.sure, each) for each in fits):
-            return name
-    return None
+        if fits and len(fits) >= (1 - EXCEPTIONS) * len(known):
+            fitting[name] = any(re.search(form.sure, value) for value in fits)
+    sure = [name for name, is_sure in fitting.items() if is_sure]
+    return sure[0] if sure else trained if trained in fitting else None
 
 
 def rewritten(name: str, form: str) -> str:

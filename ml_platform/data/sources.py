@@ -23,6 +23,7 @@ from ml_platform.specs.contracts import ColumnType, Contract
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
+from ml_platform.store.datasets import FORM
 from ml_platform.store.manifest import DataFile
 from ml_platform.store.spark_failures import spark_failures
 
@@ -144,7 +145,7 @@ def read_source(
     with spark_failures(f"{source} cannot be read"):
         frame = _in_form(opened, opened.frame(spark, reason, as_text(schema)), schema)
         judged = frame if reason in frame.columns else _without_bad_rows(frame, reason)
-        return declared(judged, reason, schema, source), reason
+        return _with_forms(opened, declared(judged, reason, schema, source)), reason
 
 
 def guess_source(
@@ -189,6 +190,14 @@ def _in_form(opened: Source, frame: DataFrame, schema: TableSchema | None) -> Da
     return opened.in_form(frame, {name for name, kind in declared_types(schema).items() if kind != "string"})
 
 
+def _with_forms(opened: Source, frame: DataFrame) -> DataFrame:
+    """Columns say how they were written: a model reads a later table the same way."""
+    for name, form in opened.forms.items() if isinstance(opened, CsvSource) else ():
+        if name in frame.columns and frame.schema[name].dataType.typeName() != "string":
+            frame = frame.withMetadata(name, {FORM: form})
+    return frame
+
+
 def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
     import pyspark.sql.functions as sf
 
@@ -207,7 +216,9 @@ def read_raw(
         DataError: It is missing, empty or corrupt, or a row is bad.
     """
     texts = {column.name for column in contract.columns if column.type == "string"}
-    frame = open_source(source, reading).frame(spark, as_text=texts)
+    opened = open_source(source, reading)
+    opened = opened.for_model(contract) if isinstance(opened, CsvSource) else opened
+    frame = opened.frame(spark, as_text=texts)
     return texts_of(typed_as(frame, {column.name: column.type for column in contract.columns}), texts)
 
 

@@ -37,6 +37,9 @@ class Column(Spec):
     nullable: bool = True
     width: int | None = Field(None, description="Values per row of a packed column.")
     kind: ColumnKind | None = Field(None, description="The declared type, of a column that was loaded.")
+    form: str | None = Field(
+        None, description="How the text it was read from writes its values, if unusually."
+    )
 
 
 class Contract(Spec):

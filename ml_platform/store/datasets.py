@@ -71,7 +71,7 @@ PART_SCHEMA = (
 )
 """`holes`: whether each column has a null in the file, a byte per column."""
 FLOAT32_BYTES = 4
-KIND = "kind"
+KIND, FORM = "kind", "form"
 """Key of a column's kind in the metadata of its Spark field: it survives selects and filters."""
 
 
@@ -330,6 +330,7 @@ def _contract(
             nullable=bool(holes) and holes[at],
             width=packed.get(field.name),
             kind=(field.metadata or {}).get(KIND),
+            form=(field.metadata or {}).get(FORM),
         )
         for at, field in enumerate(schema.fields)
     ]

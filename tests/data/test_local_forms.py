@@ -11,6 +11,7 @@ import pytest
 
 from ml_platform.data.load import load_table
 from ml_platform.data.local_forms import forms_of
+from ml_platform.data.sources import read_raw
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.store.datasets import read_table
 
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
         (["1.2.2026", "31.12.2026 14:05", "2026-12-31"], "day first"),
         (["2026-12-31"], None),
         (["1,234", "2,345"], None),
+        (["1,234", "1,234,567"], "money"),
+        (["1.234", "1.234.567"], "comma"),
+        (["$85,000", "$900"], "money"),
+        (["5.50 €", "12 €"], "money"),
+        (["5 €", "$12"], "amount"),
+        (["5 €", "1.234 €"], None),
+        (["1,859 €"], None),
+        (["$1.234"], None),
         (["1.5", "2"], None),
         (["1", "2"], None),
         (["007,5", "1,5"], None),
@@ -38,6 +47,26 @@ if TYPE_CHECKING:
 )
 def test_a_form_is_found_where_it_can_be_nothing_else(values: list[str], form: str | None) -> None:
     assert forms_of(["x"], [[value] for value in values]) == ({} if form is None else {"x": form})
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [(["1.500"], "comma"), (["1.500", "12.5"], None), (["$1,200.50"], "money"), ([""], None)],
+)
+def test_what_could_be_two_things_is_what_it_was_in_training(values: list[str], form: str | None) -> None:
+    found = forms_of(["x"], [[value] for value in values], {"x": "comma"})
+    assert found == ({} if form is None else {"x": form})
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("store")
+def test_a_model_reads_a_later_table_as_the_one_it_learnt_from(spark: SparkSession, tmp_path: Path) -> None:
+    trained, later = tmp_path / "trained.csv", tmp_path / "later.csv"
+    trained.write_text("preis;label\n" + "1.234,50;ja\n2.000;nein\n" * 20)
+    later.write_text("preis\n1.500\n2.000\n")
+    table = load_table(spark, str(trained), "label")
+    raw = read_raw(spark, str(later), table.data.contract)
+    assert sorted(row["preis"] for row in raw.collect()) == [1500.0, 2000.0]
 
 
 @pytest.mark.spark
