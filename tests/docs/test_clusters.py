@@ -54,7 +54,7 @@ ENTRIES = (
 )
 """Classes of Spark that declare settings, those of YARN and Kubernetes too: all are in PySpark's JARs."""
 FAMILIES = (
-    r"spark\.(app\.name|master|driver\.defaultJavaOptions)",
+    r"spark\.(app\.name|master|remote|driver\.defaultJavaOptions)",
     r"spark\.executorEnv\.\w+",
     r"spark\.yarn\.appMasterEnv\.\w+",
     r"spark\.(executor|worker)\.resource\.gpu\.(amount|discoveryScript|vendor)",
