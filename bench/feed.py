@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.context import Context, compared, counts, say
 from bench.machine import FOREIGN_LIMIT
-from bench.pairing import Block, Interval, clean
+from bench.pairing import Block, Interval, clean, interval
 from bench.report import Row, row
 from bench.sides import Driver, rounds
 
@@ -65,6 +65,8 @@ def _against(
     shuffle: bool,
 ) -> Row:
     places = {"ours": (drivers[0], folder), theirs.name: (drivers[1], theirs.folder)}
+    if theirs.name == "scan":
+        places["steps"] = drivers[1], theirs.folder
     sides: dict[str, Callable[[], Block]] = {
         side: partial(_epoch, context, driver, rows, kind=kind, side=side, folder=place, shuffle=shuffle)
         for side, (driver, place) in places.items()
@@ -73,9 +75,12 @@ def _against(
         side()  # the first epoch traces, and brings the file into memory
     blocks = rounds(sides, count)
     case = f"{kind}, {rows / 1e6:.2g} M rows{', shuffled' if shuffle else ''}"
-    return compared(
-        context, "B4", case, theirs.shown, (blocks["ours"], blocks[theirs.name]), target=theirs.target
-    )
+    pair = blocks["ours"], blocks[theirs.name]
+    more: dict[str, Any] = {"target": theirs.target}
+    if "steps" in blocks:
+        floor_s = interval([block.seconds for block in blocks["steps"]]).value
+        more["limit"] = f"{rows // BATCH:,} steps over one batch {1e3 * floor_s:.0f} ms"
+    return compared(context, "B4", case, theirs.shown, pair, **more)
 
 
 def _epoch(context: Context, driver: Driver, rows: int, **question: object) -> Block:

@@ -76,6 +76,8 @@ def draw_speed(speed: Speed, rows_per_second: Sequence[float], title: str) -> Fi
     Args:
         rows_per_second: Of each epoch, over all ranks.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(10.4, 2.6 + 0.3 * max(speed.ranks, 2))
     figure.suptitle(title, fontsize=12)
     left, right = figure.subplots(1, 2)
@@ -91,7 +93,9 @@ def draw_speed(speed: Speed, rows_per_second: Sequence[float], title: str) -> Fi
     if speed.alone_rows_per_second:
         ideal = speed.alone_rows_per_second * speed.ranks
         left.axhline(ideal, color=GREY, linestyle=":", label=f"{speed.ranks} × one rank alone")
-    left.set(xlabel="epoch", ylabel="rows per second", ylim=(0, None))
+    left.set(xlabel="epoch", ylabel="rows per second", xlim=(0.5, len(epochs) + 0.5), ylim=(0, None))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    left.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     left.legend(frameon=False, loc="lower right")
     said = f"{speed.rows_per_second:,.0f} rows/s"
     if speed.efficiency is not None:

@@ -19,17 +19,19 @@ WHOLE_SHARE = 14
 PIECE_BYTES = 4 << 20
 LEAST_ROWS = 1024
 """Of a piece: each column costs something for each piece."""
+DECODERS = 2
+"""Threads that decode: at first nobody else has anything to do, and the first steps need a piece of each lane."""
 
 
 class RowGroups:
-    """Row groups of one data set. One thread reads; another decodes what it will need next."""
+    """Row groups of one data set. One thread reads; others decode what it will need next."""
 
     def __init__(self, columns: Columns, layout: Layout, *, cache_bytes: int = CACHE_BYTES) -> None:
         self._columns, self._layout, self._limit = columns, layout, cache_bytes
         self._held: OrderedDict[RowGroup, Future[Rows]] = OrderedDict()
         self._bytes = 0
         self._piece_rows = max(LEAST_ROWS, PIECE_BYTES // layout.row_bytes)
-        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="row-groups")
+        self._decoder = ThreadPoolExecutor(DECODERS, thread_name_prefix="row-groups")
 
     def rows(self, part: Range) -> Rows:
         """The rows of a range: views of its decoded row group.

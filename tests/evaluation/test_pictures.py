@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.evaluation.pictures import draw_confusion, draw_learning_curves, draw_reliability
+from ml_platform.evaluation.speed import draw_speed, speed_of
 
 
 def _rows(rows: int, classes: int, *, unknown: int = 0, failed: int = 0) -> pa.Table:
@@ -107,6 +108,19 @@ def test_names_that_would_break_the_drawing_are_drawn_as_they_are() -> None:
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels[1] == "(empty)"
     assert labels[2] == "x" * 17 + "…"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 61])
+def test_speed_has_whole_epochs_and_each_phase_of_each_rank(epochs: int) -> None:
+    """One epoch too: there is no epoch 0.96."""
+    seconds = [{"compute": 5.0, "allreduce": 1.0, "validation": 0.5, "feed": 0.7}] * 2
+    rates = [900.0] * epochs
+    speed = speed_of(rates, seconds, launch_s=1.5, alone_rows_per_second=500.0)
+    left, right = draw_speed(speed, rates, "t").axes
+    assert all(tick == int(tick) for tick in left.get_xticks())
+    assert left.get_title() == "900 rows/s, 90% of ideal scaling"
+    assert [text.get_text() for text in right.get_yticklabels()] == ["rank 0", "rank 1"]
+    assert [round(float(bar.get_width()), 6) for bar in right.patches[::2]] == [1.5, 5.0, 1.0, 0.5, 0.7]
 
 
 def test_pictures_are_drawn_in_threads_without_pyplot() -> None:

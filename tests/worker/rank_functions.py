@@ -115,13 +115,19 @@ def endless(rank: Rank, marker: Path) -> None:
         signal.sigtimedwait([], 0.02)
 
 
-def listening_addresses(rank: Rank) -> list[str]:
-    """Addresses that this rank listens on, in the middle of a job."""
+def listening() -> set[tuple[str, int]]:
+    """Addresses and ports at which this process listens."""
     import psutil
 
-    rank.collective.gather(np.zeros(1))
     found = psutil.Process().net_connections(kind="inet")
-    return [connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN]
+    return {tuple(each.laddr) for each in found if each.status == psutil.CONN_LISTEN}
+
+
+def listening_addresses(rank: Rank) -> set[tuple[str, int]]:
+    """Those of a rank, in the middle of a job that it tells of."""
+    rank.collective.gather(np.zeros(1))
+    rank.log_metrics({"connected": 1.0}, 0)
+    return listening()
 
 
 def soil_session(rank: Rank) -> str:

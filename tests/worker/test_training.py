@@ -237,7 +237,14 @@ def test_each_job_finds_a_clean_session(pair: HorovodJob) -> None:
     assert set(pair.run(rank_functions.look_at_session)) == {("float32", "float32", "dense")}
 
 
-def test_ranks_listen_on_loopback_alone(pair: HorovodJob) -> None:
-    """Horovod's own connections are neither signed nor encrypted: they stay on this machine."""
-    for addresses in pair.run(rank_functions.listening_addresses):
-        assert set(addresses) <= {"127.0.0.1"}
+def test_a_job_listens_where_it_should_and_nowhere_else(pair: HorovodJob) -> None:
+    """The driver: its rendezvous, on loopback, while the job runs. Ranks, once they are connected: nowhere.
+    Horovod's own connections are neither signed nor encrypted: they stay on this machine."""
+    before, seen = rank_functions.listening(), []
+    ranks = pair.run(
+        rank_functions.listening_addresses,
+        on_metrics=lambda values, step: seen.append(rank_functions.listening() - before),
+    )
+    assert list(ranks) == [set(), set()]
+    assert [[host for host, _ in found] for found in seen] == [["127.0.0.1"]]
+    assert rank_functions.listening() == before
