@@ -7,7 +7,7 @@ put together as several steps at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from os import PathLike
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 BUFFER_ROWS = 2048
 """Rows of one lane that are mixed with each other."""
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 16 << 20
 """Steps that are handed over together have about this size."""
 EVALUATION_ROWS = 4096
 """Rows per step when each row is read once."""
 ALIGNMENT = 64
 """Bytes of which the address of a tensor is a multiple."""
-AHEAD_ROWS = 32_768
+AHEAD_ROWS = 65_536
 """How many rows before it is needed a lane's row group is decoded."""
 
 PACKED = Columns()
@@ -110,8 +110,7 @@ class Feed:
         most = max(1, CHUNK_BYTES // (batching.share * self.layout.row_bytes))
         for first in range(0, batching.steps, most):
             steps = min(most, batching.steps - first)
-            parts = [stream.take(steps * batching.lane_rows) for stream in streams]
-            rows = _side_by_side(parts, steps)
+            rows = _side_by_side([stream.take(steps * batching.lane_rows) for stream in streams], steps)
             if self.has_classes and rows.labels.min() < 0:
                 raise DataError(
                     "a row to train on has a label that is not a class",
@@ -159,9 +158,11 @@ class Feed:
         self.layout = layout
         self.groups += tuple(group for group in groups if group.rows)
 
-    def _lane(self, lane: Lane) -> Iterator[Rows]:
+    def _lane(self, lane: Lane) -> Iterator[_Chosen]:
         pieces = self._ranges(lane.ranges, in_order=lane.seed is None)
-        return pieces if lane.seed is None else _mixed(pieces, lane.seed)
+        if lane.seed is not None:
+            return _mixed(pieces, lane.seed)
+        return (_Chosen(piece, slice(0, len(piece.labels))) for piece in pieces)
 
     def _ranges(self, ranges: Sequence[Range], *, in_order: bool) -> Iterator[Rows]:
         for kept, run in groupby(ranges, partial(self._is_kept, in_order=in_order)):
@@ -235,54 +236,79 @@ def _whole_rows(rows: int, layout: Layout, cache_bytes: int) -> int | None:
     return cache_bytes // WHOLE_SHARE // layout.row_bytes
 
 
+class _Chosen(NamedTuple):
+    """Rows that are still to be copied out of those that they are among: by their places, or a part."""
+
+    rows: Rows
+    places: NDArray[np.intp] | slice
+
+    @property
+    def count(self) -> int:
+        places = self.places
+        return places.stop - places.start if isinstance(places, slice) else len(places)
+
+    def cut(self, rows: int) -> tuple[_Chosen, _Chosen]:
+        """The first `rows` rows, and the others."""
+        places = self.places
+        if isinstance(places, slice):
+            at = places.start + rows
+            return self._replace(places=slice(places.start, at)), self._replace(places=slice(at, places.stop))
+        return self._replace(places=places[:rows]), self._replace(places=places[rows:])
+
+
 class _Stream:
     """Rows in the order in which they come, as many at a time as are asked for."""
 
-    def __init__(self, pieces: Iterator[Rows]) -> None:
+    def __init__(self, pieces: Iterator[_Chosen]) -> None:
         self._pieces = pieces
-        self._rest: Rows | None = None
+        self._rest: _Chosen | None = None
 
-    def take(self, rows: int) -> list[Rows]:
+    def take(self, rows: int) -> list[_Chosen]:
         """The next `rows` rows, in parts. There are that many."""
-        parts: list[Rows] = []
+        parts: list[_Chosen] = []
         while rows:
             piece = next(self._pieces) if self._rest is None else self._rest
-            taken = min(rows, len(piece.labels))
-            parts.append(piece.part(slice(0, taken)))
-            self._rest = None if taken == len(piece.labels) else piece.part(slice(taken, None))
-            rows -= taken
+            self._rest = None
+            if piece.count > rows:
+                piece, self._rest = piece.cut(rows)
+            parts.append(piece)
+            rows -= piece.count
         return parts
 
 
-def _side_by_side(lanes: list[list[Rows]], steps: int) -> Rows:
+def _side_by_side(lanes: Sequence[Sequence[_Chosen]], steps: int) -> Rows:
     """Steps in which each lane has its share, one lane behind the other."""
-    whole = [joined(parts) for parts in lanes]
-    if len(whole) == 1:
-        return _in_steps(whole[0], steps)
-    cut = [_in_steps(rows, steps) for rows in whole]
-    weighted = [rows.weights for rows in cut if rows.weights is not None]
-    weights = _beside(weighted) if weighted else None
-    return Rows(_beside([rows.features for rows in cut]), _beside([rows.labels for rows in cut]), weights)
+
+    def beside(of: Callable[[Rows], Any]) -> NDArray[Any]:
+        return _beside([_copied([(of(part.rows), part.places) for part in parts]) for parts in lanes], steps)
+
+    weights = None if lanes[0][0].rows.weights is None else beside(lambda rows: rows.weights)
+    return Rows(beside(lambda rows: rows.features), beside(lambda rows: rows.labels), weights)
 
 
-def _beside(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Arrays joined along the second axis, at an address that TensorFlow takes over without a copy."""
+def _copied(parts: Sequence[tuple[NDArray[Any], NDArray[np.intp] | slice]]) -> NDArray[Any]:
+    """One after the other. A part of one array stays a view."""
+    found = [
+        array[places] if isinstance(places, slice) else array.take(places, axis=0, mode="clip")
+        for array, places in parts
+    ]
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _beside(lanes: Sequence[NDArray[Any]], steps: int) -> NDArray[Any]:
+    """A part of each lane in each step, at an address that TensorFlow takes over without a copy."""
+    arrays = [lane.reshape(steps, -1, *lane.shape[1:]) for lane in lanes]
     first = arrays[0]
-    shape = (len(first), sum(array.shape[1] for array in arrays), *first.shape[2:])
+    if len(arrays) == 1:
+        return first
+    shape = (steps, sum(array.shape[1] for array in arrays), *first.shape[2:])
     length = math.prod(shape) * first.itemsize
     room = np.empty(length + ALIGNMENT, np.uint8)
     start = -room.ctypes.data % ALIGNMENT
     return np.concatenate(arrays, axis=1, out=room[start : start + length].view(first.dtype).reshape(shape))
 
 
-def _in_steps(rows: Rows, steps: int) -> Rows:
-    weights = None if rows.weights is None else rows.weights.reshape(steps, -1)
-    return Rows(
-        rows.features.reshape(steps, -1, rows.features.shape[1]), rows.labels.reshape(steps, -1), weights
-    )
-
-
-def _mixed(pieces: Iterable[Rows], seed: tuple[int, int, int]) -> Iterator[Rows]:
+def _mixed(pieces: Iterable[Rows], seed: tuple[int, int, int]) -> Iterator[_Chosen]:
     """Mix rows within a bounded buffer: half of it leaves whenever it is full."""
     random = np.random.default_rng(seed)
     held: list[Rows] = []
@@ -291,10 +317,10 @@ def _mixed(pieces: Iterable[Rows], seed: tuple[int, int, int]) -> Iterator[Rows]
         held.append(piece)
         count += len(piece.labels)
         if count >= BUFFER_ROWS:
-            mixed = joined(held).part(random.permutation(count))
+            rows, order = joined(held), random.permutation(count)
             leaving = count - BUFFER_ROWS // 2
-            yield mixed.part(slice(0, leaving))
-            held = [mixed.part(slice(leaving, None))]
+            yield _Chosen(rows, order[:leaving])
+            held = [rows.part(order[leaving:])]
             count -= leaving
     if count:
-        yield joined(held).part(random.permutation(count))
+        yield _Chosen(joined(held), random.permutation(count))

@@ -25,7 +25,8 @@ def steps_of(feed: Feed, chunks: Source, batching: Batching) -> Iterator[Any]:
         chunks: Called once per pass.
     """
     with _generated(feed, chunks, (None, batching.share)) as data:
-        steps = data.prefetch(1).unbatch()
+        # Views of the chunk: `unbatch` would copy each step.
+        steps = data.prefetch(1).flat_map(lambda *rows: tf.data.Dataset.from_tensor_slices(rows))
         yield steps.apply(tf.data.experimental.assert_cardinality(batching.steps))
 
 

@@ -13,14 +13,15 @@ from ml_platform.worker.lanes import Range, RowGroup
 
 CACHE_BYTES = 288 << 20
 """Decoded row groups that are kept, per rank: what eight lanes need now and next. At least one is."""
-WHOLE_SHARE = 14
-"""Row groups are decoded as a whole when the cache holds this many of them."""
+WHOLE_SHARE = 16
+"""Row groups are decoded as a whole when the cache holds this many of them: two of each of eight lanes."""
 
 PIECE_BYTES = 4 << 20
 LEAST_ROWS = 1024
 """Of a piece: each column costs something for each piece."""
 DECODERS = 2
-"""Threads that decode: at first nobody else has anything to do, and the first steps need a piece of each lane."""
+"""Threads that decode: the first steps need a piece of each lane, and nothing else can be done till then.
+They decode themselves: in Arrow's own pool, which has a thread per core of a rank, they would take turns."""
 
 
 class RowGroups:
@@ -74,7 +75,10 @@ class RowGroups:
         parquet = opened(part.group.uri)
         try:
             for batch in parquet.iter_batches(
-                self._piece_rows, row_groups=[part.group.number], columns=self._columns.names
+                self._piece_rows,
+                row_groups=[part.group.number],
+                columns=self._columns.names,
+                use_threads=False,
             ):
                 start, at = at, at + batch.num_rows
                 if at <= part.offset:
@@ -112,7 +116,7 @@ class RowGroups:
 
         parquet = opened(group.uri)
         try:
-            table = parquet.read_row_group(group.number, columns=self._columns.names)
+            table = parquet.read_row_group(group.number, columns=self._columns.names, use_threads=False)
             return rows_of(table, self._columns, self._layout, _name(group))
         except (pa.ArrowException, OSError) as error:
             raise _corrupt(group, error) from error

@@ -72,13 +72,13 @@ def test_span_gives_each_row_once_in_order(tmp_path: Path) -> None:
 def test_decoded_row_groups_are_views_and_bounded(tmp_path: Path) -> None:
     """No copy of a row group is made; none is kept that is read once, nor more than the cache allows."""
     feed = Feed(
-        _files(packed_dataset(tmp_path / "t", *numbered(2000), files=1, group_rows=100)), cache_bytes=33_600
+        _files(packed_dataset(tmp_path / "t", *numbered(2000), files=1, group_rows=100)), cache_bytes=38_400
     )
     batches: list[Rows] = list(feed.span(rank=0, world_size=1))
     assert all(isinstance(_owner(batch.features), pa.Buffer) for batch in batches)
     assert len(feed._read._held) == 0
     list(feed.chunks(plan_batches(2000, batch_rows=8, world_size=1), rank=0, seed=0, epoch=0, shuffle=True))
-    assert len(feed._read._held) == 14  # of 20, with 100 rows × (16 + 8) bytes
+    assert len(feed._read._held) == 16  # of 20, with 100 rows × (16 + 8) bytes
 
 
 def _owner(array: np.ndarray) -> object:
