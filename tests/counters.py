@@ -20,6 +20,7 @@ class CounterSpec(ResourceSpec):
 
 class CounterLease:
     to_the_end = False
+    prepares = True
     happened: ClassVar[list[str]] = []
 
     def __init__(self, spec: CounterSpec, scope: Scope) -> None:

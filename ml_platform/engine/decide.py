@@ -119,6 +119,22 @@ def decide(node: Node, outputs: Mapping[str, Output], world: World) -> Decision:
     return _Question(node, outputs, world).answer()
 
 
+def is_new(node: Node, world: World) -> bool:
+    """Whether a node runs whatever it will be given, unless something before it fails.
+
+    Nothing is stored then under what it is itself. Asks nobody but the store.
+
+    Raises:
+        PlatformError: The store failed.
+    """
+    if node.conditions or node.over is not None or node.task.probe is not None or not node.task.cache:
+        return False
+    if node.name in world.accepted:
+        return False
+    own = _Question(node, {}, world).own
+    return own is not None and not own.uncacheable and not world.results.any(own.digest)
+
+
 class _Question:
     """One node in one world. Every answer has the same facts."""
 

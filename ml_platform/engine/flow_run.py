@@ -27,7 +27,7 @@ from ml_platform.engine.resume import accepted_results, refuse_doubtful, resumed
 from ml_platform.engine.run import Execution
 from ml_platform.engine.secret_blocks import secrets_of_prefect
 from ml_platform.errors import PlatformError, SpecError, StoreError, nearest
-from ml_platform.resources.leases import Leases, Scope, prepare
+from ml_platform.resources.leases import Leases, Scope, can_prepare, prepare
 from ml_platform.resources.placement import load_placement
 from ml_platform.resources.planning import at_work, planning
 from ml_platform.store.history import add_to_history, read_history
@@ -111,7 +111,8 @@ def _planned_and_run(
     leases = Leases(scope)
     with occupied():
         world = _world(graph, leases, engine)
-        planned = make_plan(graph, world, leases, surely=partial(_prepare, leases))
+        first, surely = partial(_can_prepare, leases), partial(_prepare, leases)
+        planned = make_plan(graph, world, leases, first=first, surely=surely)
         refuse_doubtful(graph, planned.plan, engine)
         facts = {
             "run": scope.run,
@@ -125,6 +126,12 @@ def _planned_and_run(
             "plan": planned.plan,
         }
         return _run(graph, planned, world, leases, facts, engine)
+
+
+def _can_prepare(leases: Leases, node: Node) -> bool:
+    with suppress(PlatformError):
+        return can_prepare(leases.resolve(node.resources).values())
+    return False
 
 
 def _prepare(leases: Leases, node: Node) -> None:

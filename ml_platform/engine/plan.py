@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_platform.engine.check import preflight_faults
-from ml_platform.engine.decide import Decision, World, decide, ruled
+from ml_platform.engine.decide import Decision, World, decide, is_new, ruled
 from ml_platform.engine.graph import SKIPPED, Graph, Node, resource_name
 from ml_platform.engine.keys import task_code
 from ml_platform.engine.outputs import ListOutput, Output, Values
@@ -141,14 +141,24 @@ class Planned:
 
 
 def make_plan(
-    graph: Graph, world: World, leases: Leases, *, surely: Callable[[Node], None] = lambda node: None
+    graph: Graph,
+    world: World,
+    leases: Leases,
+    *,
+    first: Callable[[Node], bool] = lambda node: False,
+    surely: Callable[[Node], None] = lambda node: None,
 ) -> Planned:
     """Decide every node as far as that is possible now, and ask those that may run whether they could.
 
     Args:
+        first: Nodes for which it is worth knowing soon, before the code of the others was read.
         surely: Told of each node that will run, as soon as that is known: others may still have to be asked.
     """
     with _garbage_left():
+        for node in filter(first, graph.nodes):
+            with suppress(PlatformError):  # it will be asked again, in its turn
+                if is_new(node, world):
+                    surely(node)
         for node in graph.nodes:
             task_code(node.task.function)
         planner = _Planner(graph, world, leases, surely)

@@ -34,6 +34,7 @@ class GangLease:
     """Ranks start ahead of need (importing TensorFlow takes them 10 s) and stay up between jobs."""
 
     to_the_end: ClassVar[bool] = False
+    prepares: ClassVar[bool] = True
 
     def __init__(self, spec: HorovodSpec, scope: Scope) -> None:
         self._spec = spec

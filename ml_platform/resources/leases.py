@@ -56,6 +56,8 @@ class Lease(Protocol):
 
     to_the_end: ClassVar[bool]
     """Whether it stays open until the run has ended: how the run ended is part of it."""
+    prepares: ClassVar[bool]
+    """Whether `prepare` begins anything."""
 
     def __init__(self, spec: ResourceSpec, scope: Scope) -> None: ...
 
@@ -110,6 +112,11 @@ def kind_of(spec: ResourceSpec) -> type[Lease]:
         ) from error
     kind: type[Lease] = load_named(target)
     return kind
+
+
+def can_prepare(specs: Iterable[ResourceSpec]) -> bool:
+    """Whether anything of these recipes can begin before there is a run."""
+    return any(kind_of(spec).prepares for spec in specs)
 
 
 def prepare(specs: Iterable[ResourceSpec], placement: Placement) -> None:

@@ -29,6 +29,7 @@ class SparkLease:
     """One application, started once; every task gets `newSession()`, a job group and a pool."""
 
     to_the_end: ClassVar[bool] = False
+    prepares: ClassVar[bool] = False
 
     def __init__(self, spec: SparkSpec, scope: Scope) -> None:
         self._scope = scope

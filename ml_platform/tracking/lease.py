@@ -21,6 +21,7 @@ class TrackingLease:
     """One MLflow run per flow run, opened ahead of its first user."""
 
     to_the_end: ClassVar[bool] = True
+    prepares: ClassVar[bool] = False
 
     def __init__(self, spec: TrackingSpec, scope: Scope) -> None:
         self._scope = scope

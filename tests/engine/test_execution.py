@@ -290,6 +290,42 @@ def test_what_surely_runs_is_prepared_while_the_rest_is_planned(
     assert not prepared.exists()
 
 
+def test_what_is_new_whatever_it_is_given_is_prepared_before_anybody_is_asked(
+    run: Runner, happened: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not so where a result may be stored of it, which depends on what comes before."""
+    prepared, asked = tmp_path / "prepared", tmp_path / "asked"
+    monkeypatch.setattr(CounterLease, "prepare", lambda spec, placement: prepared.touch())
+
+    def look(folder: str) -> int:
+        if not asked.exists():
+            asked.write_text(str(prepared.exists()))
+        return int(Path(folder, "n").read_text())
+
+    @task(probe=look)
+    def loads(folder: str) -> int:
+        return int(Path(folder, "n").read_text())
+
+    @task
+    def uses(n: int, rate: float, things: Any = CounterSpec()) -> float:
+        return n * rate
+
+    @dag
+    def chain(folder: str, rate: float = 0.5) -> float:
+        return uses(loads(folder), rate)
+
+    def prepared_when_asked(n: int, rate: float) -> str:
+        for path in (prepared, asked):
+            path.unlink(missing_ok=True)
+        (tmp_path / "n").write_text(str(n))
+        assert run(chain, folder=str(tmp_path), rate=rate).output == n * rate
+        return asked.read_text()
+
+    assert prepared_when_asked(2, 0.5) == "True"
+    assert prepared_when_asked(2, 0.25) == "True"
+    assert prepared_when_asked(4, 0.25) == "False"
+
+
 # ── Failures ─────────────────────────────────────────────────────────────────────────────────────
 
 
