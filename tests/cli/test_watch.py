@@ -9,7 +9,7 @@ from contextlib import suppress
 from rich.console import Console
 
 from ml_platform.cli.watch import LiveTable, PlainLines, shown
-from ml_platform.engine.run import TaskEvent
+from ml_platform.engine.events import TaskEvent
 
 
 def event(state: str, **more: object) -> TaskEvent:
