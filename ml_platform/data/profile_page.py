@@ -20,6 +20,7 @@ PANELS_PER_ROW = 4
 MOST_BARS = 6
 NAME_LETTERS, VALUE_LETTERS = 26, 16
 COMMONEST = 3
+LEAST_SHARE = 0.005
 NUMBERS = {"integer", "float", "decimal", "date", "timestamp"}
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9722e", "#8a8a8a"
 DPI = 110
@@ -58,7 +59,7 @@ def profile_page(table: Table) -> str:
     names = list(rows[0]) if rows else []
     lines = [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows]
     head = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    found = [f"- {note}" for note in notes(table.findings)]
+    found = [f"- {note}" for note in (*notes(table.findings), *table.notes)]
     return "\n".join([f"# Columns of {table.source}", "", " ".join(facts), "", *found, "", *head, *lines])
 
 
@@ -142,8 +143,8 @@ def _end(column: ColumnProfile, value: str | None, at: int) -> str:
 
 
 def _commonest(column: ColumnProfile, rows: int) -> str:
-    """Values that occur more than once."""
-    top = [each for each in column.frequent[:COMMONEST] if each.share * rows > 1.5]
+    """Values that occur more than once, and not in 0 % of rows."""
+    top = [each for each in column.frequent[:COMMONEST] if each.share > max(1.5 / max(rows, 1), LEAST_SHARE)]
     return ", ".join(f"{_plain(each.value, VALUE_LETTERS)} ({each.share:.0%})" for each in top)
 
 

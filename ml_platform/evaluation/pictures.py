@@ -207,7 +207,7 @@ def draw_reliability(rows: pa.Table, title: str, classes: Sequence[str] = ()) ->
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
     upper.plot(mean, share, color=BLUE, marker="o", label="model")
     upper.set(title=title, ylabel=happened, xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
-    upper.legend(loc="upper left", frameon=False)
+    upper.legend(frameon=False)
     lower.bar(edges[:-1] + 0.05, counts, width=0.09, color=BLUE)
     lower.set(xlabel=of, ylabel="rows", ylim=(0, max(counts.max(), 1) * 1.25))
     for center, count in zip(edges[:-1] + 0.05, counts, strict=True):

@@ -130,7 +130,7 @@ def _signs(folder: Path) -> list[str]:
     rng, names = np.random.default_rng(5), [f"x{at}" for at in range(8)]
     places = rng.normal(0, 3, (110, 8))
     lines = []
-    for at in range(110 * 150):
+    for at in range(110 * 200):
         point = places[at % 110] + rng.normal(0, 0.6, 8)
         lines.append("\t".join([*(f"{x:.3f}" for x in point), f"{at % 110:03}"]))
     (folder / "signs.tsv").write_text("\n".join(lines))
