@@ -44,17 +44,11 @@ SHOWN_NODES = 200
 """Larger graphs leave no picture."""
 
 
-def plan(
-    dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec, *, prepares: bool = False
-) -> Planned:
-    """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped.
-
-    Args:
-        prepares: The run follows in this process: begin what it surely needs as soon as that is known.
-    """
+def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
+    """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped."""
     with planning(), as_declared(), secrets_of_prefect():
         graph, world, leases = _to_plan(dag, parameters, engine)
-        planned = _prepared_plan(graph, world, leases) if prepares else make_plan(graph, world, leases)
+        planned = make_plan(graph, world, leases)
         refuse_doubtful(graph, planned.plan, engine)
         return planned
 
@@ -117,7 +111,8 @@ def _planned_and_run(
     leases = Leases(scope)
     with occupied():
         world = _world(graph, leases, engine)
-        planned = _prepared_plan(graph, world, leases)
+        first, surely = partial(_can_prepare, leases), partial(_prepare, leases)
+        planned = make_plan(graph, world, leases, first=first, surely=surely)
         refuse_doubtful(graph, planned.plan, engine)
         facts = {
             "run": scope.run,
@@ -131,11 +126,6 @@ def _planned_and_run(
             "plan": planned.plan,
         }
         return _run(graph, planned, world, leases, facts, engine)
-
-
-def _prepared_plan(graph: Graph, world: World, leases: Leases) -> Planned:
-    first, surely = partial(_can_prepare, leases), partial(_prepare, leases)
-    return make_plan(graph, world, leases, first=first, surely=surely)
 
 
 def _can_prepare(leases: Leases, node: Node) -> bool:

@@ -26,7 +26,6 @@ from prefect.states import Cancelling
 
 from ml_platform import errors
 from ml_platform.engine import EngineSpec, TaskEvent, dag, map_over, task, watching, when
-from ml_platform.engine.flow_run import plan
 from ml_platform.engine.prefect_door import flow_runs_of_this_process, wait_until_recorded
 from ml_platform.engine.run import GRACE_S, STOP_S
 from ml_platform.errors import DataError, GraphError, TaskTimeoutError
@@ -284,10 +283,6 @@ def test_what_surely_runs_is_prepared_while_the_rest_is_planned(
     run(chain, folder=folder, engine=EngineSpec(mode="plan"))
     assert set(asked.read_text().split()) == {"False"}
     asked.unlink()
-    plan(chain, {"folder": folder}, EngineSpec(), prepares=True)
-    assert asked.read_text().split() == ["True"], "a command plans before its run"
-    asked.unlink()
-    prepared.unlink()
     assert run(chain, folder=folder).output == 1
     assert asked.read_text().split()[0] == "True"
     prepared.unlink()
