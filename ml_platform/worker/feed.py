@@ -243,7 +243,7 @@ class _Chosen(NamedTuple):
     places: NDArray[np.intp] | slice
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         places = self.places
         return places.stop - places.start if isinstance(places, slice) else len(places)
 
@@ -269,10 +269,10 @@ class _Stream:
         while rows:
             piece = next(self._pieces) if self._rest is None else self._rest
             self._rest = None
-            if piece.count > rows:
+            if piece.length > rows:
                 piece, self._rest = piece.cut(rows)
             parts.append(piece)
-            rows -= piece.count
+            rows -= piece.length
         return parts
 
 
