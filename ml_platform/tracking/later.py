@@ -172,3 +172,4 @@ class LaterRun:
         if ended is not None:
             status, ended_ms = ended
             ask("end a run", client.set_terminated, self._run_id, status, ended_ms)
+            self._ended = None  # it may be looked at once more for what was noted meanwhile

@@ -18,6 +18,7 @@ from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.training import KerasSpec
 from ml_platform.store.leftovers import builder
 from ml_platform.tracking import runs
+from ml_platform.tracking.later import LaterRuns
 from ml_platform.tracking.metrics import MetricQueue
 from ml_platform.tracking.server import client
 from tests.tracking.conftest import opened
@@ -67,8 +68,10 @@ def test_runs_of_a_killed_process_are_ended_by_the_next(
         gone.wait()
     with monkeypatch.context() as before:
         before.setattr(runs, "builder", lambda: builder().replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
-        queue, tags = MetricQueue(mlflow), runs._origin()
-        killed = runs._start(mlflow, queue, _experiment_id(mlflow), "killed", tags, {})
+        experiment_id = _experiment_id(mlflow)
+        later = LaterRuns(mlflow, experiment_id)
+        writer = runs.Writer(mlflow, MetricQueue(mlflow), later, experiment_id, {})
+        killed = runs._start(writer, "killed", runs._origin())
     with opened() as living, opened():
         assert mlflow.get_run(living.run_id).info.status == "RUNNING"
     assert mlflow.get_run(killed.run_id).info.status == "KILLED"
