@@ -332,8 +332,11 @@ def _kind(path: Path) -> str:
 
 def _kind_of_folder(path: Path) -> str:
     """Of the data in it; notes beside binary files are none."""
-    found = {kind for end, kind in KINDS.items() if end in suffixes_below(path) and end != ".txt"}
-    found = found - TEXT or found or {"parquet"}
+    ends = [end for end in KINDS if end != ".txt"]
+    found = {KINDS[end] for end in suffixes_below(path).intersection(ends)}
+    found = found - TEXT or found
+    if not found:
+        raise DataError(f"folder {path} holds no data", wanted=f"files that end with {', '.join(ends)}")
     if len(found) > 1:
         raise DataError(
             f"folder {path} holds files of several kinds",

@@ -110,7 +110,7 @@ def folder(path: Path) -> str:
     ("make", "error", "message"),
     [
         (lambda path: str(path / "t.csv"), DataError, "there is no file"),
-        (folder, DataError, "holds no data(.|\n)*parquet"),
+        (folder, DataError, "holds no data(.|\n)*csv(.|\n)*parquet"),
         (lambda path: written(path / "t.csv", ""), DataError, "is empty"),
         (lambda path: written(path / "t.csv", "\n\n"), DataError, "is empty"),
         (lambda path: written(path / "t.csv", "a,label\n"), DataError, "is empty(.|\n)*a header alone"),
