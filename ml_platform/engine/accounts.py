@@ -36,9 +36,11 @@ class Accounts:
         self._watch = watch
 
     def tell(self, name: str, state: Any, seconds: float = 0.0, **more: Any) -> None:
+        """Say to whoever watches the run how a node stands."""
         self._watch(TaskEvent(run=self._leases.scope.run, node=name, state=state, seconds=seconds, **more))
 
     def record(self, node: Node, decision: Decision | None, state: str, seconds: float, **more: Any) -> None:
+        """Write its line of the run record, and what the next plan may want to know of it."""
         facts: dict[str, Any] = {"state": state, "task": node.function, "seconds": seconds, **more}
         facts["ended"] = datetime.now(UTC).isoformat()
         facts["resources"] = self.specs(node)
