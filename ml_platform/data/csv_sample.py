@@ -5,7 +5,6 @@ Only files where no quotes hold a line break: there a line is a record, wherever
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow import csv
 
 from ml_platform.data.text_types import KINDS, kind_counts
 
@@ -63,8 +64,8 @@ def take_sample(
     for file, size in sizes.items():
         with file.open("rb") as opened:
             for lines in _pieces(opened, size, WHOLE_BYTES if is_whole else PIECE_BYTES, has_header):
-                records = _records([line.decode(encoding) for line in lines], delimiter, has_quotes)
-                counts += _counted([fields for fields in records if len(fields) == columns], columns)
+                content = b"\n".join(lines).decode(encoding).encode()
+                counts += _counted(content, columns, delimiter, has_quotes)
     return Sample(counts, is_whole=is_whole)
 
 
@@ -80,22 +81,53 @@ def _pieces(file: BinaryIO, size: int, length: int, has_header: bool) -> Iterato
         yield filled[1:] if has_header and start == 0 else filled
 
 
-def _records(lines: list[str], delimiter: str, has_quotes: bool) -> list[list[str]]:
-    if not has_quotes:
-        return [line.split(delimiter) for line in lines]
+def text_columns(
+    content: bytes, *, columns: int, delimiter: str, has_quotes: bool, at_once: int, bad: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """Records in UTF-8 as columns of texts; an empty one is null.
+
+    Args:
+        columns: Fields of a record. Others are passed over, and put into `bad`.
+        at_once: Bytes of a batch, and of the longest record.
+    Raises:
+        pa.ArrowInvalid: There are no records in it.
+    """
+
+    def passed_over(record: csv.InvalidRow) -> str:
+        bad.append(record.text or "")
+        return "skip"
+
+    names = [str(at) for at in range(columns)]
+    yield from csv.open_csv(
+        pa.BufferReader(content),
+        csv.ReadOptions(use_threads=False, block_size=at_once, column_names=names),
+        csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char='"' if has_quotes else False,
+            double_quote=has_quotes,
+            invalid_row_handler=passed_over,
+        ),
+        csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+
+
+def _counted(content: bytes, columns: int, delimiter: str, has_quotes: bool) -> NDArray[np.int64]:
+    counts = np.zeros((columns, len(KINDS)), np.int64)
     try:
-        return list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-    except csv.Error:
-        # A field of more than 128 KiB: other pieces tell enough.
-        return []
-
-
-def _counted(records: list[list[str]], columns: int) -> NDArray[np.int64]:
-    if not records:
-        return np.zeros((columns, len(KINDS)), np.int64)
-    by_column = zip(*records, strict=True)
-    return np.stack([kind_counts(pa.array(map(_value, texts), pa.string())) for texts in by_column])
-
-
-def _value(text: str) -> str | None:
-    return text.strip(BLANK) or None
+        for batch in text_columns(
+            content,
+            columns=columns,
+            delimiter=delimiter,
+            has_quotes=has_quotes,
+            at_once=len(content) + 1,
+            bad=[],
+        ):
+            counts += np.stack([kind_counts(pc.utf8_trim(texts, BLANK)) for texts in batch.columns])
+    except pa.ArrowInvalid:
+        # Other pieces tell enough.
+        return counts
+    return counts

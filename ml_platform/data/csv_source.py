@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ml_platform.data.csv_pieces import CsvPieces, ranges_of
 from ml_platform.data.csv_sample import SPREAD, Sample, take_sample
+from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.data.local_forms import forms_of, rewritten, said
 from ml_platform.data.text_files import LATIN1, UTF8, UTF16, WESTERN, Text, read_head, scan
@@ -50,16 +52,6 @@ LIMITED = {"bigint", "date", "timestamp"}
 """Types that lack some values which look like theirs: 9223372036854775808, 2024-02-30."""
 WORDS = {"bigint": "whole number", "double": "number"}
 """What a person calls a type, where that is not its name."""
-_LOOKS_LIKE_MOMENT = "{0} RLIKE r'" + PATTERNS["timestamp"].replace("{", "{{").replace("}", "}}") + "'"
-PLAIN = {
-    "bigint": "({0} <=> CAST(TRY_CAST({0} AS bigint) AS string))",
-    "double": r"({0} IS NULL OR {0} RLIKE r'^-?(?:0|[1-9]\d{{0,17}}+)(?:\.\d++)?+$')",
-    "boolean": "({0} IS NULL OR {0} IN ('true', 'false'))",
-    "date": "({0} IS NULL OR length({0}) = 10 AND {0} <=> CAST(TRY_CAST({0} AS date) AS string))",
-    "timestamp": f"({{0}} IS NULL OR {_LOOKS_LIKE_MOMENT} AND TRY_CAST({{0}} AS timestamp) IS NOT NULL)",
-}
-"""Texts that are values of a type for certain: most of them, at little cost. Never null."""
-FAULT = "fault"
 EMPTY = "void"
 """Type of a column without a value, in a table that need not say what it is."""
 SAMPLED = {UTF8, WESTERN, LATIN1}
@@ -74,20 +66,6 @@ class Layout:
 
     names: tuple[str, ...]
     delimiter: str
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A table whose types were found in a sample.
-
-    Attributes:
-        frame: As `CsvSource.frame` gives it, if the types are those of all rows.
-        holds: Whether they are, to be asked when all rows of the frame were read, given the profile of those
-            that are good and how many are bad.
-    """
-
-    frame: DataFrame
-    holds: Callable[[Profile, int], bool]
 
 
 class CsvSource:
@@ -177,46 +155,42 @@ class CsvSource:
         why = self._why_bad(reason, {name: types[name] for name in exceptions})
         return texts.select(*map(sf.expr, columns), why)
 
-    def guess(self, spark: SparkSession, reason: str, as_text: Set[str] = frozenset()) -> Guess | None:
+    def direct(self, least: int) -> DirectRead | None:
         """The table with types from a sample; None where `frame` knows them at once, or must read all rows.
 
-        One pass instead of two: whether all rows are of these types is found out as they are read.
+        Whether all rows are of these types is found out as they are read.
         """
-        import pyspark.sql.functions as sf
-        from pyspark.sql import Observation
-
         from ml_platform.store.fingerprint import WIDE
 
         self.check()
         sample = self._sample
         if sample is None or sample.is_whole or len(self._layout.names) > WIDE:
             return None
-        types, exceptions = _decided(self._layout.names, sample.counts, as_text)
+        types, exceptions = _decided(self._layout.names, sample.counts, frozenset())
         found = dict(zip(self._layout.names, sample.counts, strict=True))
-        unsure = {
-            name: seen
-            for name, seen in found.items()
-            if types[name] == "string" and name not in as_text and seen.any()
-        }
-        unseen = [name for name, seen in found.items() if name not in as_text and not seen.any()]
+        unsure = {name: seen for name, seen in found.items() if types[name] == "string" and seen.any()}
         if exceptions or not all(surely_text(seen, SPREAD * int(seen.sum())) for seen in unsure.values()):
             return None
-        observation = Observation()
-        with spark_failures(f"{self._path} cannot be read as CSV"):
+
+        def holds(profile: Profile, aside: int) -> bool:
+            values = {each.name: profile.rows - each.nulls + aside for each in profile.columns}
+            return all(surely_text(seen, values.get(name, aside)) for name, seen in unsure.items())
+
+        def frame(spark: SparkSession, reason: str) -> DataFrame:
             texts = self._texts(spark, reason, self._text)
-            # Seen twice, as when an executor is lost, it is the same.
-            fault = sf.bool_or(sf.expr(_any_wrong(reason, types, unseen))).alias(FAULT)
-            columns = [sf.expr(_typed(name, types[name])) for name in self.columns()]
-            frame = texts.observe(observation, fault).select(*columns, self._why_bad(reason, {}))
+            typed = [f"{_typed(name, types[name])}" for name in self.columns()]
+            return texts.selectExpr(*typed, quoted(reason)).withColumn(reason, self._why_bad(reason, {}))
 
-        def holds(profile: Profile, bad: int) -> bool:
-            values = {each.name: profile.rows - each.nulls + bad for each in profile.columns}
-            most = {name: values.get(name, profile.rows + bad) for name in unsure}
-            return not observation.get[FAULT] and all(
-                surely_text(seen, most[name]) for name, seen in unsure.items()
-            )
-
-        return Guess(frame, holds)
+        pieces = CsvPieces(
+            ranges=ranges_of(self._files, least),
+            types={name: types[name] for name in self._layout.names},
+            unseen=frozenset(name for name, seen in found.items() if not seen.any()),
+            delimiter=self._layout.delimiter,
+            encoding=self._text.encoding,
+            has_header=not self._reading.header,
+            has_quotes=self._text.has_quotes,
+        )
+        return DirectRead(pieces, frame, holds)
 
     @cached_property
     def _sample(self) -> Sample | None:
@@ -441,20 +415,6 @@ def _is_of(name: str, kind: str) -> str:
 def _fits(name: str, kind: str) -> str:
     """Whether a text is a value of a type that a column of `kind` may mix."""
     return f"({_kind_bit(name)}) & {ALLOWED_BITS[kind]} > 0"
-
-
-def _any_wrong(reason: str, types: Mapping[str, str], unseen: Sequence[str]) -> str:
-    """Whether a row that has all fields has a value that is not of its column's type, or one in a column of
-    which none was seen."""
-    wrong = [_is_wrong(name, kind) for name, kind in types.items() if kind != "string"]
-    wrong += [f"NOT {_is_missing(name)}" for name in unseen]
-    return f"{quoted(reason)} IS NULL AND ({' OR '.join(wrong) or 'false'})"
-
-
-def _is_wrong(name: str, kind: str) -> str:
-    """Whether a text is a value, and none of this type."""
-    value = quoted(name)
-    return f"(NOT {PLAIN[kind].format(value)} AND NOT {_is_missing(name)} AND NOT ({_fits(name, kind)}))"
 
 
 def _typed(name: str, kind: str, *, is_mixed: bool = False) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ml_platform.data.findings import find, notes
+from ml_platform.data.labels import Labelled, judged
 from ml_platform.data.profile import TableSurveyor
-from ml_platform.data.sources import check_source, guess_source, open_source, read_source, source_identity
+from ml_platform.data.sources import check_source, direct_read, open_source, read_source, source_identity
 from ml_platform.errors import DataError
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import RAW_TYPES
-from ml_platform.specs.profiles import Profile
 from ml_platform.specs.references import Dataset, Table
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
@@ -25,10 +24,13 @@ from ml_platform.store.datasets import (
     removed_on_failure,
     spark_frame,
     write_dataset,
+    write_pieces,
 )
+from ml_platform.store.pieces import DoubtError, can_write_pieces
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 __all__ = ["check_source", "load_table"]
 
@@ -58,15 +60,7 @@ def load_table(
     check_source(source, label, schema, reading)
     before = source_identity(source, reading)
     request = _Request(source, label, schema, reading, before)
-    guessed = guess_source(spark, source, label, schema, reading)
-    table = None
-    if guessed is not None:
-        guess, reason = guessed
-        table = _loaded(spark, request, guess.frame, reason, guess.holds)
-    if table is None:
-        table = _loaded(spark, request, *read_source(spark, source, label, schema, reading))
-    assert table is not None
-    return table
+    return _read_directly(spark, request) or _loaded(spark, request)
 
 
 @dataclass(frozen=True)
@@ -80,38 +74,74 @@ class _Request:
     before: dict[str, str]
 
 
-def _loaded(
-    spark: SparkSession,
-    request: _Request,
-    read: DataFrame,
-    reason: str,
-    holds: Callable[[Profile, int], bool] | None = None,
-) -> Table | None:
-    """The frame in the store; None, and nothing there, where its types do not hold."""
+def _read_directly(spark: SparkSession, request: _Request) -> Table | None:
+    """The table as its tasks read it with Arrow; None, and nothing in the store, where Spark must read it."""
     source, label = request.source, request.label
-    frame, left_out = usable(read, reason, source, label)
-    frame = _judged(frame, reason, label)
+    least = spark.sparkContext.defaultParallelism
+    direct = direct_read(source, label, request.schema, request.reading, least)
+    if direct is None or not can_write_pieces() or spark.conf.get("spark.sql.session.timeZone") != "UTC":
+        return None
+    read, reason = direct
+    if read.pieces.schema.names == [label]:
+        return None
     with removed_on_failure() as written:
-        surveyor = survey(frame, reason, label, request.schema)
-        data, bad, total = _write_good(frame, reason, source, label, surveyor)
-        if holds is not None and not holds(surveyor.profile, bad):
-            remove_dataset(data)
+        surveyor = _surveyor(read.pieces.schema, label, request.schema)
+        try:
+            data, bad = write_pieces(
+                spark, Labelled(read.pieces, label), name="table", label=label, surveyor=surveyor
+            )
+        except DoubtError:
             return None
         written.append(data)
-        if total == 0:
-            raise DataError(f"{source} is empty", wanted="rows", got="0 rows")
-        quarantine = (
-            write_dataset(frame.where(_named(reason).isNotNull()), name="quarantine") if bad else None
-        )
+        quarantine = _quarantined(read.frame(spark, reason), reason, label) if bad else None
         written += [quarantine] if quarantine is not None else []
-        _check_unchanged(source, request.reading, request.before)
-        _check_quarantine(spark, quarantine, reason, source, total)
-    findings = find(surveyor.profile, surveyor.sample, label)
+        if read.holds(surveyor.profile, bad) and (quarantine is None or quarantine.rows == bad):
+            return _table(spark, request, surveyor, data, quarantine, reason, total=data.rows + bad)
+        for each in written:
+            remove_dataset(each)
+    return None
+
+
+def _loaded(spark: SparkSession, request: _Request) -> Table:
+    """The table as Spark reads it."""
+    source, label = request.source, request.label
+    read, reason = read_source(spark, source, label, request.schema, request.reading)
+    frame, left_out = usable(read, reason, source, label)
+    with removed_on_failure() as written:
+        surveyor = survey(frame, reason, label, request.schema)
+        data, bad, total = _write_good(judged(frame, reason, label), reason, source, label, surveyor)
+        written.append(data)
+        quarantine = _quarantined(frame, reason, label) if bad else None
+        written += [quarantine] if quarantine is not None else []
+        return _table(spark, request, surveyor, data, quarantine, reason, total, left_out)
+
+
+def _quarantined(frame: DataFrame, reason: str, label: str) -> Dataset:
+    return write_dataset(judged(frame, reason, label).where(_named(reason).isNotNull()), name="quarantine")
+
+
+def _table(
+    spark: SparkSession,
+    request: _Request,
+    surveyor: TableSurveyor,
+    data: Dataset,
+    quarantine: Dataset | None,
+    reason: str,
+    total: int,
+    left_out: tuple[str, ...] = (),
+) -> Table:
+    """What was written, if it is fit for use."""
+    source = request.source
+    if total == 0:
+        raise DataError(f"{source} is empty", wanted="rows", got="0 rows")
+    _check_unchanged(source, request.reading, request.before)
+    _check_quarantine(spark, quarantine, reason, source, total)
+    findings = find(surveyor.profile, surveyor.sample, request.label)
     for note in notes(findings):
         report(note)
     return Table(
         data=data,
-        quarantined=bad,
+        quarantined=total - data.rows,
         quarantine=quarantine,
         source=source,
         profile=surveyor.profile,
@@ -122,8 +152,11 @@ def _loaded(
 
 def survey(frame: DataFrame, reason: str, label: str | None, schema: TableSchema | None) -> TableSurveyor:
     """What looks at the frame while it is written; the column of reasons is not written."""
-    fields = [field for field in frame.schema.fields if field.name != reason]
-    types = {field.name: COLUMN_TYPES[field.dataType.typeName()] for field in fields}
+    return _surveyor(frame.drop(reason).schema, label, schema)
+
+
+def _surveyor(rows: StructType, label: str | None, schema: TableSchema | None) -> TableSurveyor:
+    types = {field.name: COLUMN_TYPES[field.dataType.typeName()] for field in rows.fields}
     return TableSurveyor(types, {} if schema is None else schema.kinds, label)
 
 
@@ -149,16 +182,6 @@ def usable(
     note = f"left out {columns} of types that models cannot take: {', '.join(dropped[:10])}{more}"
     report(note)
     return frame.select([_named(name) for name in (*kept, reason)]), (note,)
-
-
-def _judged(frame: DataFrame, reason: str, label: str) -> DataFrame:
-    """Say of rows without a label, or with one that nobody can learn, that they are bad, too."""
-    import pyspark.sql.functions as sf
-
-    missing = sf.when(_is_missing(frame, label), f"label {label!r} is missing")
-    if frame.schema[label].dataType.typeName() in {"float", "double"}:
-        missing = missing.when(sf.abs(_named(label)) == math.inf, f"label {label!r} is infinite")
-    return frame.withColumn(reason, sf.coalesce(_named(reason), missing))
 
 
 def _write_good(
@@ -218,17 +241,6 @@ def _worst(frame: DataFrame, reason: str) -> Iterator[str]:
         yield f"{rows:,} × {why}"
         for row in frame.where(what == why).limit(EXAMPLES).collect():
             yield f"  {json.dumps(row.asDict(), default=str, ensure_ascii=False)[:300]}"
-
-
-def _is_missing(frame: DataFrame, label: str) -> Column:
-    """Null, NaN, or text without a letter in it."""
-    import pyspark.sql.functions as sf
-
-    column = _named(label)
-    kind = frame.schema[label].dataType.typeName()
-    if kind in {"float", "double"}:
-        return column.isNull() | sf.isnan(column)
-    return column.isNull() | (sf.trim(column) == "") if kind == "string" else column.isNull()
 
 
 def _named(name: str) -> Column:

@@ -33,6 +33,9 @@ class OrcSource(ParquetSource):
             raise DataError(f"{path} is not a whole ORC file", got=error, hint=hint) from error
         return file.schema, file.nrows
 
+    def direct(self, least: int) -> None:
+        """Arrow has no way to read a part of a file."""
+
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
     ) -> DataFrame:

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
+from ml_platform.data.parquet_pieces import parquet_pieces
 from ml_platform.errors import DataError
 from ml_platform.specs.contracts import ColumnType
 from ml_platform.specs.sources import ReadingSpec
@@ -18,6 +20,9 @@ from ml_platform.store.manifest import DataFile
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
+
+SMALL_BYTES = 1 << 20
+"""Files of so many bytes together: a second job costs more than it saves."""
 
 
 class ParquetSource:
@@ -105,6 +110,21 @@ class ParquetSource:
             DataFile(uri=path.as_uri(), rows=rows, bytes=path.stat().st_size, checksum=digests[str(path)])
             for path, (_, rows) in zip(self._files, footers, strict=True)
         )
+
+    def direct(self, least: int) -> DirectRead | None:
+        """The table, where Arrow and Spark read the same out of its files; None, too, where it is small."""
+        self.check()
+        small = sum(path.stat().st_size for path in self._files) <= SMALL_BYTES
+        if small or partition_names(self._root, self._files[0]):
+            return None
+        pieces = parquet_pieces(self._files, least)
+        return None if pieces is None else DirectRead(pieces, self._judged)
+
+    def _judged(self, spark: SparkSession, reason: str) -> DataFrame:
+        """No row is bad."""
+        import pyspark.sql.functions as sf
+
+        return self.frame(spark).withColumn(reason, sf.lit(None).cast("string"))
 
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()

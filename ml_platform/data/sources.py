@@ -6,13 +6,13 @@ A new kind of source is one new file and one line in `READERS`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ml_platform.data.csv_source import CsvSource, Guess
+from ml_platform.data.csv_source import CsvSource
 from ml_platform.data.declared import as_text, declared, declared_types, texts_of, typed_as
+from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import suffixes_below
 from ml_platform.data.parquet_source import ParquetSource
 from ml_platform.data.remote import fetched
@@ -148,26 +148,21 @@ def read_source(
         return _with_forms(opened, declared(judged, reason, schema, source)), reason
 
 
-def guess_source(
-    spark: SparkSession,
-    source: str,
-    label: str | None,
-    schema: TableSchema | None = None,
-    reading: ReadingSpec = ReadingSpec(),
-) -> tuple[Guess, str] | None:
-    """As `read_source`, for half the price, with types that must be found to hold as the table is read.
+def direct_read(
+    source: str, label: str, schema: TableSchema | None, reading: ReadingSpec, least: int
+) -> tuple[DirectRead, str] | None:
+    """What `read_source` gives, as pieces that Spark tasks read by themselves: at least so many, where it is
+    large. None where it costs no less, or where nobody but Spark can tell what the rows are.
 
-    None where `read_source` costs no more. Raises as it does.
+    Raises:
+        DataError: It is missing, empty or corrupt.
+        SpecError: It has no column `label`, or `source` names what does not exist.
     """
     opened, reason = _opened(source, label, schema, reading)
-    if not isinstance(opened, CsvSource):
+    if schema is not None or not isinstance(opened, CsvSource | ParquetSource):
         return None
-    with spark_failures(f"{source} cannot be read"):
-        guess = opened.guess(spark, reason, as_text(schema))
-        if guess is None:
-            return None
-        frame = _in_form(opened, guess.frame, schema)
-        return replace(guess, frame=declared(frame, reason, schema, source)), reason
+    read = opened.direct(least)
+    return None if read is None else (read, reason)
 
 
 def _opened(

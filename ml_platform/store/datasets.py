@@ -10,8 +10,10 @@ import datetime as dt
 import importlib.metadata
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ml_platform.errors import DataError, StoreError, nearest
@@ -30,6 +32,7 @@ from ml_platform.store.manifest import (
     open_dataset,
     read_table,
 )
+from ml_platform.store.pieces import Aside, DoubtError, PieceRows, Pieces, fingerprint_of
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ __all__ = [
     "removed_on_failure",
     "spark_frame",
     "write_dataset",
+    "write_pieces",
 ]
 
 COLUMN_TYPES: dict[str, ColumnType] = {
@@ -67,9 +71,10 @@ COLUMN_TYPES: dict[str, ColumnType] = {
 }
 """Our types by the names of Spark's. What is missing here cannot be stored."""
 PART_SCHEMA = (
-    "partition int, file string, rows bigint, bytes bigint, checksum string, holes binary, sketch binary"
+    "partition int, file string, rows bigint, bytes bigint, checksum string, holes binary, sketch binary, "
+    "aside bigint, doubt string"
 )
-"""`holes`: whether each column has a null in the file, a byte per column."""
+"""`holes`: whether each column has a null in the file, a byte per column. Without rows there is no file."""
 FLOAT32_BYTES = 4
 KIND, FORM = "kind", "form"
 """Key of a column's kind in the metadata of its Spark field: it survives selects and filters."""
@@ -115,16 +120,46 @@ def write_dataset(
             does not fit its column.
         StoreError: The store cannot be written, or the job failed. Nothing is left behind.
     """
-    packed = packed or {}
-    _check_columns(frame.schema, name, label, packed)
+    job = partial(_observe_and_write, frame)
+    return _written(frame.schema, job, name, label, packed or {}, surveyor)[0]
+
+
+def write_pieces(
+    spark: SparkSession, pieces: Pieces, *, name: str, label: str, surveyor: Surveyor
+) -> tuple[Dataset, int]:
+    """Write a table that Spark tasks read by themselves as a new data set: all of it, or nothing.
+
+    Returns:
+        The data set, and how many rows were set aside.
+    Raises:
+        DoubtError: The table is not what its schema says. Nothing is left behind.
+        DataError: As `write_dataset`.
+        StoreError: As `write_dataset`.
+    """
+    return _written(pieces.schema, partial(_read_and_write, spark, pieces), name, label, {}, surveyor)
+
+
+def _written(
+    rows: StructType,
+    job: Callable[..., tuple[dict[str, Any], list[Row]]],
+    name: str,
+    label: str | None,
+    packed: Mapping[str, int],
+    surveyor: Surveyor | None,
+) -> tuple[Dataset, int]:
+    """A job's files as a data set, and how many rows it set aside."""
+    _check_columns(rows, name, label, packed)
     folder = open_folder(f"{data_uri()}/{name}/{uuid.uuid4().hex}")
-    schema = _file_schema(frame.schema, packed)
+    schema = _file_schema(rows, packed)
     try:
         with folder.staged() as staged:
-            observed, parts = _run_job(frame, name, staged, schema, surveyor)
+            write = _PartWriter(staged, schema.serialize().to_pybytes(), surveyor)
+            with spark_failures(f"data set {name!r} was not written"):
+                observed, tasks = job(staged, write)
+            parts = sorted((each for each in tasks if each.file), key=lambda part: part.partition)
             _check_count(name, observed["rows"], staged, parts)
             kinds = surveyor.kinds([part.sketch for part in parts]) if surveyor is not None else {}
-            spark_schema = _with_kinds(frame.schema, kinds)
+            spark_schema = _with_kinds(rows, kinds)
             names = folder.publish(staged, {part.file: _final_name(part) for part in parts})
             contract = _contract(spark_schema, _holes(parts), label, packed)
             files = tuple(_entry(part, names[part.file]) for part in parts)
@@ -136,7 +171,7 @@ def write_dataset(
             got=f"{type(error).__name__}: {error.strerror or error}",
             hint="free some space there, or name a folder that you may write in ML_PLATFORM_STORE",
         ) from error
-    return manifest.reference(folder.uri)
+    return manifest.reference(folder.uri), sum(task.aside for task in tasks)
 
 
 def spark_frame(spark: SparkSession, dataset: Dataset) -> DataFrame:
@@ -213,10 +248,8 @@ def _with_kinds(schema: StructType, kinds: Mapping[str, ColumnKind]) -> StructTy
     )
 
 
-def _run_job(
-    frame: DataFrame, name: str, staged: str, schema: pa.Schema, surveyor: Surveyor | None
-) -> tuple[dict[str, Any], list[Row]]:
-    """The one job: observe, then write. Returns what was observed, and one row per file."""
+def _observe_and_write(frame: DataFrame, staged: str, write: _PartWriter) -> tuple[dict[str, Any], list[Row]]:
+    """One job: rows are observed, then written. Returns what was observed, and a row per task."""
     from pyspark.sql import Observation
 
     from ml_platform.store.fingerprint import mapped, observed
@@ -224,21 +257,36 @@ def _run_job(
     observation = Observation()
     # The last operator before the write: above a sort, or above a shuffle that is run again, it would
     # count rows twice.
-    seen = observed(frame, observation)
-    write = _PartWriter(staged, schema.serialize().to_pybytes(), surveyor)
-    with spark_failures(f"data set {name!r} was not written"):
-        parts = mapped(seen, write, PART_SCHEMA).collect()
-        values = observation.get
-    return values, sorted(parts, key=lambda part: part.partition)
+    tasks = mapped(observed(frame, observation), write, PART_SCHEMA).collect()
+    return observation.get, tasks
+
+
+def _read_and_write(
+    spark: SparkSession, pieces: Pieces, staged: str, write: _PartWriter
+) -> tuple[dict[str, Any], list[Row]]:
+    """A job that writes, and one over what was written. Returns what the second found, and a row per task."""
+    numbers = spark.range(0, pieces.count, 1, pieces.count)
+    tasks = numbers.mapInArrow(write.reading(PieceRows(pieces)), PART_SCHEMA).collect()
+    doubts = sorted(task.doubt for task in tasks if task.doubt)
+    if doubts:
+        raise DoubtError(doubts[0])
+    return fingerprint_of(spark, pieces.schema, staged, [task.file for task in tasks if task.file]), tasks
 
 
 class _PartWriter:
     """What each Spark task runs: its rows into one file, named after the attempt."""
 
-    def __init__(self, staged: str, schema: bytes, surveyor: Surveyor | None) -> None:
+    def __init__(
+        self, staged: str, schema: bytes, surveyor: Surveyor | None, rows: PieceRows | None = None
+    ) -> None:
         self._staged = staged
         self._schema = schema
         self._surveyor = surveyor
+        self._rows = rows
+
+    def reading(self, rows: PieceRows) -> _PartWriter:
+        """The same, given numbers of pieces instead of rows."""
+        return _PartWriter(self._staged, self._schema, self._surveyor, rows)
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -251,15 +299,22 @@ class _PartWriter:
         file = f"attempt-{context.taskAttemptId()}.parquet"
         schema = pa.ipc.read_schema(pa.py_buffer(self._schema))
         sketch = self._surveyor.sketch() if self._surveyor is not None else None
-        holes = bytearray(len(schema))
-        seen = _watched(batches, holes, sketch)
-        part = write_part(seen, f"{self._staged}{file}", schema)
+        holes, aside = bytearray(len(schema)), Aside()
+        rows = batches if self._rows is None else self._rows(batches, aside)
+        part = write_part(_watched(rows, holes, sketch), f"{self._staged}{file}", schema)
+        told: dict[str, Any] = {"partition": context.partitionId(), "aside": aside.rows, "doubt": aside.doubt}
         if part is not None:
             state = None if sketch is None else sketch.state()
-            values = (context.partitionId(), file, part.rows, part.bytes, part.checksum, bytes(holes), state)
-            types = (pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.binary(), pa.binary())
-            arrays = [pa.array([value], kind) for value, kind in zip(values, types, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, [part.split()[0] for part in PART_SCHEMA.split(",")])
+            told |= {**asdict(part), "file": file, "holes": bytes(holes), "sketch": state}
+        yield pa.RecordBatch.from_pylist([told], schema=_part_schema())
+
+
+def _part_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    kinds = {"int": pa.int32(), "bigint": pa.int64(), "string": pa.string(), "binary": pa.binary()}
+    fields = (field.split() for field in PART_SCHEMA.split(", "))
+    return pa.schema([(name, kinds[kind]) for name, kind in fields])
 
 
 def _watched(

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ml_platform.data import load
+from ml_platform.data import csv_sample, load
 from ml_platform.data.load import load_table
 from ml_platform.errors import DataError
 from ml_platform.features.fit import fit_features
@@ -221,18 +221,24 @@ def test_a_nul_byte_is_refused_wherever_it_is(spark: SparkSession, written: Call
         load_table(spark, source, "label")
 
 
+@pytest.mark.parametrize(("name", "whole_bytes"), [("write_dataset", 1 << 20), ("write_pieces", 0)])
 def test_a_file_that_is_replaced_while_it_is_read_is_refused(
-    spark: SparkSession, written: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    whole_bytes: int,
+    spark: SparkSession,
+    written: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was found out about the old rows may not hold of the new ones."""
-    source, write = written("a,label\n1,x\n2,y\n"), load.write_dataset
+    monkeypatch.setattr(csv_sample, "WHOLE_BYTES", whole_bytes)
+    source, write = written("a,label\n1,x\n2,y\n"), getattr(load, name)
 
     def write_and_replace(*arguments: Any, **options: Any) -> Any:
         dataset = write(*arguments, **options)
         written("a,label\n1,x\n3,y\n")
         return dataset
 
-    monkeypatch.setattr(load, "write_dataset", write_and_replace)
+    monkeypatch.setattr(load, name, write_and_replace)
     with pytest.raises(DataError, match=r"was changed while it was read(.|\n)*another t.csv"):
         load_table(spark, source, "label")
     assert nothing_is_left()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ml_platform.data import csv_sample, csv_source, load
+from ml_platform.data import csv_pieces, csv_sample, csv_source, load
 from ml_platform.data.csv_sample import take_sample
 from ml_platform.data.load import load_table
 from ml_platform.data.text_types import KINDS
@@ -52,7 +52,8 @@ RARE = tuple(what for what in NASTY if what not in OFTEN)
 
 @pytest.fixture
 def small_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sample of a test's table is its first hundred rows or so."""
+    """The sample of a test's table is its first hundred rows or so; tasks read a tenth of it each."""
+    monkeypatch.setattr(csv_pieces, "PIECE_BYTES", 9000)
     monkeypatch.setattr(csv_sample, "WHOLE_BYTES", 4000)
     monkeypatch.setattr(csv_sample, "PIECE_BYTES", 4000)
 
@@ -61,10 +62,11 @@ def small_head(monkeypatch: pytest.MonkeyPatch) -> None:
 def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the passes over all rows that are made inside."""
     made: list[str] = []
-    infer, write = csv_source._infer, load._write_good
+    infer, write, direct = csv_source._infer, load._write_good, load.write_pieces
     with monkeypatch.context() as patch:
         patch.setattr(csv_source, "_infer", lambda *given: made.append("types") or infer(*given))
         patch.setattr(load, "_write_good", lambda *given: made.append("rows") or write(*given))
+        patch.setattr(load, "write_pieces", lambda *a, **given: made.append("direct") or direct(*a, **given))
         yield made
 
 
@@ -97,7 +99,7 @@ class TestLoading:
     ) -> None:
         source = write_csv(tmp_path / "t.csv", CLEAN, more="too,few\n")
         table, made = alike(spark, source, monkeypatch)
-        assert made == ["rows"]
+        assert made == ["direct"]
         assert table.quarantined == 1
         assert {column.name: column.type for column in table.data.contract.columns} == {
             "whole": "integer", "part": "float", "big": "integer", "flag": "boolean", "day": "date",
@@ -105,18 +107,55 @@ class TestLoading:
             "label": "string",
         }  # fmt: skip
 
-    @pytest.mark.parametrize(("more", "made"), [("", ["rows"]), ('"a\nb",1,x\n', ["types", "rows"])])
-    def test_a_table_with_quotes_is_read_once_where_they_hold_no_line_break(
+    @pytest.mark.parametrize(
+        ("more", "made"),
+        [
+            ("", ["direct"]),
+            ('"a\nb",1,x\n', ["types", "rows"]),
+            (' "he",1,yes\n', ["direct", "types", "rows"]),
+            ('5"" disk,1,yes\n', ["direct", "types", "rows"]),
+        ],
+    )
+    def test_a_table_with_quotes_is_read_once_where_nobody_can_read_them_otherwise(
         self, more: str, made: list[str], spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Delimiters, quotes and spaces in quotes are those that Spark finds."""
+        """Delimiters and quotes in quotes are those that Spark finds, and texts without a letter."""
         columns: dict[str, Callable[[int], object]] = {
             "said": lambda at: f'"he said ""{at}, or more"""' if at % 3 else '""',
-            "whole": lambda at: f'"{at}"' if at % 2 else f' "{at}" ',
+            "whole": lambda at: f'"{at}"' if at % 2 else at,
             "label": CLEAN["label"],
         }
         _, seen = alike(spark, write_csv(tmp_path / "t.csv", columns, more), monkeypatch)
         assert seen == made
+
+    @pytest.mark.parametrize(
+        ("before", "end", "encoding", "made"),
+        [
+            ("\ufeff", "\n", "utf-8", ["direct"]),
+            ("\n\n", "\r\n", "utf-8", ["direct"]),
+            ("", "\n", "cp1252", ["direct"]),
+            ("", "\r", "utf-8", ["direct", "rows"]),
+        ],
+    )
+    def test_lines_and_letters_are_those_that_spark_finds(
+        self,
+        before: str,
+        end: str,
+        encoding: str,
+        made: list[str],
+        spark: SparkSession,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """In several files, with blank lines, white space around values, and rows without a label."""
+        (tmp_path / "t").mkdir()
+        for part in range(3):
+            rows = [f" {at} ,Grün {at % 7},{'' if at % 90 == 5 else 'yes'}" for at in range(500)]
+            lines = ["whole,city,label", *rows, "", "1,2", "1,2,3,4"]
+            (tmp_path / f"t/{part}.csv").write_bytes((before + end.join(lines)).encode(encoding))
+        table, seen = alike(spark, str(tmp_path / "t"), monkeypatch)
+        assert (seen[0], seen[-1]) == (made[0], made[-1])
+        assert table.quarantined == 3 * (6 + 2)
 
     @pytest.mark.parametrize("what", [*OFTEN, *(pytest.param(what, marks=pytest.mark.long) for what in RARE)])
     def test_what_the_sample_did_not_show_is_found(
@@ -125,6 +164,7 @@ class TestLoading:
         columns = {name: CLEAN[name] for name in ("part", "city", "label")} | NASTY[what]
         _, made = alike(spark, write_csv(tmp_path / "t.csv", columns), monkeypatch)
         assert made[-2:] == ["types", "rows"]
+        assert made.count("direct") <= 1
 
     def test_what_is_all_in_the_sample_needs_no_pass_for_types(
         self, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

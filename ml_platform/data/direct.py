@@ -1,0 +1,30 @@
+"""A table that Spark tasks read with Arrow, in place of Spark's own reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from ml_platform.specs.profiles import Profile
+    from ml_platform.store.pieces import Pieces
+
+
+@dataclass(frozen=True)
+class DirectRead:
+    """Rows as Spark's own reader gives them, for less.
+
+    Attributes:
+        pieces: They raise DoubtError where rows are not what was thought.
+        frame: The same rows by Spark's own reader, and the name of a further column: why a row is bad, else
+            null.
+        holds: Whether types are those of all rows, to be asked when they were read: given the profile of the
+            good ones, and how many were set aside.
+    """
+
+    pieces: Pieces
+    frame: Callable[[SparkSession, str], DataFrame]
+    holds: Callable[[Profile, int], bool] = lambda profile, aside: True
