@@ -17,8 +17,12 @@ from bench.sides import rounds
 RANKS = 2
 WARM_TARGET_S = 0.3
 WAIT_TARGET_S = 1.0
-WAYS = {"command": "by a command", "worker": "as a worker starts it"}
-"""Who starts a run of the main job of which the training alone is new, and how that is shown."""
+WAYS = {
+    "rows": "rows dealt anew",
+    "command": "the training alone is new, by a command",
+    "worker": "the training alone is new, as a worker starts it",
+}
+"""What is new in a run of the main job, who starts it, and how that is shown."""
 PEERS = {
     "interpreters": ("processes", "two bare interpreters", 1.15),
     "horovodrun": ("processes", "horovodrun --gloo", 0.85),
@@ -49,7 +53,8 @@ def run(context: Context) -> Iterator[Row]:
 
 
 def waited(context: Context) -> Iterator[Row]:
-    """Where a training alone is new, nothing else hides the start of its ranks. A Prefect server is there."""
+    """As in a night with other rows; and where a training alone is new, so that nothing else hides the start
+    of its ranks. A Prefect server is there."""
     count = context.pick(1, 5)
     say(f"B5: the training of flows.retrain, {count} rounds")
     rates = itertools.count(1)

@@ -26,7 +26,7 @@ def _drivers(context: Context) -> Iterator[tuple[Driver, Driver]]:
 
 def fitted(context: Context) -> Iterator[Row]:
     """Both sides write what they made of every row."""
-    rows, count = context.pick(50_000, 2_000_000), context.pick(1, 3)
+    rows, count = context.pick(50_000, 5_000_000), context.pick(1, 3)
     say(f"B16: {rows:,} rows of 20 numbers and 10 categories, {count} rounds")
     with _drivers(context) as (ours, theirs):
         # What is checked on fewer rows warms up, too.

@@ -37,12 +37,12 @@ def run(context: Context) -> Iterator[Row]:
         yield compared(context, "B2", "unchanged, 1 KB", name, pair, per=nodes, target=target, limit=limit)
     for name in SEES_EDITS & set(sides):
         sides[name].edited(nodes // CHAINS + 1)
-    yield from _by_bytes(context, nodes, count)
+    yield from _by_bytes(context, nodes)
 
 
-def _by_bytes(context: Context, nodes: int, count: int) -> Iterator[Row]:
+def _by_bytes(context: Context, nodes: int) -> Iterator[Row]:
     """Outputs are files by reference: large ones against small ones, both ours."""
-    large = context.pick(100_000, 1_000_000)
+    large, count = context.pick(100_000, 1_000_000), context.pick(3, 15)
     sides = {size: Kept(context, "ours", "files", nodes, size) for size in (large, SMALL)}
     for side in sides.values():
         side.fill()

@@ -34,6 +34,7 @@ from tasks.images import (
     apply_images,
     as_pixels,
     by_content,
+    check_query,
     check_trainers,
     fit_images,
     load_images,
@@ -85,6 +86,7 @@ def image_classification(
     """
     name = model or f"{PurePath(source.removeprefix('sklearn:')).name.split('.')[0]}-images"
     split = by_content(split)
+    asked = check_query(query)
     images = load_images(source)
     found = find_problem(images, "auto")
     parts = split_table(images.data, split, found)
@@ -120,7 +122,7 @@ def image_classification(
     )
     winner = promote(challenger, verdict, champion, name, card)
     scored = score_images(winner, score or source, predictions)
-    answer = query_images(winner, score or source, query)
+    answer = query_images(winner, score or source, asked)
     report = report_retrain(
         images, found, candidates, challenger, champion_on_holdout, verdict, winner, scored, parts
     )

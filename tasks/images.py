@@ -31,17 +31,18 @@ from ml_platform.images import features, load
 from ml_platform.images.backbone import backbone_identity
 from ml_platform.images.files import images_identity, list_images
 from ml_platform.images.mistakes import draw_mistakes, worst_mistakes
-from ml_platform.images.read import read_files
+from ml_platform.images.read import files_frame, read_files
 from ml_platform.images.samples import image_folder
 from ml_platform.inference.destination import check_destination
 from ml_platform.inference.score import score_table
+from ml_platform.inference.sql import answer_type
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import home
 from ml_platform.tracking.fetching import fetch
 from tasks.report import RetrainReport
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def check_trainers(trainers: tuple[str, ...]) -> None:
@@ -158,6 +159,21 @@ def probe_query(source: str) -> str:
     return probe_images(source)
 
 
+@task
+def check_query(query: str, spark: SparkSession = Spark()) -> str:
+    """The query, once Spark has understood it: before hours of training, not after.
+
+    Raises:
+        SpecError: Spark cannot.
+    """
+    from pyspark.sql.functions import udf
+
+    spark.udf.register(FUNCTION, udf(lambda content: None, answer_type(has_classes=True)))
+    files_frame(spark, []).createOrReplaceTempView(VIEW)
+    _asked(spark, query)
+    return query
+
+
 @task(preflight=check_images, probe=probe_query)
 def query_images(
     version: Version | None, source: str, query: str, spark: SparkSession = Spark()
@@ -168,22 +184,24 @@ def query_images(
         version: The model. None, when no model has ever passed the gate, is asked nothing.
         source: Images; the query finds them as `images`: `path`, `label`, `content`, `unread`.
         query: SQL. `classify(content)` gives what scoring gives: prediction, probability, error, …
-    Raises:
-        SpecError: Spark cannot read the query.
     """
-    from pyspark.errors import AnalysisException, ParseException
-
     if version is None:
         return []
     register_model_udf(spark, FUNCTION, version.uri)
     read_files(spark, image_folder(source)).createOrReplaceTempView(VIEW)
-    try:
-        answer = spark.sql(query)
-    except (AnalysisException, ParseException) as error:
-        hint = f"the view is {VIEW}, the function {FUNCTION}(content)"
-        raise SpecError("the query cannot be asked", got=one_line(error), hint=hint) from error
+    answer = _asked(spark, query)
     empty = dict.fromkeys(answer.columns)  # JSON leaves nulls out
     return [{**empty, **json.loads(row)} for row in answer.limit(MOST_ROWS).toJSON().collect()]
+
+
+def _asked(spark: SparkSession, query: str) -> DataFrame:
+    from pyspark.errors import AnalysisException, ParseException
+
+    try:
+        return spark.sql(query)
+    except (AnalysisException, ParseException) as error:
+        hint = f"the view is {VIEW} (path, label, content, unread), the function {FUNCTION}(content)"
+        raise SpecError("the query cannot be asked", got=one_line(error), hint=hint) from error
 
 
 class ImageReport(RetrainReport):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ml_platform.errors import DataError
-from ml_platform.images.files import list_images
+from ml_platform.images.files import ImageFile, list_images
 from ml_platform.images.read import decode_column, listed, pieces, read_and_check
 from ml_platform.specs.images import ImageSpec
 from ml_platform.specs.references import Dataset, Table
-from ml_platform.store.datasets import removed_on_failure, spark_frame, write_dataset
+from ml_platform.store.datasets import read_table, removed_on_failure, spark_frame, write_dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,7 @@ WORST = 10
 
 
 def load_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec()) -> Table:
-    """Read image files into the store. Each one is decoded once, to know that it can be.
+    """Read image files into the store. Each one is decoded once, to know that it can be; bad ones twice.
 
     Returns:
         A table whose data set has `path`, `label` (the folder that holds the file), `digest`, `height`,
@@ -33,14 +33,18 @@ def load_images(spark: SparkSession, source: str, spec: ImageSpec = ImageSpec())
     """
     files = list_images(source)
     total = len(files)
-    read = listed(spark, files).mapInArrow(_Loader(spec), _Loader.schema)
+
+    def read(some: list[ImageFile]) -> DataFrame:
+        return listed(spark, some).mapInArrow(_Loader(spec), _Loader.schema)
+
     with removed_on_failure() as written:
-        data = write_dataset(read.where("error IS NULL").drop("error"), name="images", label="label")
+        data = write_dataset(read(files).where("error IS NULL").drop("error"), name="images", label="label")
         written.append(data)
         if data.rows == total:
             return Table(data=data, quarantined=0, quarantine=None, source=source)
-        bad = read.where("error IS NOT NULL").select("path", "digest", "error")
-        quarantine = write_dataset(bad, name="quarantine")
+        good = set(read_table(data, ["path"]).column("path").to_pylist())
+        others = read([file for file in files if file.path not in good]).where("error IS NOT NULL")
+        quarantine = write_dataset(others.select("path", "digest", "error"), name="quarantine")
         written.append(quarantine)
         if data.rows + quarantine.rows != total or quarantine.rows > QUARANTINE_LIMIT * total:
             worst = spark_frame(spark, quarantine).orderBy("path").limit(WORST).collect()

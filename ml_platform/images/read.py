@@ -113,7 +113,16 @@ def read_files(spark: SparkSession, source: str, most_bytes: int = ImageSpec().m
     Raises:
         DataError: Nothing is there.
     """
-    return listed(spark, list_images(source)).mapInArrow(_Reader(most_bytes), _Reader.schema)
+    return files_frame(spark, list_images(source), most_bytes)
+
+
+def files_frame(
+    spark: SparkSession, files: list[ImageFile], most_bytes: int = ImageSpec().most_bytes
+) -> DataFrame:
+    """As `read_files`, of files that were listed."""
+    if not files:
+        return spark.createDataFrame([], _Reader.schema)
+    return listed(spark, files).mapInArrow(_Reader(most_bytes), _Reader.schema)
 
 
 @dataclass(frozen=True)

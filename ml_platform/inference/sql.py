@@ -52,12 +52,17 @@ def register_model_udf(spark: SparkSession, name: str, uri: str) -> Version:
     version = registry.find(uri)
     folder = fetch(version)
     contract = read_manifest(folder).contract
-    returns = f"struct<{CLASSES if read_state(folder).classes else NUMBER}, {STAMP}>"
+    returns = answer_type(has_classes=bool(read_state(folder).classes))
     scorer = _Scorer(ship(spark, folder), contract.names, version.name, version.version)
     # It warns that there are no type hints: they would have to import Arrow at the top.
     with heard(), forked_with(scorer.model.imports):
         spark.udf.register(name, arrow_udf(scorer, returns, ArrowUDFType.SCALAR_ITER))
     return version
+
+
+def answer_type(*, has_classes: bool) -> str:
+    """What such a function gives for a row, as Spark writes types."""
+    return f"struct<{CLASSES if has_classes else NUMBER}, {STAMP}>"
 
 
 @dataclass(frozen=True)

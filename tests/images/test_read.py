@@ -88,8 +88,12 @@ def test_a_file_that_is_not_read_says_why(spark: SparkSession, tmp_path: Path) -
 
 
 def test_images_in_the_store_are_those_on_disk_and_the_rest_says_why(
-    spark: SparkSession, folder: Path, tmp_path: Path
+    spark: SparkSession, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is bad is read twice, to say why; the others once."""
+    read: list[int] = []
+    listed = load.listed
+    monkeypatch.setattr(load, "listed", lambda spark, files: read.append(len(files)) or listed(spark, files))
     whole = load_images(spark, str(folder))
     assert whole.quarantined == 0
     assert whole.data.rows == 40
@@ -114,6 +118,7 @@ def test_images_in_the_store_are_those_on_disk_and_the_rest_says_why(
     errors = {row["path"]: row["error"] for row in read_table(table.quarantine).to_pylist()}
     assert errors.keys() == BAD.keys()
     assert all(message in errors[name] for name, (_, message) in BAD.items())
+    assert read == [40, 120 + len(BAD), len(BAD)]
 
 
 def test_too_many_that_are_no_images_are_refused_with_the_reasons(

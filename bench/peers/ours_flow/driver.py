@@ -22,9 +22,11 @@ retrain(**json.loads(sys.argv[1]))
 
 
 def ran(way: str, rate: float) -> dict[str, Any]:
-    """One run, by a process of its own, with its network at another rate than before."""
+    """One run, by a process of its own: its network at another rate than before, and its rows dealt anew."""
     settings = {**SETTINGS, "keras.rate": rate}
-    if way == "command":
+    if way == "rows":
+        settings["split.salt"] = f"bench {rate}"
+    if way in ("rows", "command"):
         options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         words = [sys.executable, "-m", "flows.retrain", *options]
     else:
