@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from prefect.logging import get_run_logger
 
 from ml_platform import Contract, Dataset, Predictions, ReadingSpec, Spark, Version, task
-from ml_platform.data.sources import open_source, plain_files, read_raw, source_columns, source_identity
+from ml_platform.data.sources import (
+    open_source,
+    plain_files,
+    read_raw,
+    source_columns,
+    source_identity,
+    source_types,
+)
 from ml_platform.errors import SpecError, nearest
 from ml_platform.inference.any_model import SIGNATURE, Asking, predict_table
 from ml_platform.inference.destination import check_destination
@@ -43,8 +50,8 @@ def check_batch(
 ) -> None:
     """Before anything starts: is there such a model, and does the table have the columns that it reads?
 
-    Names alone, from the header; types are looked at when the table is opened. What a model of others reads
-    is seen when it is opened, on an executor.
+    And of types that serve, where its files say them; those of text are found out when it is opened. What a
+    model of others reads is seen when it is opened, on an executor.
     """
     there = source_columns(source, reading)
     for name in columns:
@@ -52,7 +59,11 @@ def check_batch(
             raise SpecError(f"{source} has no column {name!r}", hint=nearest(name, there))
     version = ours(model)
     if version is not None:
-        check_input(version.model.contract, there, model=version.uri)
+        contract = version.model.contract
+        # What is text to the model is written out where a file holds it as a number.
+        texts = {column.name for column in contract.columns if column.type == "string"}
+        types = {name: kind for name, kind in source_types(source, reading).items() if name not in texts}
+        check_input(contract, there, types=types, model=version.uri)
     elif not model.startswith(("models:/", "runs:/")):
         check_consent(recognise(local(model), model), trust_pickle=trust_pickle)
 

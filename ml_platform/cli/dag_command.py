@@ -229,7 +229,6 @@ def _show_plan(
 ) -> int:
     _place(placement)
     with asking(_use_running_services()):
-        dag.check(**parameters)
         return _print_plan(dag, parameters, engine, json=json)
 
 
@@ -331,7 +330,6 @@ def _checked(
 
     with as_declared():
         with asking(url):
-            dag.check(**parameters)
             refuse(dag.name, plan_first(dag, parameters, engine).faults)
         yield check_the_rest
 

@@ -19,7 +19,7 @@ from ml_platform.data.remote import fetched
 from ml_platform.data.schema_file import check_schema, read_schema
 from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError, SpecError, nearest
-from ml_platform.specs.contracts import ColumnType, Contract
+from ml_platform.specs.contracts import ColumnType, Contract, serves
 from ml_platform.specs.registry import load_named
 from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
@@ -261,24 +261,39 @@ def check_columns(
     score: str | None,
     score_reading: ReadingSpec = ReadingSpec(),
 ) -> None:
-    """Refuse, before anything starts, a table to score that lacks columns of the one to learn from.
+    """Refuse, before anything starts, a table to score that lacks columns of the one to learn from, or has
+    them of a type that cannot be read as theirs. Types are those that the files say.
 
     Raises:
-        DataError: Names what is missing, with the nearest names.
+        DataError: Names what is missing, with the nearest names, and what is of another type.
         SpecError: A source, or the schema in `schema_file`, names what does not exist.
     """
     schema = read_schema(schema_file)
     if score is None:
         return
     have = source_columns(score, score_reading)
-    unneeded = {label, *(schema.dropped if schema else ()), *have}
-    lacking = [name for name in source_columns(source, reading) if name not in unneeded]
+    unneeded = {label, *(schema.dropped if schema else ())}
+    lacking = [name for name in source_columns(source, reading) if name not in unneeded.union(have)]
     if lacking:
         raise DataError(
             f"{score} cannot be scored by a model of {source}",
             wanted=f"column {', '.join(map(repr, lacking))}",
             got=", ".join(have),
             hint=nearest(lacking[0], have),
+        )
+    # What is text to the model is written out where a file holds it as a number.
+    wanted, got = source_types(source, reading, schema), source_types(score, score_reading)
+    retyped = [
+        name
+        for name in (wanted.keys() & got.keys()) - unneeded
+        if wanted[name] != "string" and not serves(got[name], wanted[name])
+    ]
+    if retyped:
+        raise DataError(
+            f"{score} cannot be scored by a model of {source}",
+            wanted=", ".join(f"column {name!r} of type {wanted[name]}" for name in sorted(retyped)),
+            got=", ".join(got[name] for name in sorted(retyped)),
+            hint="give the columns the types that the model learns from",
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ml_platform.engine.code import Code, explain
 from ml_platform.engine.graph import Either, Node, Reference, fill, references_in, resource_name
@@ -91,10 +91,14 @@ class World:
         return self._codes[code.digest]
 
     def kept_code(self, digest: str) -> Code | None:
-        """What a task reached when it last ran; None when that is not kept any more."""
+        """What a task reached when it last ran; None when that is not kept any more, or was kept by another
+        version of the platform: it only explains."""
         if digest not in self._kept:
             content = self.results.get_code(digest) if digest else None
-            self._kept[digest] = Code.model_validate(content) if content else None
+            try:
+                self._kept[digest] = Code.model_validate(content) if content else None
+            except ValidationError:
+                self._kept[digest] = None
         return self._kept[digest]
 
     def fresh(self) -> World:

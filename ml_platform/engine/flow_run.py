@@ -65,6 +65,7 @@ def plan_first(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: Engine
 def _to_plan(
     dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec
 ) -> tuple[Graph, World, Leases]:
+    dag.check(**parameters)
     with trapped():
         graph = dag.graph(**parameters)
     leases = Leases(Scope(name=dag.name, run="plan", placement=load_placement()))
@@ -99,11 +100,11 @@ def _planned_and_run(
 ) -> tuple[Any, Mapping[str, str], str]:
     if engine.mode == "resume":
         parameters = resumed_parameters(dag, engine)
-    dag.check(**parameters)
     if engine.mode == "plan":
         shown = plan(dag, parameters, engine).plan
         _show(shown)
         return shown, {}, ""
+    dag.check(**parameters)
     graph = selected(dag.graph(**parameters), engine)
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url or "")}
     name = record_name(flow_run.name or "", str(flow_run.id))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ml_platform.errors import DataError, nearest
-from ml_platform.specs.contracts import Contract
+from ml_platform.specs.contracts import Contract, serves
 
 SHOWN = 40
 """Lines of a diff at most."""
@@ -48,7 +48,7 @@ def input_diff(
     for column in contract.columns:
         if column.name not in there:
             faults.append((column.name, column.type, f"nothing; {_nearest(column.name, there)}"))
-        elif not _serves(known.get(column.name, column.type), column.type):
+        elif not serves(known.get(column.name, column.type), column.type):
             faults.append((column.name, column.type, known[column.name]))
     if not faults:
         return None
@@ -84,9 +84,3 @@ def _nearest(name: str, there: list[str]) -> str:
     """A wide table is not listed once for each missing column."""
     clause = nearest(name, there)
     return clause if clause.startswith("did you mean") else "no column of a similar name"
-
-
-def _serves(got: str, wanted: str) -> bool:
-    numbers = {"integer", "float", "decimal"}
-    times = {"date", "timestamp"}
-    return got == wanted or {got, wanted} <= numbers or (got in times and wanted == "timestamp")

@@ -84,6 +84,16 @@ class Contract(Spec):
         return self if self.label is None else self.without([self.label])
 
 
+def serves(got: str, wanted: str) -> bool:
+    """Whether a column of one type can be read as another. Numbers serve for numbers.
+
+    >>> serves("integer", "float"), serves("date", "timestamp"), serves("string", "float")
+    (True, True, False)
+    """
+    numbers, times = {"integer", "float", "decimal"}, {"date", "timestamp"}
+    return got == wanted or {got, wanted} <= numbers or (got in times and wanted == "timestamp")
+
+
 def missing(needed: Contract, produced: Contract) -> list[str]:
     """Every reason why `produced` cannot stand where `needed` is wanted. Empty when it can.
 

@@ -96,7 +96,7 @@ def read_run(run: str) -> dict[str, Any]:
     """
     folder = runs_folder(run)
     try:
-        record = _checked(_OBJECT.validate_json((folder / RUN).read_bytes()))
+        record = _checked(_OBJECT.validate_json((folder / RUN).read_bytes()), run)
     except FileNotFoundError as error:
         raise SpecError(f"there is no run {run!r}", hint=nearest(run, run_names())) from error
     except (OSError, ValueError) as error:
@@ -146,8 +146,8 @@ def _nodes(folder: Path) -> Iterator[dict[str, Any]]:
                 yield node
 
 
-def _checked(record: dict[str, Any]) -> dict[str, Any]:
-    """Readers count on these types.
+def _checked(record: dict[str, Any], run: str) -> dict[str, Any]:
+    """Readers count on these types, and that it is the record of this run.
 
     Raises:
         ValueError: Somebody wrote something else there.
@@ -155,6 +155,8 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
     wrong = [name for name, kind in _KINDS.items() if not isinstance(record.get(name, kind()), kind)]
     if wrong or not all(map(_is_node, record.get("nodes", ()))):
         raise ValueError(f"it is no record of a run: look at {', '.join(wrong) or 'nodes'}")
+    if record.get("run", run) != run:
+        raise ValueError(f"it is the record of {record['run']!r}")
     return record
 
 

@@ -250,6 +250,34 @@ def test_plan_run_and_resume_as_a_person_types_them(folder: Path, server: str) -
     assert json.loads(forced.stdout) == 28, forced.stderr
     assert _states(folder) == {"double": "completed", "double-2": "cached"}, "the same as before came out"
 
+    dag_file = folder / "doubling.py"
+    dag_file.write_text(DAG_FILE.replace("return 2 * x", "return 3 * x"))
+    back = ("resume", runs[1]["run"], "--from", "double-2")
+    refused = _run(folder, *back, server=server)
+    assert refused.returncode == 2
+    assert "reuse them as they are: --accept double" in refused.stderr
+    planned = json.loads(_run(folder, *back, "--accept", "double", "--dry-run", "--json").stdout)
+    assert [(node["name"], node["verdict"]) for node in planned["nodes"]] == [
+        ("double", "cached"),
+        ("double-2", "run"),
+    ]
+    accepted = _run(folder, *back, "--accept", "double", "--json", server=server)
+    assert json.loads(accepted.stdout) == 42, accepted.stderr
+    assert _states(folder) == {"double": "cached", "double-2": "completed"}
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_drill_as_a_person_types_it(folder: Path) -> None:
+    drilled = _run(folder, "drill", "--n", "4")
+    assert drilled.returncode == 0, drilled.stderr
+    crashes, _, said = drilled.stdout.strip().partition(" ")
+    assert said.startswith("crashes survived in ")
+    assert drilled.stderr.count("killed at ") == int(crashes) >= 8
+    assert "killed at double-2: ran" in drilled.stderr
+    assert list((folder / "home").glob("runs/*")) == [], "in folders of its own"
+
 
 def _states(folder: Path) -> dict[str, str]:
     """What became of the nodes of the newest run."""

@@ -10,8 +10,9 @@ import pytest
 from pyarrow import orc, parquet
 
 from ml_platform.data.load import check_source
-from ml_platform.data.sources import source_columns
+from ml_platform.data.sources import check_columns, source_columns
 from ml_platform.errors import DataError, PlatformError, SpecError
+from ml_platform.specs.sources import ReadingSpec
 
 
 def written(path: Path, content: str | bytes) -> str:
@@ -151,3 +152,33 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
         check_source(str(tmp_path / "chrun.csv"), "a")
     with pytest.raises(DataError, match="there is no folder"):
         check_source(str(tmp_path / "nowhere" / "t.csv"), "a")
+
+
+class TestTableToScore:
+    """Beside the one to learn from, before anything starts."""
+
+    @pytest.fixture
+    def table(self, tmp_path: Path) -> str:
+        columns = {"age": [1, 2], "city": ["a", "b"], "at": ["x", "y"], "label": [0, 1]}
+        parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+        return str(tmp_path / "t.parquet")
+
+    def check(self, table: str, columns: dict[str, list[object]], schema: str | None = None) -> None:
+        score = str(Path(table).with_name("score.parquet"))
+        parquet.write_table(pa.table(columns), score)
+        check_columns(table, "label", ReadingSpec(), schema, score)
+
+    def test_the_label_may_lack_others_may_be_more_and_numbers_serve_for_numbers(self, table: str) -> None:
+        self.check(table, {"age": [1.5], "city": [7], "at": ["z"], "more": [1]})
+
+    def test_a_column_that_lacks_is_named_with_its_nearest(self, table: str) -> None:
+        with pytest.raises(DataError, match=r"column 'city'(.|\n)*did you mean 'cities'"):
+            self.check(table, {"age": [1], "cities": ["a"], "at": ["z"]})
+
+    def test_a_column_of_another_type_is_named_with_both(self, table: str) -> None:
+        with pytest.raises(DataError, match=r"wanted: column 'age' of type integer\n  got: string"):
+            self.check(table, {"age": ["old"], "city": ["a"], "at": ["z"]})
+
+    def test_a_column_that_the_schema_drops_may_be_anything(self, table: str, tmp_path: Path) -> None:
+        schema = written(tmp_path / "schema.yaml", "columns:\n  age: drop\n")
+        self.check(table, {"age": ["old"], "city": ["a"], "at": ["z"]}, schema)

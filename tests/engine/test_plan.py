@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from ml_platform.engine import Dag, EngineSpec, Plan, dag, either, map_over, task, when
 from ml_platform.errors import DataError, SpecError
+from ml_platform.resources.budget import usable_cores
 from ml_platform.store.folders import local_path
 from ml_platform.store.location import data_uri, home
 from ml_platform.store.results import FOLDER
@@ -634,6 +635,8 @@ def test_the_plan_as_json(run: Runner, happened: list[str]) -> None:
     (held,) = plan["resources"]
     assert (held["name"], held["tasks"], held["certain"], held["cores"]) == ("Counter", ["costly"], False, 1)
     assert plan["expected_seconds"] == sum(node["expected_seconds"] for node in plan["nodes"])
+    assert plan["budget"].startswith(f"{usable_cores()} cores, ")
+    assert plan["budget"].endswith(" MiB")
 
 
 def test_mode_plan_returns_the_plan_and_runs_nothing(run: Runner) -> None:

@@ -105,6 +105,16 @@ def test_features_of_a_column_that_is_not_there(refused: Callable[..., None], ta
     refused(2, f"{treat}: Input should be", "--source", str(table), "--label", "churned", treat, "magic")
 
 
+def test_a_table_to_score_that_lacks_a_column(
+    refused: Callable[..., None], table: Path, tmp_path: Path
+) -> None:
+    """Before Spark starts, not after the training."""
+    score = tmp_path / "score.csv"
+    score.write_text("customer,visit\n1,2\n")
+    words = ("--source", str(table), "--label", "churned", "--score", str(score))
+    refused(3, "wanted: column 'visits' got: customer, visit try: did you mean 'visit'?", *words)
+
+
 class _AlwaysFails(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_error(500)

@@ -3,6 +3,7 @@ the API with overrides as the UI's form sends them, a schedule that fires, pages
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import psutil
 import pytest
@@ -168,7 +170,14 @@ def test_the_run_page_has_the_plan_and_the_graph_as_a_picture(completed: Any, de
     assert by_key["plan"]["description"] == "20 run"
     assert "| train_keras | **run** |" in by_key["plan"]["data"]
     assert by_key["graph"]["type"] == "image"
-    assert by_key["graph"]["data"].startswith("data:image/svg+xml;base64,")
+    kind, _, content = by_key["graph"]["data"].partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    texts = [text.text for text in ET.fromstring(base64.b64decode(content)).iter() if "text" in text.tag]
+    became = dict(zip(texts[::2], texts[1::2], strict=True))
+    assert became["train_keras"].startswith("done · Horovod × 2")
+    assert len(became) == 20
+    tasks = deployed.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [completed["id"]]}}})
+    assert by_key["plan"]["created"] < min(task["start_time"] for task in tasks) < by_key["graph"]["created"]
 
 
 def test_a_plan_through_the_deployment_after_a_run_by_command_is_all_cached(
@@ -177,6 +186,10 @@ def test_a_plan_through_the_deployment_after_a_run_by_command_is_all_cached(
     """Module by name or as a command, worker or terminal: one key."""
     options = ["--keras.epochs", "4", "--keras.hidden", "32", "--keras.ranks", "2", "--xgboost.trees", "10"]
     assert project.run("flows.retrain", *options, "--model", "small-digits").code == 0
+    newest = max((project.home / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    states = {node["node"]: node["state"] for node in json.loads(newest.read_text())["nodes"]}
+    assert states["load_table"] == states["train_keras"] == states["train_xgboost"] == "cached"
+    assert "completed" in states.values(), "the command has evaluated the new champion"
     planned = deployed.wait(
         deployed.start("retrain/nightly", {**OVERRIDES, "engine": {"mode": "plan"}}), timeout_s=200
     )

@@ -20,6 +20,8 @@ from tests.scenarios.conftest import Project
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
 
 DEADLINE_S = 120
+REACHED_S = 20
+"""Whoever stops a run waits no longer."""
 SIDE_BY_SIDE = """\
 budget: {cores: 2}
 spark:
@@ -31,8 +33,8 @@ spark:
 """One core for the job, one for the rank: neither waits for the other."""
 
 
-def wait_until(holds: Callable[[], bool], what: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+def wait_until(holds: Callable[[], bool], what: Callable[[], Any], seconds: float = DEADLINE_S) -> None:
+    deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, what()
         time.sleep(0.1)
@@ -67,8 +69,8 @@ def test_it_reaches_the_spark_job_and_the_rank_and_leaves_no_task_run_running(
             running.send_signal(signal.SIGINT)
         else:
             client.set_flow_run_state(flow_run, Cancelling())
+        wait_until(lambda: project.leftovers() == [], project.leftovers, REACHED_S)
         assert running.wait(DEADLINE_S) == 130
-        wait_until(lambda: project.leftovers() == [], project.leftovers)
         ended = {"Crashed", "Failed", "Cancelled"}
         wait_until(
             lambda: (

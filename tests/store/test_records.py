@@ -139,3 +139,13 @@ def test_a_record_of_another_shape_is_damaged(wrong: dict[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **wrong}))
     with pytest.raises(StoreError, match="the record of run 'brave-otter' cannot be read"):
         read_run("brave-otter")
+
+
+def test_the_record_of_another_run_is_taken_for_none() -> None:
+    """Copied over this one, its parameters and outputs would be taken for those of this run."""
+    began().finish(run="brave-otter", dag="d", parameters={"n": 1})
+    began("calm-fox").finish(run="calm-fox", dag="d", parameters={"n": 2})
+    (runs_folder("brave-otter") / "run.json").write_bytes((runs_folder("calm-fox") / "run.json").read_bytes())
+    with pytest.raises(StoreError, match=r"brave-otter' cannot be read\n.*the record of 'calm-fox'"):
+        read_run("brave-otter")
+    assert read_run("calm-fox")["parameters"] == {"n": 2}
