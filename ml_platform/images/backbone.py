@@ -6,14 +6,15 @@ part of the file, so whoever runs it needs to know nothing about the network.
 
 from __future__ import annotations
 
-import hashlib
 import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_platform.data.remote import fetched
 from ml_platform.errors import DataError, InfrastructureError, SpecError, nearest
 from ml_platform.specs.images import PIXELS, SUFFIX, BackboneSpec, Features
+from ml_platform.store.digests import file_digest
 
 if TYPE_CHECKING:
     import keras
@@ -51,9 +52,15 @@ def write_backbone(spec: BackboneSpec, path: Path) -> Features:
 
 
 def backbone_identity(spec: BackboneSpec) -> dict[str, str]:
-    """Digests of the local files that a spec names: the content decides, not the path."""
-    named = [text for text in (spec.name, spec.weights) if Path(text).is_file()]
-    return {text: hashlib.sha256(Path(text).read_bytes()).hexdigest() for text in named}
+    """Digests of the files that a spec names, here or at a URL: the content decides, not the path.
+
+    Raises:
+        DataError, SpecError, StoreError: There is no file at the URL, or it cannot be fetched.
+    """
+    files = {text: Path(text) for text in (spec.name, spec.weights)}
+    if _is_url(spec.weights):
+        files[spec.weights] = fetched(spec.weights)
+    return {text: file_digest(file) for text, file in files.items() if file.is_file()}
 
 
 def applications() -> Mapping[str, types.ModuleType]:
@@ -94,14 +101,15 @@ def _application(spec: BackboneSpec) -> tuple[keras.Model, Any]:
             f"no backbone {spec.name!r}", wanted=f"a {SUFFIX} file, or a name", hint=nearest(spec.name, known)
         )
     height, width = spec.size or ((299, 299) if spec.name in LARGE else (224, 224))
-    weights = None if spec.weights == "none" else _fetched(spec.weights)
+    weights = None if spec.weights == "none" else _local(spec.weights)
     try:
         model = getattr(keras.applications, spec.name)(
             include_top=False, weights=weights, input_shape=(height, width, 3)
         )
-    except (ValueError, OSError) as error:
-        raise DataError(f"backbone {spec.name} cannot be built", got=error) from error
     except Exception as error:
+        # A wrong request is a ValueError; a failed download is an OSError, or a bare Exception.
+        if weights != "imagenet" or isinstance(error, ValueError):
+            raise DataError(f"backbone {spec.name} cannot be built", got=error) from error
         raise InfrastructureError(
             f"the {spec.weights} weights of {spec.name} cannot be fetched",
             got=error,
@@ -110,19 +118,17 @@ def _application(spec: BackboneSpec) -> tuple[keras.Model, Any]:
     return model, keras.Input((height, width, 3))
 
 
-def _fetched(weights: str) -> str:
-    """`imagenet` and a local file as they are; a URL as a local file."""
-    if "://" not in weights:
-        if weights != "imagenet" and not Path(weights).is_file():
-            raise DataError(f"no file {weights}", wanted="imagenet, none, or a file or URL of weights")
-        return weights
-    import fsspec
+def _local(weights: str) -> str:
+    """`imagenet` and a local file as they are; a URL as a local file of its name, which Keras goes by."""
+    if _is_url(weights):
+        return str(fetched(weights))
+    if weights != "imagenet" and not Path(weights).is_file():
+        raise DataError(f"no file {weights}", wanted="imagenet, none, or a file or URL of weights")
+    return weights
 
-    try:
-        local: str = fsspec.open_local(f"filecache::{weights}")
-    except Exception as error:
-        raise InfrastructureError(f"{weights} cannot be fetched", got=error) from error
-    return local
+
+def _is_url(weights: str) -> bool:
+    return "://" in weights
 
 
 def _users(spec: BackboneSpec) -> tuple[keras.Model, Any]:

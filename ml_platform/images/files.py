@@ -33,8 +33,8 @@ class ImageFile:
 def list_images(source: str) -> list[ImageFile]:
     """Every file below a folder, of a glob, or one file; in the order of their paths.
 
-    Files and folders whose names begin with `.` or `_` are left out. Whether a file is an image shows when it
-    is decoded.
+    Files and folders whose names begin with `.` or `_` are left out. A link to a file is a file, also where
+    it leads nowhere; links to folders are not followed. Whether a file is an image shows when it is decoded.
 
     Args:
         source: A path or URI; `*`, `**` and `?` are wildcards, unless a file or folder has that very name.
@@ -70,7 +70,11 @@ def read_bytes(uri: str, most: int) -> bytes:
 
 
 def images_identity(source: str) -> str:
-    """A digest of the files' paths and contents: it changes when any of them does."""
+    """A digest of the files' paths and contents: it changes when any of them does.
+
+    A file that cannot be read has no content: that is its row's error later on, and another identity once it
+    can be read.
+    """
     identity = hashlib.sha256()
     for file in list_images(source):
         identity.update(f"{file.path}\0{_digest(file.uri)}\n".encode())
@@ -80,9 +84,12 @@ def images_identity(source: str) -> str:
 def _digest(uri: str) -> str:
     system, path = _system(uri)
     content = hashlib.sha256()
-    with system.open(path, "rb") as file:
-        while block := file.read(HASHED_BYTES):
-            content.update(block)
+    try:
+        with system.open(path, "rb") as file:
+            while block := file.read(HASHED_BYTES):
+                content.update(block)
+    except OSError:
+        return "unreadable"
     return content.hexdigest()
 
 
@@ -101,19 +108,21 @@ def _found(source: str) -> tuple[Any, str, Iterator[tuple[str, int]]]:
         system, path = _system(source)
         path = system._strip_protocol(path)
         if system.isdir(path):
-            return system, path, _sizes(system.find(path, detail=True))
+            return system, path, _sizes(system, system.find(path, detail=True))
         if system.isfile(path):
-            return system, _parent(path), _sizes({path: system.info(path)})
+            return system, _parent(path), _sizes(system, {path: system.info(path)})
         if any(sign in path for sign in _WILD):
             fixed = path[: min(path.index(sign) for sign in _WILD if sign in path)]
-            return system, _parent(fixed), _sizes(system.glob(path, detail=True))
+            return system, _parent(fixed), _sizes(system, system.glob(path, detail=True))
     except (ImportError, ValueError, OSError) as error:
         raise DataError(f"{source} cannot be listed", got=error) from error
     raise DataError(f"{source} does not exist", wanted="a folder of images, a file or a glob")
 
 
-def _sizes(entries: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    return ((path, entry["size"]) for path, entry in entries.items() if entry["type"] == "file")
+def _sizes(system: Any, entries: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    for path, entry in entries.items():
+        if entry["type"] == "file" or (entry.get("islink") and not system.isdir(path)):
+            yield path, entry["size"]
 
 
 def _parent(path: str) -> str:

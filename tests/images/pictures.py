@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,12 @@ def bomb(height: int = 40_000, width: int = 40_000) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = zlib.compress(bytes(1000))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def unreadable(folder: Path) -> None:
+    """Puts in two files that nobody can read, root included: one that is forbidden and one that is gone."""
+    (folder / "locked.png").symlink_to("/proc/sys/vm/compact_memory")  # its mode is 0200, for all
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
 
 
 BAD = {

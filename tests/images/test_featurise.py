@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +136,7 @@ def test_all_applications_have_their_preprocessing() -> None:
     assert all(callable(module.preprocess_input) for module in known.values())
 
 
-def test_what_cannot_be_built_says_so(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_built_says_so(network: str, tmp_path: Path) -> None:
     import keras
 
     with pytest.raises(SpecError, match="no backbone 'ResNet5'"):
@@ -140,17 +147,98 @@ def test_what_cannot_be_built_says_so(network: str, tmp_path: Path, monkeypatch:
         write_backbone(BackboneSpec(name=str(tmp_path / "missing.keras")), tmp_path / "x.keras")
     with pytest.raises(DataError, match="no file"):
         write_backbone(BackboneSpec(name="VGG16", weights="missing.h5"), tmp_path / "x.keras")
+    (tmp_path / "text.h5").write_text("no weights")
+    with pytest.raises(DataError, match="VGG16 cannot be built"):
+        write_backbone(BackboneSpec(name="VGG16", weights=str(tmp_path / "text.h5")), tmp_path / "x.keras")
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "table.keras")
     with pytest.raises(DataError, match="takes no images"):
         write_backbone(BackboneSpec(name=str(tmp_path / "table.keras")), tmp_path / "x.keras")
 
-    def offline(*_: object, **__: object) -> None:
-        raise Exception("URL fetch failure")  # as Keras says it
 
-    monkeypatch.setattr(keras.applications, "VGG16", offline)
+class _Web(SimpleHTTPRequestHandler):
+    """Files of a folder; of one that is called `cut…` a part, and then the connection is reset."""
+
+    def do_GET(self) -> None:
+        if "cut" not in self.path:
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.wfile.write(bytes(1000))
+        self.wfile.flush()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return self.connection.close()
+
+    def finish(self) -> None:
+        if "cut" not in getattr(self, "path", ""):
+            super().finish()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """URL and folder of a web server on this machine; nothing was copied from it before."""
+    folder = tmp_path / "www"
+    folder.mkdir()
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it would keep the proxies of its first use
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Web, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_weights_of_a_url_are_loaded_and_count_by_content(web: tuple[str, Path], tmp_path: Path) -> None:
+    import keras
+
+    address, folder = web
+
+    def served(seed: int) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        model = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+        model.save_weights(folder / "mine v1.weights.h5")
+        return model
+
+    spec = BackboneSpec(name="MobileNet", weights=f"{address}/mine%20v1.weights.h5", size=(32, 32))
+    model = served(5)
+    before = backbone_identity(spec)
+    write_backbone(spec, tmp_path / "url.keras")
+    pixels = [gradient(32, 32)[:, :, ::-1]]
+    rgb = gradient(32, 32).astype(np.float32)[None] / 127.5 - 1
+    expected = model.predict(rgb, verbose=0).mean(axis=(1, 2))
+    np.testing.assert_allclose(alone(tmp_path / "url.keras", pixels), expected, atol=1e-5)
+    assert list(before) == [spec.weights]
+    assert backbone_identity(spec) == before
+    served(6)
+    assert backbone_identity(spec) != before
+    with pytest.raises(DataError, match="there is no file"):
+        backbone_identity(spec.model_copy(update={"weights": f"{address}/none.h5"}))
+
+
+@pytest.mark.parametrize("fault", ["offline", "reset"])
+def test_without_a_network_training_from_scratch_is_proposed(
+    fault: str, web: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras' own download: no way out of this machine, or a connection that breaks within the file."""
+    from keras.src.applications import vgg16
+    from keras.src.backend import config
+
+    from ml_platform.resources.ports import free_port
+
+    monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path / "keras"))  # it is read from KERAS_HOME at import
+    (tmp_path / "keras").mkdir()
+    if fault == "offline":
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
+    else:
+        monkeypatch.setattr(vgg16, "WEIGHTS_PATH_NO_TOP", f"{web[0]}/cut.h5")
     with pytest.raises(InfrastructureError, match="imagenet weights of VGG16 cannot be fetched") as caught:
-        write_backbone(BackboneSpec(name="VGG16"), tmp_path / "x.keras")
-    assert "train from scratch" in str(caught.value)
+        write_backbone(BackboneSpec(name="VGG16", size=(32, 32)), tmp_path / "x.keras")
+    assert "train from scratch (weights=none)" in str(caught.value)
 
 
 def test_local_weights_count_by_content(network: str, tmp_path: Path) -> None:

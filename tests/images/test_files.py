@@ -9,6 +9,7 @@ import pytest
 
 from ml_platform.errors import DataError
 from ml_platform.images.files import images_identity, list_images, read_bytes
+from tests.images.pictures import unreadable
 
 NAMES = ("a b/x#1.png", "grün %20/y?.png", "[c]/d*.png", "top.png")
 
@@ -65,3 +66,23 @@ def test_identity_is_that_of_names_and_contents(folder: Path) -> None:
     assert changed != before
     (folder / "top.png").rename(folder / "tip.png")
     assert images_identity(str(folder)) not in (before, changed)
+
+
+def test_links_to_files_are_files_and_what_cannot_be_read_changes_the_identity_once_it_can(
+    folder: Path,
+) -> None:
+    """A link that leads nowhere is an image that is missed, and no reason to stop."""
+    unreadable(folder / "a b")
+    (folder / "a b" / "link.png").symlink_to(folder / "top.png")
+    (folder / "a b" / "elsewhere").symlink_to(folder / "[c]")
+    files = {file.path: file for file in list_images(str(folder))}
+    assert files.keys() == {*NAMES, "a b/gone.png", "a b/locked.png", "a b/link.png"}
+    assert read_bytes(files["a b/link.png"].uri, 100) == b"top.png"
+    before = images_identity(str(folder))
+    assert images_identity(str(folder)) == before
+    for name in ("gone.png", "locked.png"):
+        (folder / "a b" / name).unlink()
+        (folder / "a b" / name).write_bytes(b"")
+        after = images_identity(str(folder))
+        assert after != before
+        before = after

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+import tasks.images
 from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.images import load
 from ml_platform.images.decode import decode
@@ -18,7 +20,7 @@ from ml_platform.images.schema import image_pixels
 from ml_platform.specs.images import ImageSpec
 from ml_platform.store.datasets import write_dataset
 from ml_platform.store.manifest import read_table
-from tests.images.pictures import BAD, encoded, gradient
+from tests.images.pictures import BAD, encoded, gradient, unreadable
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -119,6 +121,21 @@ def test_images_in_the_store_are_those_on_disk_and_the_rest_says_why(
     assert errors.keys() == BAD.keys()
     assert all(message in errors[name] for name, (_, message) in BAD.items())
     assert read == [40, 120 + len(BAD), len(BAD)]
+
+
+def test_the_loading_task_sets_aside_what_nobody_can_read(
+    spark: SparkSession, folder: Path, tmp_path: Path
+) -> None:
+    """Its probe opens every file before: what it cannot open stops no run."""
+    shutil.copytree(folder, tmp_path / "images")
+    unreadable(tmp_path / "images" / "grün")
+    assert len(tasks.images.probe_images(str(tmp_path / "images"))) == 64
+    table = tasks.images.load_images.function(str(tmp_path / "images"), ImageSpec(), spark)
+    assert table.quarantine is not None
+    errors = {row["path"]: row["error"] for row in read_table(table.quarantine).to_pylist()}
+    assert errors.keys() == {"grün/locked.png", "grün/gone.png"}
+    assert "PermissionError" in errors["grün/locked.png"]
+    assert "FileNotFoundError" in errors["grün/gone.png"]
 
 
 def test_too_many_that_are_no_images_are_refused_with_the_reasons(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_platform import register_model_udf
-from tests.images.pictures import encoded
+from tests.images.pictures import encoded, unreadable
 from tests.scenarios.conftest import Outcome, Project
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "disc" / "broken.png").write_bytes(b"not an image at all")
     (root / "disc" / "huge.png").touch()
     os.truncate(root / "disc" / "huge.png", (64 << 20) + 1)
+    unreadable(root / "ring")
     return root
 
 
@@ -77,7 +78,7 @@ def outcome(project: Project, drawings: Path) -> Outcome:
 def test_images_are_learnt_and_what_is_none_is_set_aside(outcome: Outcome) -> None:
     assert outcome.code == 0, outcome.err
     report = outcome.json
-    assert report["quarantined"] == 2
+    assert report["quarantined"] == 4
     assert report["verdict"]["decision"] == "promote"
     assert report["champion"]["uri"] == "models:/shapes/1"
     assert {model["family"] for model in report["models"]} == {"keras", "xgboost", "fine_tuned"}
@@ -86,7 +87,10 @@ def test_images_are_learnt_and_what_is_none_is_set_aside(outcome: Outcome) -> No
 
 def test_each_file_has_its_prediction(outcome: Outcome, drawings: Path) -> None:
     table = pq.read_table(Path(outcome.json["predictions"]["uri"].removeprefix("file://"))).to_pylist()
-    assert {row["path"]: row["error"] for row in table if row["error"]} == {
+    errors = {row["path"]: row["error"] for row in table if row["error"]}
+    assert "PermissionError" in errors.pop("ring/locked.png")
+    assert "FileNotFoundError" in errors.pop("ring/gone.png")
+    assert errors == {
         "disc/broken.png": "not an image (bytes that begin with 6e 6f 74 20 61 6e 20 69)",
         "disc/huge.png": "a file of 67,108,865 bytes is too large",
     }
