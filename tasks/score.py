@@ -126,10 +126,10 @@ def score_table(
     if version is None or (source is None and table and not _reads(version, table)):
         return None
     if source is None and table:
-        frame, files = spark_frame(spark, table), dataset_files(table)
+        frame, files, unread = spark_frame(spark, table), dataset_files(table), None
     else:
         contract = version.model.contract
-        frame = read_raw(spark, source, contract, reading)
+        frame, unread = read_raw(spark, source, contract, reading)
         files = plain_files(source, contract, reading)
     when = which_day(day)
     # Days are kept apart from predictions without a day: no reader could tell them apart in one folder.
@@ -144,6 +144,7 @@ def score_table(
         destination=folder,
         day=when,
         files=files,
+        unread=unread,
         tell=get_run_logger().info,
     )
 
@@ -188,14 +189,16 @@ def batch_predict(
     contract = _contract(model)
     when = which_day(day)
     own = home() / "predictions" / (model.name if when is None else f"{model.name}-by-day")
+    frame, unread = read_raw(spark, source, contract, reading)
     return predict_table(
         spark,
         model,
-        read_raw(spark, source, contract, reading),
+        frame,
         asking=Asking(columns=columns, signature=signature, trust_pickle=trust_pickle),
         keys=keys or None,
         output=Output(destination or str(own), when, get_run_logger().info),
         files=plain_files(source, contract, reading),
+        unread=unread,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from ml_platform.data.text_types import (
     KINDS,
     MISSING,
     PATTERNS,
+    QUARANTINE_LIMIT,
     kind_counts,
     narrowest,
     surely_text,
@@ -54,6 +55,13 @@ WORDS = {"bigint": "whole number", "double": "number"}
 """What a person calls a type, where that is not its name."""
 EMPTY = "void"
 """Type of a column without a value, in a table that need not say what it is."""
+SERVING: Mapping[ColumnType, tuple[str, ...]] = {
+    **dict.fromkeys(("integer", "float", "decimal"), ("bigint", "double")),
+    "boolean": ("boolean",),
+    "date": ("date",),
+    "timestamp": ("date", "timestamp"),
+}
+"""Types that serve a model which knows a column as one of these, narrowest first."""
 SAMPLED = {UTF8, WESTERN, LATIN1}
 """Encodings in which a line break is a byte that is in no other letter."""
 SHOWN = 60
@@ -139,8 +147,6 @@ class CsvSource:
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
     ) -> DataFrame:
-        import pyspark.sql.functions as sf
-
         self.check()
         with spark_failures(f"{self._path} cannot be read as CSV"):
             texts = self.in_form(self._texts(spark, reason, self._text), self.forms.keys() - as_text)
@@ -149,6 +155,44 @@ class CsvSource:
                 types, exceptions = _decided(self._layout.names, sample.counts, as_text)
             else:
                 types, exceptions = _infer(self._path, texts, reason, as_text)
+        return self._of_types(texts, reason, types, exceptions)
+
+    def raw(self, spark: SparkSession, contract: Contract, reason: str) -> DataFrame:
+        """The table for a model of this contract; `reason` is a column of it where a row is bad.
+
+        Bad is a record of another number of fields, and one with a value that is not of the type that the
+        model knows its column by, if that column has but a few.
+
+        Raises:
+            DataError: More than a few records have another number of fields.
+        """
+        as_text = {column.name for column in contract.columns if column.type == "string"}
+        self.check()
+        with spark_failures(f"{self._path} cannot be read as CSV"):
+            texts = self.in_form(self._texts(spark, reason, self._text), self.forms.keys() - as_text)
+            seen = _counted(self._path, texts, reason, as_text)
+            if seen.bad > QUARANTINE_LIMIT * seen.rows:
+                raise too_many_bad(self._path, seen.bad, seen.rows, seen.example)
+            types = dict.fromkeys(as_text, "string") | {
+                name: narrowest(count) if count.any() else EMPTY for name, count in seen.counts.items()
+            }
+            few = {
+                column.name: _but_a_few(seen.counts[column.name], SERVING[column.type], seen.rows)
+                for column in contract.columns
+                if column.type in SERVING and types.get(column.name) == "string"
+            }
+            exceptions = {name: kind for name, kind in few.items() if kind is not None}
+            if not seen.bad and not exceptions:
+                whole = self.in_form(self._texts(spark, None, self._text), self.forms.keys() - as_text)
+                return self._of_types(whole, None, types, ())
+        return self._of_types(texts, reason, types | exceptions, exceptions)
+
+    def _of_types(
+        self, texts: DataFrame, reason: str | None, types: Mapping[str, str], exceptions: Collection[str]
+    ) -> DataFrame:
+        """Texts as values, and why a row is bad where a column has exceptions."""
+        import pyspark.sql.functions as sf
+
         columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self.columns()]
         if reason is None:
             return texts.selectExpr(*columns)
@@ -321,14 +365,42 @@ def _infer(
     Returns:
         Types by column, and the columns with exceptions.
     Raises:
-        DataError: Such a record goes over several lines: nobody knows how many rows are in it.
+        DataError: As `_counted`.
+    """
+    counts = _counted(path, texts, reason, as_text).counts
+    if reason is None:
+        found = {name: narrowest(count) if count.any() else EMPTY for name, count in counts.items()}
+        return dict.fromkeys(as_text, "string") | found, []
+    return _decided(list(counts), list(counts.values()), as_text)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What a pass over all rows found."""
+
+    counts: Mapping[str, NDArray[np.int64]]
+    """How many values of a column are of which type. Shape (6,)."""
+    rows: int
+    bad: int
+    """Records with another number of fields."""
+    example: str | None
+    """One of them."""
+
+
+def _counted(path: Path, texts: DataFrame, reason: str | None, as_text: Set[str]) -> _Counted:
+    """One pass over all rows.
+
+    Raises:
+        DataError: A bad record goes over several lines: nobody knows how many rows are in it.
     """
     from ml_platform.store.fingerprint import mapped
 
     names = [name for name in texts.columns if name != reason and name not in as_text]
     wanted = tuple(texts.columns.index(name) for name in names)
     counter = _KindCounter(wanted, None if reason is None else texts.columns.index(reason))
-    seen = mapped(texts, counter, "counts binary, swallowed string").collect()
+    seen = mapped(
+        texts, counter, "counts binary, rows bigint, bad bigint, example string, swallowed string"
+    ).collect()
     swallowed = [row.swallowed for row in seen if row.swallowed is not None]
     if swallowed:
         raise DataError(
@@ -339,17 +411,36 @@ def _infer(
     counts = np.zeros((len(names), len(KINDS)), np.int64)
     for row in seen:
         counts += np.frombuffer(row.counts, np.int64).reshape(counts.shape)
-    if reason is None:
-        found = {
-            name: narrowest(count) if count.any() else EMPTY
-            for name, count in zip(names, counts, strict=True)
-        }
-        return dict.fromkeys(as_text, "string") | found, []
-    return _decided(names, counts, as_text)
+    return _Counted(
+        counts=dict(zip(names, counts, strict=True)),
+        rows=sum(row.rows for row in seen),
+        bad=sum(row.bad for row in seen),
+        example=min((row.example for row in seen if row.example is not None), default=None),
+    )
+
+
+def _but_a_few(count: NDArray[np.int64], serving: Sequence[str], rows: int) -> str | None:
+    """The narrowest of these types that all values but a few have; None where it is more than a few rows."""
+    fits = {kind: sum(int(count[KINDS.index(each)]) for each in ALLOWED[kind]) for kind in serving}
+    most = max(fits.values())
+    if int(count.sum()) - most > QUARANTINE_LIMIT * rows:
+        return None
+    return next(kind for kind in serving if fits[kind] == most)
+
+
+def too_many_bad(path: Path, bad: int, rows: int, example: str | None) -> DataError:
+    """The error of a table of which too little can be read."""
+    return DataError(
+        f"{path}: too many rows are bad",
+        wanted=f"at most {QUARANTINE_LIMIT:.0%} of {rows} rows",
+        got=f"{bad} rows ({bad / rows:.1%})",
+        evidence=example,
+        hint="repair the file, or remove these rows from it",
+    )
 
 
 def _decided(
-    names: Sequence[str], counts: NDArray[np.int64], as_text: Set[str]
+    names: Sequence[str], counts: Sequence[NDArray[np.int64]] | NDArray[np.int64], as_text: Set[str]
 ) -> tuple[dict[str, str], list[str]]:
     """Types by column, a few exceptions aside, and the columns that have some.
 
@@ -375,19 +466,26 @@ class _KindCounter:
         import pyarrow.compute as pc
 
         counts = np.zeros((len(self._columns), len(KINDS)), np.int64)
+        total = bad = 0
+        examples: list[str] = []
         swallowed: list[str] = []
         for batch in batches:
             rows = batch
+            total += batch.num_rows
             if self._record is not None:
                 records = batch.column(self._record)
+                bad += len(records) - records.null_count
+                examples += pc.utf8_slice_codeunits(records.drop_null()[:1], 0, 3 * SHOWN).to_pylist()
                 over = records.filter(pc.match_substring(records, "\n"))
                 swallowed += pc.utf8_slice_codeunits(over, 0, 3 * SHOWN).to_pylist()[:1]
                 rows = batch.filter(records.is_null()) if records.null_count < len(records) else batch
             for at, column in enumerate(self._columns):
                 counts[at] += kind_counts(rows.column(column))
-        said = pa.array([min(swallowed, default=None)], pa.string())
+        said = [pa.array([min(found, default=None)], pa.string()) for found in (examples, swallowed)]
+        numbers = [pa.array([total]), pa.array([bad])]
         yield pa.RecordBatch.from_arrays(
-            [pa.array([counts.tobytes()], pa.binary()), said], ["counts", "swallowed"]
+            [pa.array([counts.tobytes()], pa.binary()), *numbers, *said],
+            ["counts", "rows", "bad", "example", "swallowed"],
         )
 
 

@@ -6,17 +6,21 @@ import datetime as dt
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_platform.data.csv_source import too_many_bad
+from ml_platform.data.declared import declared
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.data.text_files import open_bytes
-from ml_platform.data.text_types import PATTERNS
+from ml_platform.data.text_types import PATTERNS, QUARANTINE_LIMIT
 from ml_platform.errors import DataError
-from ml_platform.specs.contracts import ColumnType
+from ml_platform.specs.contracts import ColumnType, Contract
+from ml_platform.specs.schemas import TableSchema
 from ml_platform.specs.sources import ReadingSpec
 from ml_platform.store.folders import spark_path
 from ml_platform.store.spark_failures import spark_failures
@@ -40,6 +44,14 @@ TYPES = {
     "timestamp": {"date", "timestamp"},
 }
 """Kinds of values that a column of each type may mix, narrowest first."""
+
+SERVING: Mapping[ColumnType, Set[str]] = {
+    **dict.fromkeys(("integer", "float", "decimal"), TYPES["double"]),
+    "boolean": TYPES["boolean"],
+    "date": TYPES["date"],
+    "timestamp": TYPES["timestamp"],
+}
+"""Kinds of values that serve a model which knows a column as one of these."""
 
 
 class JsonSource:
@@ -79,7 +91,7 @@ class JsonSource:
 
         from ml_platform.store.fingerprint import mapped, named
 
-        bad = next((keys.bad for keys in self._keys if keys.bad is not None), None)
+        bad = self._bad
         if reason is None and bad is not None:
             raise bad
         strings = [StructField(f"c{at}", StringType()) for at in range(len(self.columns()) + 1)]
@@ -94,33 +106,66 @@ class JsonSource:
             bytes_of_lines = read.selectExpr(f"CAST({VALUE} AS binary)", *map(quoted, self._partitions))
             parse = partial(_parse, names=tuple(self._seen))
             frame = mapped(bytes_of_lines, parse, StructType(strings)).toDF(*names)
-        kinds = {**self._seen, **{key: {"text"} for key in self._partitions}}
+        kinds = {**self._seen, **{key: Counter({"text": 1}) for key in self._partitions}}
         # Of a table to score, a model knows what a column without a value is.
         typed = [
-            _typed(n, {"text"} if n in as_text else seen)
+            _typed(n, {"text"} if n in as_text else seen.keys())
             if seen or n in as_text or reason is not None
             else sf.lit(None).alias(n)
             for n, seen in kinds.items()
         ]
         return frame.select(*typed, *([named(reason)] if reason is not None else []))
 
+    def raw(self, spark: SparkSession, contract: Contract, reason: str) -> DataFrame:
+        """The table for a model of this contract; `reason` is a column of it where a row is bad.
+
+        Bad is a line that is no object, and one with a value that is not of the type that the model knows its
+        column by, if that column has but a few.
+
+        Raises:
+            DataError: More than a few lines are no objects.
+        """
+        rows = sum(keys.rows for keys in self._keys)
+        bad = sum(keys.bad_rows for keys in self._keys)
+        if self._bad is not None and bad > QUARANTINE_LIMIT * rows:
+            raise too_many_bad(self._path, bad, rows, str(self._bad)) from self._bad
+        as_text = {column.name for column in contract.columns if column.type == "string"}
+        known = {column.name: column.type for column in contract.columns if column.type in SERVING}
+        written: dict[str, ColumnType] = {}
+        exceptions = False
+        for name, kinds in self._seen.items():
+            if name in known and column_type(kinds.keys()) == "string":
+                others = sum(kinds[kind] for kind in kinds.keys() - SERVING[known[name]])
+                if others <= QUARANTINE_LIMIT * rows:
+                    is_number = known[name] in ("integer", "float", "decimal")
+                    written[name] = known[name] if not is_number else "float" if kinds["float"] else "integer"
+                    exceptions = exceptions or others > 0
+        if not bad and not exceptions:
+            return self.frame(spark, as_text=as_text)
+        frame = self.frame(spark, reason, as_text | written.keys())
+        return declared(frame, reason, TableSchema(columns={**written}), str(self._path))
+
     @cached_property
     def _partitions(self) -> tuple[str, ...]:
         keys = partition_names(self._path, self._files[0])
         return tuple(key for key in keys if key not in self._seen)
 
+    @property
+    def _bad(self) -> DataError | None:
+        """The first line that is no object."""
+        return next((keys.bad for keys in self._keys if keys.bad is not None), None)
+
     @cached_property
-    def _seen(self) -> Mapping[str, Set[str]]:
+    def _seen(self) -> Mapping[str, Counter[str]]:
         """Every key, in the order of its first line, with the kinds of its values."""
-        seen: dict[str, set[str]] = {}
+        seen: dict[str, Counter[str]] = {}
         for keys in self._keys:
             for name, kinds in keys.kinds.items():
-                seen.setdefault(name, set()).update(kinds)
+                seen.setdefault(name, Counter()).update(kinds)
         if seen:
             return seen
-        for keys in self._keys:
-            if keys.bad is not None:
-                raise keys.bad
+        if self._bad is not None:
+            raise self._bad
         raise DataError(f"{self._path} is empty", wanted="a JSON object per line", got="none")
 
     @property
@@ -132,9 +177,12 @@ class JsonSource:
 class Keys:
     """What is in one file."""
 
-    kinds: Mapping[str, Set[str]]
+    kinds: Mapping[str, Counter[str]]
+    """How many values of a key are of which kind."""
+    rows: int
     bad: DataError | None
     """Of the first line that is no object."""
+    bad_rows: int
 
 
 def _version(path: Path) -> tuple[int, ...]:
@@ -152,20 +200,23 @@ def _keys(path: Path, version: tuple[int, ...]) -> Keys:
     Args:
         version: Another one is another file. Checks, loading and scoring ask alike: one reading serves all.
     """
-    seen: dict[str, set[str]] = {}
+    seen: dict[str, Counter[str]] = {}
     bad: DataError | None = None
+    rows = bad_rows = 0
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 record = parsed(line)
             except ValueError as error:
                 bad = bad or _refused(path, line, number, str(error))
+                rows, bad_rows = rows + 1, bad_rows + 1
                 continue
+            rows += record is not None
             for name, value in (record or {}).items():
-                kinds = seen.setdefault(name, set())
+                kinds = seen.setdefault(name, Counter())
                 if value is not None:
-                    kinds.add(_kind(value))
-    return Keys(seen, bad)
+                    kinds[_kind(value)] += 1
+    return Keys(seen, rows, bad, bad_rows)
 
 
 def parsed(line: bytes, **how: Any) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from ml_platform.data.findings import find, notes
 from ml_platform.data.labels import Labelled, judged
 from ml_platform.data.profile import TableSurveyor
 from ml_platform.data.sources import check_source, direct_read, open_source, read_source, source_identity
+from ml_platform.data.text_types import QUARANTINE_LIMIT
 from ml_platform.errors import DataError
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import RAW_TYPES
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_source", "load_table"]
 
-QUARANTINE_LIMIT = 0.05
 EXAMPLES = 2
 REASONS = 10
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ml_platform.data.text_types import EXCEPTIONS, MISSING
+from ml_platform.data.text_types import EXCEPTIONS, MISSING, QUARANTINE_LIMIT
 from ml_platform.store.sql import quoted
 
 MONEY = "[€$£]"
@@ -70,7 +70,7 @@ def forms_of(
 
     Args:
         trained: Forms of the columns that a model was trained on. They hold where the values could as well be
-            in another: 1.500 alone is what 1.234,50 says that it is.
+            in another: 1.500 alone is what 1.234,50 says that it is. And more values may be exceptions.
 
     >>> forms_of(["a", "b", "c"], [["1,5", "1.02.2026", "1,234"], ["1.000", "28.02.2026", "2,345"]])
     {'a': 'comma', 'b': 'day first'}
@@ -82,10 +82,11 @@ def forms_of(
 
 def _form(values: Sequence[str], trained: str | None) -> str | None:
     known = [value for value in values if value not in MISSING]
+    enough = (1 - (EXCEPTIONS if trained is None else QUARANTINE_LIMIT)) * len(known)
     fitting = {}
     for name, form in FORMS.items():
         fits = [value for value in known if re.search(form.pattern, value)]
-        if fits and len(fits) >= (1 - EXCEPTIONS) * len(known):
+        if fits and len(fits) >= enough:
             fitting[name] = any(re.search(form.sure, value) for value in fits)
     sure = [name for name, is_sure in fitting.items() if is_sure]
     return sure[0] if sure else trained if trained in fitting else None

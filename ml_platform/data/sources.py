@@ -5,7 +5,7 @@ A new kind of source is one new file and one line in `READERS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
@@ -14,6 +14,7 @@ from ml_platform.data.csv_source import CsvSource
 from ml_platform.data.declared import as_text, declared, declared_types, texts_of, typed_as
 from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import suffixes_below
+from ml_platform.data.json_source import JsonSource
 from ml_platform.data.parquet_source import ParquetSource
 from ml_platform.data.remote import fetched
 from ml_platform.data.schema_file import check_schema, read_schema
@@ -172,10 +173,15 @@ def _opened(
     opened = open_source(source, reading)
     check_names(opened, source, label)
     check_schema(schema, source, opened.columns(), label)
+    return opened, _reason_beside(opened.columns())
+
+
+def _reason_beside(columns: Sequence[str]) -> str:
+    """A name for the column of reasons that no other has."""
     reason = REASON
-    while reason.lower() in {name.lower() for name in opened.columns()}:
+    while reason.lower() in {name.lower() for name in columns}:
         reason = f"_{reason}"
-    return opened, reason
+    return reason
 
 
 def _in_form(opened: Source, frame: DataFrame, schema: TableSchema | None) -> DataFrame:
@@ -201,20 +207,27 @@ def _without_bad_rows(frame: DataFrame, reason: str) -> DataFrame:
 
 def read_raw(
     spark: SparkSession, source: str, contract: Contract, reading: ReadingSpec = ReadingSpec()
-) -> DataFrame:
-    """The table at `source` for a model that takes this contract.
+) -> tuple[DataFrame, str | None]:
+    """The table at `source` for a model that takes this contract, and its column that says why a row is bad.
 
     What is text to it stays as it is written, and is written out where a file holds it as a number. A column
-    without a value is of the type that the model knows.
+    without a value is of the type that the model knows. In a file of text a few rows may be bad: of another
+    number of fields, or with a text where the model knows a number. Without them there is no such column.
 
     Raises:
-        DataError: It is missing, empty or corrupt, or a row is bad.
+        DataError: It is missing, empty or corrupt, or too many rows are bad.
     """
     texts = {column.name for column in contract.columns if column.type == "string"}
     opened = open_source(source, reading)
-    opened = opened.for_model(contract) if isinstance(opened, CsvSource) else opened
-    frame = opened.frame(spark, as_text=texts)
-    return texts_of(typed_as(frame, {column.name: column.type for column in contract.columns}), texts)
+    reason = _reason_beside(opened.columns())
+    if isinstance(opened, CsvSource):
+        frame = opened.for_model(contract).raw(spark, contract, reason)
+    elif isinstance(opened, JsonSource):
+        frame = opened.raw(spark, contract, reason)
+    else:
+        frame = opened.frame(spark, as_text=texts)
+    typed = typed_as(frame, {column.name: column.type for column in contract.columns})
+    return texts_of(typed, texts), reason if reason in frame.columns else None
 
 
 def plain_files(

@@ -48,6 +48,8 @@ KINDS = (*PATTERNS, "string")
 """What a text may be; `string` is what is nothing else."""
 EXCEPTIONS = 0.01
 """Share of a column's values that may be bad, where bad rows are set aside."""
+QUARANTINE_LIMIT = 0.05
+"""Share of a table's rows that may be bad."""
 
 Counts = NDArray[np.int64]
 """Values of each of `KINDS`, shape (6,); missing ones are none."""

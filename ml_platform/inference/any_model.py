@@ -29,6 +29,7 @@ from ml_platform.inference.worker_models import loaded
 from ml_platform.resources.spark_daemon import forked_with
 from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Flavour, ModelFiles, Predictions
+from ml_platform.store.fingerprint import named
 from ml_platform.store.folders import local_path
 from ml_platform.store.manifest import DataFile
 from ml_platform.store.spark_failures import spark_failures
@@ -75,6 +76,7 @@ def predict_table(
     keys: Sequence[str] | None = None,
     output: Output,
     files: Sequence[DataFile] = (),
+    unread: str | None = None,
 ) -> Predictions:
     """Score a table with any model and write the predictions, in parts that a later scoring takes over.
 
@@ -83,7 +85,7 @@ def predict_table(
 
     Args:
         keys: Columns to keep beside the predictions. None: all. Those that are named are no input.
-        files: As `score_table`.
+        files, unread: As `score_table`.
     Raises:
         SpecError: The model is a pickle and not trusted, or its columns must be named.
         DataError: It cannot be opened, or the table does not have what it takes.
@@ -92,15 +94,17 @@ def predict_table(
     stamp = Stamp(model.uri, model.name, model.version, model.digest)
     if model.flavour == "raw":
         folder = local_path(model.path)
-        return score_raw(spark, folder, stamp, source, keys=keys, output=output, files=files)
+        return score_raw(spark, folder, stamp, source, keys=keys, output=output, files=files, unread=unread)
     check_consent(model, trust_pickle=asking.trust_pickle)
-    keep = kept(source, keys)
+    table = source if unread is None else source.drop(named(unread))
+    keep = kept(table, keys)
     shipped = ship_files(spark, model, asking.signature)
-    able = asking.columns or tuple(name for name in source.columns if keys is None or name not in keep)
+    able = asking.columns or tuple(name for name in table.columns if keys is None or name not in keep)
     with spark_failures(f"{model.uri} cannot score this table"):
         described = _described(source, shipped, able, asking.columns)
-    needed = (*keep, *(name for name in described.bound.names if name not in keep))
-    scorer = AnyScorer(shipped, described, tuple(needed), tuple(keep), model.name, model.version)
+    read = (*described.bound.names, *(() if unread is None else (unread,)))
+    needed = (*keep, *(name for name in read if name not in keep))
+    scorer = AnyScorer(shipped, described, tuple(needed), tuple(keep), model.name, model.version, unread)
     job = ScoringJob(source, needed, scorer, described.spark_schema(source, keep), tuple(files))
     return job.write(stamp, output, asking.signature, described.bound.model_dump(), model.entry)
 
@@ -259,6 +263,8 @@ class AnyScorer:
     keep: tuple[str, ...]
     model_name: str
     model_version: int | None
+    unread: str | None = None
+    """Column that says why a row could not be read."""
 
     @property
     def imports(self) -> tuple[str, ...]:
@@ -274,6 +280,8 @@ class AnyScorer:
 
         run = partial(predicted, self.model.open(), self.described.bound)
         found, errors = isolated(run, batch, self.described.schema())
+        if self.unread is not None:
+            errors = [why or e for why, e in zip(batch.column(self.unread).to_pylist(), errors, strict=True)]
         columns = stamped(found, errors, self.model_name, self.model_version)
         kept = [batch.column(name) for name in self.keep]
         rows = pa.RecordBatch.from_arrays([*kept, *columns.values()], [*self.keep, *columns])

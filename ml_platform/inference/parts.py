@@ -30,12 +30,13 @@ WHOLE = 4096
 """They are a multiple of this, so that a network seldom gets rows that only fill a batch up."""
 SCHEMA = "number int, key string, rows bigint, failed bigint"
 
-CODE = ("inference", "features", "images", "specs", "worker")
-"""Parts of this package that decide what a prediction is."""
+CODE = ("inference", "features", "images", "specs", "worker", "tracking/pyfunc_model.py")
+"""Folders and modules of this package that decide what a prediction is."""
 PACKAGES = (
     *("numpy", "pyarrow", "pandas", "keras", "tensorflow", "tensorflow-cpu", "xgboost", "xgboost-cpu"),
-    *("scikit-learn", "mlflow"),
+    *("scikit-learn", "skops", "joblib", "mlflow", "pillow"),
 )
+"""What they compute with, or open models and images with."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def scoring_code() -> str:
     state = hashlib.sha256()
     root = Path(__file__).parent.parent
     for folder in CODE:
-        for path in sorted((root / folder).rglob("*.py")):
+        for path in sorted((root / folder).rglob("*.py")) or [root / folder]:
             state.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
             state.update(path.read_bytes())
     for package in PACKAGES:

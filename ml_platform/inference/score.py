@@ -169,8 +169,9 @@ def score_raw(
 ) -> Predictions:
     """Score a table with a raw model. Raises as `score_table`."""
     contract = read_manifest(folder).contract
-    check_input(contract, source.columns, types=frame_types(source), model=stamp.uri)
-    keep = kept(source, keys)
+    table = source if unread is None else source.drop(named(unread))
+    check_input(contract, table.columns, types=frame_types(table), model=stamp.uri)
+    keep = kept(table, keys)
     read = [*contract.names, *([] if unread is None else [unread])]
     needed = [*keep, *(name for name in read if name not in keep)]
     scorer = RowScorer(ship(spark, folder), tuple(needed), tuple(keep), stamp.name, stamp.version, unread)

@@ -65,7 +65,7 @@ def test_a_model_reads_a_later_table_as_the_one_it_learnt_from(spark: SparkSessi
     trained.write_text("preis;label\n" + "1.234,50;ja\n2.000;nein\n" * 20)
     later.write_text("preis\n1.500\n2.000\n")
     table = load_table(spark, str(trained), "label")
-    raw = read_raw(spark, str(later), table.data.contract)
+    raw, _ = read_raw(spark, str(later), table.data.contract)
     assert sorted(row["preis"] for row in raw.collect()) == [1500.0, 2000.0]
 
 

@@ -121,7 +121,7 @@ def test_what_a_model_knows_as_text_is_read_as_text(spark: SparkSession, tmp_pat
     contract = Contract(columns=(Column(name="code", type="string"), Column(name="n", type="float")))
     lines = '{"code": "007", "n": 1}\n{"code": 8, "n": 2}\n'
     for name, text in (("t.csv", "code,n\n007,1\n8,2\n"), ("t.jsonl", lines)):
-        frame = read_raw(spark, written(tmp_path / name, text), contract)
+        frame, _ = read_raw(spark, written(tmp_path / name, text), contract)
         assert [tuple(row) for row in frame.orderBy("n").collect()] == [("007", 1), ("8", 2)]
 
 
@@ -134,7 +134,7 @@ def test_a_column_without_a_value_is_of_the_type_that_the_model_knows(
     contract = Contract(columns=tuple(Column(name=name, type=kind) for name, kind in types.items()))
     lines = '{"wind": null, "day": null, "said": null, "n": 1, "more": null}\n'
     for name, text in (("t.csv", "wind,day,said,n,more\n,NA,,1,\n"), ("t.jsonl", lines)):
-        frame = read_raw(spark, written(tmp_path / name, text), contract)
+        frame, _ = read_raw(spark, written(tmp_path / name, text), contract)
         assert dict(frame.dtypes) == {
             "wind": "double", "day": "date", "said": "string", "n": "bigint", "more": "string"
         }  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_table_to_score_is_read_as_it_is_said_to_be_written(spark: SparkSessio
     contract = Contract(columns=(Column(name="code", type="string"), Column(name="n", type="float")))
     source = written(tmp_path / "t.csv", "é;1,5\n007;2\n".encode("cp1252"))
     reading = ReadingSpec(delimiter=";", encoding="cp1252", header=("code", "n"))
-    assert read_raw(spark, source, contract, reading).collect()[1]["code"] == "007"
+    assert read_raw(spark, source, contract, reading)[0].collect()[1]["code"] == "007"
 
 
 @pytest.mark.spark
@@ -160,7 +160,7 @@ def test_a_category_of_numbers_is_the_same_text_when_it_is_learnt_and_when_it_is
     frame.coalesce(1).write.format(suffix).save(source)
     schema = TableSchema(columns={"zip": "category", "size": "category"})
     learnt = load_table(spark, source, "label", schema).data
-    scored = read_raw(spark, source, learnt.contract)
+    scored, _ = read_raw(spark, source, learnt.contract)
     assert dict(scored.dtypes) == {"zip": "string", "size": "string", "label": "string"}
     assert {tuple(row) for row in scored.collect()} == {
         tuple(row.values()) for row in read_table(learnt).to_pylist()

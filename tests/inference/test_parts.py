@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +18,10 @@ import pytest
 
 from ml_platform.inference import parts
 from ml_platform.inference.destination import Scored, write_predictions
+from ml_platform.inference.flavours import FLAVOURS
 from ml_platform.inference.parts import FileParts, Part, PartWriter, content_digest, file_parts, gathered
 from ml_platform.inference.progress import progress
+from ml_platform.inference.raw_model import FAMILIES
 from ml_platform.store.digests import file_digest
 from ml_platform.store.manifest import DataFile
 
@@ -223,3 +227,61 @@ def test_progress_is_told_while_parts_appear(tmp_path: Path) -> None:
     assert said[0].startswith("1 of 4 parts are scored after ")
     with progress(tmp_path, 4, None):
         pass
+
+
+NOT_PREDICTING = ("errors.py", "store", "resources", "data/classes.py", "tracking/server.py")
+"""What a scorer reaches that moves rows and files, reports, trains, or holds a name."""
+NOT_COMPUTING = {
+    "pyspark",
+    "pydantic",
+    "pydantic_core",
+    "typing_extensions",
+    "yaml",
+    "threadpoolctl",
+    "fsspec",
+    "cloudpickle",
+}
+"""Libraries that have no part in the value of a prediction."""
+
+
+def test_the_key_of_a_part_covers_all_code_and_libraries_that_predict() -> None:
+    """Whatever the modules that score, and those that open models, import: also inside of functions."""
+    tables = [entry.opener for table in (FAMILIES, FLAVOURS) for entry in table.values()]
+    openers = {opener.partition(":")[0] for opener in tables}
+    ours, theirs = _reached({"ml_platform.inference.score", "ml_platform.inference.any_model", *openers})
+    assert {name for name in ours if not _is_of(name, (*parts.CODE, *NOT_PREDICTING))} == set()
+    distributions = packages_distributions()
+    lacking = {
+        name
+        for name in theirs - NOT_COMPUTING - sys.stdlib_module_names
+        if not {each.lower().replace("_", "-") for each in distributions.get(name, ())} & set(parts.PACKAGES)
+    }
+    assert lacking == set()
+
+
+def _reached(modules: set[str]) -> tuple[set[str], set[str]]:
+    """Our modules that these import, through those that decide predictions; and all other top-level names."""
+    ours, theirs, to_do = set(modules), set(), list(modules)
+    while to_do:
+        for node in ast.walk(ast.parse(_file(to_do.pop()).read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                if not name.startswith("ml_platform."):
+                    theirs.add(name.partition(".")[0])
+                elif name not in ours and _file(name).is_file() and _file(name).name != "__init__.py":
+                    ours.add(name)
+                    to_do += [name] if not _is_of(name, NOT_PREDICTING) else []
+    return ours, theirs - {"ml_platform"}
+
+
+def _is_of(module: str, these: tuple[str, ...]) -> bool:
+    """Whether a module is one of these files, or in one of these folders."""
+    file = _file(module).relative_to(Path(parts.__file__).parents[1])
+    return file.as_posix() in these or file.parts[0] in these
+
+
+def _file(module: str) -> Path:
+    path = Path(parts.__file__).parents[2].joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

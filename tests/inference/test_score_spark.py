@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ml_platform.data.sources import read_raw
 from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.inference.destination import MARKER
 from ml_platform.inference.raw_model import load_raw_model
@@ -170,6 +171,75 @@ def test_failed_rows_are_counted(spark: SparkSession, people: Path, version: Ver
         destination=str(tmp_path / "scores"),
     )
     assert (got.rows, got.failed_rows) == (3, 2)
+
+
+def _written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def _tables(folder: Path, rows: list[tuple[str, str, str]], *broken: str) -> dict[str, str]:
+    """The same rows as CSV and as JSON lines, and a record that is none of either."""
+    csv = "\n".join(["age,city,id", *(",".join(row) for row in rows), *broken[:1]]) + "\n"
+    objects = [f'{{"age": {age}, "city": "{city}", "id": "{name}"}}' for age, city, name in rows]
+    return {
+        "csv": _written(folder / "t.csv", csv),
+        "json": _written(folder / "t.jsonl", "\n".join([*objects, *broken[1:]]) + "\n"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_bad_cell_or_record_of_a_text_file_is_the_error_of_its_row(
+    spark: SparkSession, people: Path, version: Version, tmp_path: Path, kind: str
+) -> None:
+    """The model says that the column is a number: a few rows that hold none are written without a
+    prediction, and the others get theirs."""
+    rows = [(str(at), "Bonn", f"r{at}") for at in range(100)]
+    rows[7] = ("oops" if kind == "csv" else '"oops"', "Kiel", "bad")
+    source = _tables(tmp_path, rows, "50,Bonn", '{"age": 50, "ci')[kind]
+    frame, unread = read_raw(spark, source, version.model.contract)
+    got = score_table(
+        spark, people, version, frame, keys=["id"], destination=str(tmp_path / "scores"), unread=unread
+    )
+    assert (got.rows, got.failed_rows) == (101, 2)
+    scored = {row["id"]: row for row in pq.read_table(tmp_path / "scores").to_pylist()}
+    assert list(scored["bad"]) == ["id", *SCORE_COLUMNS]
+    assert scored["bad"]["error"] == "column 'age' is no whole number: oops"
+    assert scored["bad"]["prediction"] is None
+    assert "of other than 3 fields" in scored[None]["error"] or "no JSON object" in scored[None]["error"]
+    assert scored["r50"]["prediction"] in PEOPLE_STATE.classes
+    every = score_table(spark, people, version, frame, destination=str(tmp_path / "all"), unread=unread)
+    assert every.rows == 101
+    assert pq.read_table(tmp_path / "all").column_names == ["age", "city", "id", *SCORE_COLUMNS]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_more_than_a_few_bad_rows_of_a_text_file_stop_the_scoring(
+    spark: SparkSession, people: Path, version: Version, tmp_path: Path, kind: str
+) -> None:
+    """Then it is another table than the model's, and nothing is scored."""
+    text = "oops" if kind == "csv" else '"oops"'
+    rows = [(text if at < 6 else str(at), "Bonn", f"r{at}") for at in range(100)]
+    frame, unread = read_raw(spark, _tables(tmp_path, rows)[kind], version.model.contract)
+    with pytest.raises(DataError, match=r"(?s)1 of 2 columns.*age +integer +string"):
+        score_table(
+            spark, people, version, frame, keys=["id"], destination=str(tmp_path / "s"), unread=unread
+        )
+    good = [(str(at), "Bonn", f"r{at}") for at in range(10)]
+    source = _tables(tmp_path, good, "50,Bonn", '{"age": 50, "ci')[kind]
+    with pytest.raises(DataError, match=r"(?s)too many rows are bad.*at most 5% of 11.*1 .*50"):
+        read_raw(spark, source, version.model.contract)
+
+
+def test_a_good_text_file_has_no_column_of_reasons(
+    spark: SparkSession, version: Version, tmp_path: Path
+) -> None:
+    """Fractions among whole numbers are numbers, and what the model does not read may be anything."""
+    rows = [(str(at) if at % 25 else "1.5", "Bonn", str(at) if at else "x") for at in range(100)]
+    for source in _tables(tmp_path, rows).values():
+        frame, unread = read_raw(spark, source, version.model.contract)
+        assert (unread, frame.columns) == (None, ["age", "city", "id"])
+        assert dict(frame.dtypes) == {"age": "double", "city": "string", "id": "string"}
 
 
 def test_new_predictions_replace_old_ones_only_when_they_are_complete(
