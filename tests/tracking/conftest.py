@@ -1,4 +1,4 @@
-"""MLflow on SQLite: its tables are made once (about ten seconds) and copied for each test."""
+"""MLflow on SQLite, a database for each test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ml_platform.specs.contracts import Column, Contract
 from ml_platform.specs.references import Dataset, Model
 from ml_platform.specs.tables import CategoryFeature, FeatureState, NumericFeature, SplitSpec
 from ml_platform.specs.tracking import TrackingRun
-from ml_platform.tracking import check_tracking, open_tracking
+from ml_platform.tracking import open_tracking
 
 CONTRACT = Contract(
     columns=(
@@ -53,17 +53,6 @@ def own_environment() -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
     os.environ.update(before)
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with MLflow's tables."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ML_PLATFORM_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        check_tracking()
-    return folder / "mlflow.db"
 
 
 @pytest.fixture
