@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,18 +41,21 @@ def shown(console: Console) -> Iterator[Callable[[TaskEvent], None]]:
 
 
 class PlainLines:
-    """One line per change of state; progress of a task at most every few seconds."""
+    """One line per change of state, and per message that says something new; numbers that move at most every
+    few seconds."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
-        self._last: dict[str, float] = {}
+        self._last: dict[str, tuple[float, str]] = {}
 
     def __call__(self, event: TaskEvent) -> None:
         now = time.monotonic()
         progress = event.state == "running" and bool(event.message)
-        if event.state == "waiting" or (progress and now - self._last.get(event.node, 0) < _QUIET_S):
+        words = re.sub(r"\d+", "", event.message)
+        last, said = self._last.get(event.node, (0.0, ""))
+        if event.state == "waiting" or (progress and now - last < _QUIET_S and words == said):
             return
-        self._last[event.node] = now
+        self._last[event.node] = now, words
         seconds = f" {event.seconds:6.1f} s" if event.state in ("done", "failed") or progress else ""
         text = f"  {event.message}" if event.message else ""
         stamp = datetime.now().astimezone().strftime("%H:%M:%S")

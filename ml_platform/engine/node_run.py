@@ -17,10 +17,10 @@ from ml_platform.engine.keys import NoIdentityError, task_code
 from ml_platform.engine.outputs import Output, Values, to_json
 from ml_platform.engine.prefect_door import call_node, new_run_id, run_node
 from ml_platform.engine.task import machine_failed
-from ml_platform.errors import InfrastructureError, PlatformError, StoreError
+from ml_platform.errors import InfrastructureError, PlatformError, StoreError, one_line
 from ml_platform.resources.leases import Leases, using
 from ml_platform.resources.planning import at_work
-from ml_platform.resources.progress import Progress, listening
+from ml_platform.resources.progress import Progress, listening, report
 from ml_platform.store import crash
 from ml_platform.store.flights import flight
 from ml_platform.store.results import Absent, Result
@@ -133,7 +133,7 @@ class NodeRuns:
         except InfrastructureError as error:
             if not machine_failed(error):
                 raise
-            self._accounts.tell(node.name, "running", message=f"tried again: {error.what}")
+            report(f"tried again: {one_line(error)}")
             return call_node(node.task, arguments, name=node.name)
 
     def _store(self, node: Node, decision: Decision, output: Output, seconds: float) -> None:

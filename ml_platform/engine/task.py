@@ -29,9 +29,11 @@ from ml_platform.errors import (
     InfrastructureError,
     PlatformError,
     TaskTimeoutError,
+    one_line,
 )
 from ml_platform.resources.leases import current_leases
 from ml_platform.resources.planning import refuse_while_planning
+from ml_platform.resources.progress import report
 from ml_platform.specs.resources import ResourceSpec
 
 P = ParamSpec("P")
@@ -47,8 +49,12 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
     """
     error = state.data
     if isinstance(error, PlatformError) and not isinstance(error, TaskTimeoutError):
-        return machine_failed(error)
-    return "retries" in task.options and isinstance(error, Exception)
+        again = machine_failed(error)
+    else:
+        again = "retries" in task.options and isinstance(error, Exception)
+    if again and isinstance(error, Exception):
+        report(f"tried again: {one_line(error)}")
+    return again
 
 
 def machine_failed(error: BaseException) -> bool:

@@ -276,7 +276,6 @@ def test_a_drill_as_a_person_types_it(folder: Path) -> None:
     assert said.startswith("crashes survived in ")
     assert drilled.stderr.count("killed at ") == int(crashes) >= 8
     assert "killed at double-2: ran" in drilled.stderr
-    assert list((folder / "home").glob("runs/*")) == [], "in folders of its own"
 
 
 def _states(folder: Path) -> dict[str, str]:

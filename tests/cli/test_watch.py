@@ -16,7 +16,7 @@ def event(state: str, **more: object) -> TaskEvent:
     return TaskEvent.model_validate({"run": "brave-otter", "node": "train", "state": state, **more})
 
 
-def test_a_pipe_gets_one_line_per_change_and_few_of_progress() -> None:
+def test_a_pipe_gets_one_line_per_change_and_few_of_numbers_that_move() -> None:
     out = io.StringIO()
     watch = PlainLines(out)
     for seen in (
@@ -24,11 +24,19 @@ def test_a_pipe_gets_one_line_per_change_and_few_of_progress() -> None:
         event("running"),
         event("running", message="epoch 1/9", seconds=1),
         event("running", message="epoch 2/9", seconds=2),
+        event("running", message="tried again: rank 1 was killed", seconds=2),
+        event("running", message="epoch 1/9", seconds=2),
+        event("running", message="epoch 2/9", seconds=2),
         event("done", seconds=12.34),
     ):
         watch(seen)
     lines = out.getvalue().splitlines()
-    assert [line.split()[1:3] for line in lines] == [["train", "running"], ["train", "done"]]
+    assert [line.split()[1:3] for line in lines] == [*[["train", "running"]] * 4, ["train", "done"]]
+    assert [line.rpartition(" s  ")[2] for line in lines[1:4]] == [
+        "epoch 1/9",
+        "tried again: rank 1 was killed",
+        "epoch 1/9",
+    ]
     assert lines[-1].endswith("12.3 s")
 
 

@@ -19,5 +19,5 @@ def test_what_was_lost_is_tried_again_and_gives_what_it_would_have_given(
     assert ran.json == [200, 200]
     tries = {file.name: len(file.read_text()) for file in tmp_path.iterdir()}
     assert tries == {"count_rows": 2, "worker": 2, "add_up": 2, "rank": 2}
-    assert ran.err.count("tried again") == 2
+    assert ran.err.count("tried again: ") == 2, ran.err
     assert project.leftovers() == []
