@@ -17,8 +17,9 @@ from ml_platform.engine import Dag, EngineSpec, Plan, dag, either, map_over, tas
 from ml_platform.errors import DataError, SpecError
 from ml_platform.resources.budget import usable_cores
 from ml_platform.store.folders import local_path
+from ml_platform.store.history import add_to_history, read_history
 from ml_platform.store.location import data_uri, home
-from ml_platform.store.results import FOLDER
+from ml_platform.store.results import FOLDER, Results
 from tests.counters import CounterSpec
 from tests.engine.runs import Ran, Runner
 from tests.engine.small import Written, add, count_to, is_even, length, number, parity, say, total, write
@@ -768,3 +769,14 @@ def test_the_run_does_what_the_plan_said(
     if not any(kind == "always" for kind, *_ in shape):
         assert set(verdicts(drawn.plan(values=rounds[-1])).values()) <= {"cached", "skipped"}
         assert run(drawn, values=rounds[-1]).executed == set()
+
+
+def test_code_that_another_version_kept_explains_less_and_fails_nothing(run: Runner) -> None:
+    """What changed in a function is found by comparing; what cannot be read is not compared."""
+    run(chain)
+    known = read_history("chain")
+    foreign = Results().put_code({"later": "another version's"})
+    add_to_history("chain", {name: node.model_copy(update={"code": foreign}) for name, node in known.items()})
+    plan = chain.plan(by=2)
+    assert verdicts(plan) == {"number": "cached", "add": "run", "add-2": "maybe"}
+    assert said(plan)["add"] == ("run", "parameter y: 1 → 2")

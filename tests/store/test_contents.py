@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,15 @@ def test_without_room_to_remember_files_are_read_again(table: Path, monkeypatch:
 
     monkeypatch.setattr(contents, "write_atomically", full)
     assert digest(table) == hashlib.sha256(b"a,b").hexdigest()
+
+
+def test_a_file_of_the_future_is_read_each_time(table: Path) -> None:
+    """The clock jumped back: a time of change that is yet to come vouches for nothing."""
+    tomorrow = time.time() + 86_400
+    os.utime(table, (tomorrow, tomorrow))
+    assert digest(table) == hashlib.sha256(b"a,b").hexdigest()
+    content = table.read_bytes()
+    with table.open("r+b") as file:  # in place: same size, same inode
+        file.write(b"b,a")
+    os.utime(table, (tomorrow, tomorrow))
+    assert digest(table) == hashlib.sha256(b"b,a").hexdigest() != hashlib.sha256(content).hexdigest()
