@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import DataError, one_line
+from ml_platform.errors import one_line
 from ml_platform.inference.binding import Bound, Needs, bind, tensor
 from ml_platform.inference.flavours import FLAVOURS, OpenedModel, check_consent, open_model
 from ml_platform.inference.score import (
@@ -186,22 +186,25 @@ def _described(
     types = arrow_types(source, able)
     describe = _Describe(shipped, tuple(able), tuple(asked), types.serialize().to_pybytes())
     if FLAVOURS[shipped.flavour].takes == "frame":
-        return _look(describe, numbered(source, able).limit(SAMPLE_ROWS).repartition(1))
+        sample = numbered(source, able).limit(SAMPLE_ROWS).repartition(1)
+        for looked in _look(replace(describe, is_sampled=True), sample):
+            return looked
     known = (shipped.key, describe.names, describe.asked, describe.types)
     kept = _looked_at()
     found = kept.get(known)  # held here: other threads let go of what is old
     if found is None:
-        found = kept[known] = _look(describe, source.sparkSession.range(0, 1, 1, 1))
+        (found,) = _look(describe, source.sparkSession.range(0, 1, 1, 1))
+        kept[known] = found
         for old in list(kept)[:-LOOKS_KEPT]:
             kept.pop(old, None)
     return found
 
 
-def _look(describe: _Describe, rows: DataFrame) -> Described:
+def _look(describe: _Describe, rows: DataFrame) -> list[Described]:
+    """One; none where Spark has no task to run, as there are no rows."""
     with forked_with(describe.model.imports):
         looked = rows.mapInArrow(describe, "bound string, outputs binary")
-    (row,) = looked.collect()
-    return Described(Bound.model_validate_json(row.bound), bytes(row.outputs))
+    return [Described(Bound.model_validate_json(row.bound), bytes(row.outputs)) for row in looked.collect()]
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,8 @@ class _Describe:
     names: tuple[str, ...]
     asked: tuple[str, ...]
     types: bytes
+    is_sampled: bool = False
+    """Whether rows of the table come in."""
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -220,20 +225,16 @@ class _Describe:
         types = pa.ipc.read_schema(pa.py_buffer(self.types))
         bound = bind(model.needs, {field.name: field.type for field in types}, self.asked)
         given = list(batches)  # a worker that leaves some unread is not used again
-        by_rows = model.needs.kind == "frame"
-        rows = [batch.rename_columns(list(self.names)) for batch in given] if by_rows else []
-        outputs = tried(model, bound, rows)
+        rows = [batch.rename_columns(list(self.names)) for batch in given] if self.is_sampled else []
+        outputs = tried(model, bound, [*rows, _zeros(types)])
         arrays = [pa.array([bound.model_dump_json()]), pa.array([outputs.serialize().to_pybytes()])]
         yield pa.RecordBatch.from_arrays(arrays, ["bound", "outputs"])
 
 
 def tried(model: OpenedModel, bound: Bound, rows: Sequence[pa.RecordBatch]) -> pa.Schema:
-    """Columns and types of what the model gives.
-
-    Raises:
-        DataError: It needs a row to tell, and fails at each of these.
-    """
+    """Names and types of what a model gives: a text where it needs rows to tell and takes none of these."""
     import numpy as np
+    import pyarrow as pa
 
     if model.needs.kind == "tensors":
         blank = {
@@ -243,14 +244,26 @@ def tried(model: OpenedModel, bound: Bound, rows: Sequence[pa.RecordBatch]) -> p
             for each in model.needs.inputs
         }
         return output_columns(model.predict(blank)).schema
-    said = "no rows"
     for batch in rows:
         for at in range(batch.num_rows):
             try:
                 return predicted(model, bound, batch.slice(at, 1))[0].schema
-            except Exception as error:  # noqa: BLE001  (whatever a row provokes)
-                said = one_line(error)
-    raise DataError("the model predicts none of the first rows, so it is unknown what it gives", got=said)
+            except Exception:  # noqa: BLE001  (whatever a row provokes: it is its error when it is scored)
+                continue
+    return pa.schema([(PREDICTION, pa.string())])
+
+
+def _zeros(types: pa.Schema) -> pa.RecordBatch:
+    """A row of zeros; of nulls where a type has none."""
+    import pyarrow as pa
+
+    def zero(kind: pa.DataType) -> pa.Array:
+        try:
+            return pa.array([0]).cast(kind)
+        except pa.ArrowNotImplementedError:
+            return pa.nulls(1, kind)
+
+    return pa.RecordBatch.from_arrays([zero(field.type) for field in types], names=types.names)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 
 from flows.tune import tune
 from ml_platform.errors import DataError
-from ml_platform.specs.training import SklearnSpec
+from ml_platform.specs.references import Family
+from ml_platform.specs.training import KerasSpec, MLlibSpec, SklearnSpec, XGBoostSpec
 from ml_platform.specs.tuning import StudySpec, Trial
 from tasks.tune import with_models
 
@@ -77,3 +78,54 @@ def test_a_study_leads_to_the_gate_and_a_longer_one_goes_on_from_it(
     coming = tune.plan(study=StudySpec(trials=3), **study)
     trials = [node for node in coming.nodes if node.name.startswith("try_sklearn")]
     assert [node.verdict for node in trials] == ["cached", "cached", "run"]
+
+
+@pytest.mark.long
+@pytest.mark.spark
+@pytest.mark.horovod
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("spark")
+def test_real_trials_of_three_families_lead_to_the_best_model_of_all(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network on a rank, trees and a Pipeline on Spark: each family's best spec is trained once more, the
+    best of these models is measured on the holdout, and MLflow has the pictures and what was learnt."""
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    families: tuple[Family, ...] = ("keras", "xgboost", "mllib")
+    with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        report = tune(
+            source="sklearn:wine",
+            families=families,
+            study=StudySpec(trials=2),
+            space={"mllib": {"depth": "2..3"}, "keras": {"rate": "0.001..0.01 log"}},
+            keras=KerasSpec(ranks=1, epochs=2, hidden=(8,)),
+            xgboost=XGBoostSpec(trees=4),
+            mllib=MLlibSpec(estimator="forest", trees=4),
+        )
+    trials = [(trial.family, trial.number) for trial in report.trials if trial.value is not None]
+    assert sorted(trials) == sorted((family, number) for family in families for number in (1, 2))
+    loss = {m.family: m.metrics["log_loss"].value for m in report.retrain.models if m.part == "validation"}
+    assert set(loss) == set(families)
+    chosen = [model.family for model in report.retrain.models if model.part == "holdout"]
+    assert chosen == [min(loss, key=lambda family: loss[family])]
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    runs = {run.info.run_name: run for run in client.search_runs(experiments, max_results=100)}
+    whole = next(run for run in runs.values() if "mlflow.parentRunId" not in run.data.tags)
+    files = {file.path for file in client.list_artifacts(whole.info.run_id)}
+    drawn = ("history", "parallel_coordinates")
+    wanted = {f"{what}_{family}.png" for what in drawn for family in families}
+    assert wanted - files == set()
+    assert {"trials.json", "tune.md", "report.md"} <= files
+    assert {f"{family} {number}" for family in families for number in (1, 2)} <= runs.keys()
+    learnt = runs["train_mllib"]
+    assert learnt.data.params["family"] == "mllib"
+    assert any(name.startswith("validation-") for name in learnt.data.metrics)
+    assert "importance.png" in {file.path for file in client.list_artifacts(learnt.info.run_id)}
+    assert [
+        each.model_id
+        for each in client.search_logged_models(experiments, f"source_run_id = '{learnt.info.run_id}'")
+    ]

@@ -250,8 +250,9 @@ def test_on_spark_every_kind_gives_the_same(spark: Any, kind: str, other: Other,
     from ml_platform.data.sources import open_source
 
     (tmp_path / "rows").mkdir()
+    given = _without_a_number(table(), 7)
     for part in range(2):
-        pq.write_table(table().slice(part * 150, 150), tmp_path / "rows" / f"{part}.parquet")
+        pq.write_table(given.slice(part * 150, 150), tmp_path / "rows" / f"{part}.parquet")
     source = open_source(str(tmp_path / "rows"))
     assert isinstance(source, ParquetSource)
     model = recognise(other.path, str(other.path))
@@ -271,8 +272,102 @@ def test_on_spark_every_kind_gives_the_same(spark: Any, kind: str, other: Other,
     assert scored(()).reused_rows == 0, "a frame is known by its rows, not by its files"
     rows = pq.read_table(tmp_path / "scores").sort_by("id")
     assert rows.column_names == ["id", "prediction", "error", "model_name", "model_version"]
-    got = np.array(rows.column("prediction").to_pylist())
+    bad = [at for at, error in enumerate(rows.column("error").to_pylist()) if error is not None]
+    assert bad == ([] if kind == "xgboost" else [7]), "a null is a missing value to trees, else an error"
+    assert rows.column("prediction")[7].is_valid == (kind == "xgboost")
+    good = [at for at in range(ROWS) if at != 7]
+    got = np.array(rows.column("prediction").take(good).to_pylist())
     if got.dtype.kind == "U":
-        assert got.tolist() == other.expected.tolist()
+        assert got.tolist() == other.expected[good].tolist()
     else:
-        np.testing.assert_allclose(got, other.expected, atol=1e-5)
+        np.testing.assert_allclose(got, other.expected[good], atol=1e-5)
+
+
+@pytest.mark.spark
+def test_on_spark_a_table_without_a_good_row_or_without_any_is_scored(
+    spark: Any, kind: str, other: Other, tmp_path: Path
+) -> None:
+    """What the model gives is known all the same: the columns are those of any other table."""
+    model = recognise(other.path, str(other.path))
+    one = table().slice(0, 1)
+    schemas = []
+    for name, rows in {"good": one, "bad": _without_a_number(one, 0), "none": one.slice(0, 0)}.items():
+        output = Output(str(tmp_path / name))
+        frame, asking = spark.createDataFrame(rows), Asking(trust_pickle=True)
+        got = predict_table(spark, model, frame, asking=asking, keys=("id",), output=output)
+        failed = int(name == "bad" and kind != "xgboost")
+        assert (got.rows, got.failed_rows) == (rows.num_rows, failed), name
+        schemas.append(pq.read_table(tmp_path / name).schema)
+    assert schemas[0] == schemas[1] == schemas[2]
+
+
+def test_a_model_that_takes_no_row_at_all_gives_texts(tmp_path: Path) -> None:
+    """Nobody knows its type then, and as a text any later prediction could be written."""
+    _, model = opened(OTHERS["pyfunc"](tmp_path).path)
+    rows = _without_a_number(table().slice(0, 1), 0).to_batches()
+    assert tried(model, Bound(columns=(("", NAMES),)), rows) == pa.schema([("prediction", pa.string())])
+
+
+def _without_a_number(rows: pa.Table, row: int) -> pa.Table:
+    values = rows.column("x1").to_pylist()
+    values[row] = None
+    return rows.set_column(2, "x1", pa.array(values, pa.float64()))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({256: 1.0, 1024: 1.0, 4096: 10.0}, 1024),
+        ({256: 1.0, 1024: 4.0, 4096: 16.0}, 256),
+        ({256: 1.0, 1024: 4.0, 4096: 15.0}, 4096),
+    ],
+    ids=["the fastest", "of equal ones the smallest", "a little faster is enough"],
+)
+def test_the_size_of_a_batch_is_the_one_with_most_rows_per_second(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], best: int
+) -> None:
+    """Of processor time; a call's cost is that of its rows here. The first call of a size, which traces, does
+    not count."""
+    from ml_platform.inference import batched
+
+    clock, traced = [0.0], set()
+
+    def call(arrays: Any) -> Any:
+        rows = len(arrays[0])
+        clock[0] += seconds[rows] if rows in traced else 1000.0
+        traced.add(rows)
+        return arrays
+
+    monkeypatch.setattr(batched.time, "process_time", lambda: clock[0])
+    run = batched.Batched(call, row_bytes=4)
+    run([np.zeros((4096, 1), np.float32)])
+    assert run.size == best
+
+
+def test_a_network_is_traced_once_for_each_size_of_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one: whatever numbers of rows it gets, its layers run in Python for no other shapes."""
+    import functools
+
+    import keras
+
+    from ml_platform.inference.batched import SIZES
+
+    shapes = []
+    plain = keras.layers.Dense.call
+
+    @functools.wraps(plain)
+    def noted(self: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+        shapes.append(inputs.shape[0])
+        return plain(self, inputs, *rest, **more)
+
+    network(tmp_path).save(tmp_path / "net.keras")
+    monkeypatch.setattr(keras.layers.Dense, "call", noted)
+    _, model = opened(tmp_path / "net.keras")
+    shapes.clear()
+    for rows in (1, 5, 60, 300, 5000, 2, 59, 301, 4999):
+        found = model.predict({"pixels": np.ones((rows, WIDTH), np.float32)})
+        assert len(found["prediction" if "prediction" in found else next(iter(found))]) == rows
+    assert len(shapes) == len(set(shapes)), "none is traced twice"
+    assert set(shapes) <= set(SIZES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,26 @@ def test_an_unlabelled_table_is_scored_with_the_champion(
     assert by_customer["n3"]["prediction"] == "no"
     assert {row["error"] for row in scored} == {None}
     assert {row["model_version"] for row in scored} == {1}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_bad_cell_of_a_table_to_score_is_the_error_of_its_row(
+    trained: Any, project: Project, server: str, spark: SparkSession, tmp_path: Path, kind: str
+) -> None:
+    """The model knows that visits are numbers; it need not be found out from a table where one is none."""
+    cells = [(f"n{at}", "basic", "many" if at == 5 else at, 10.5) for at in range(40)]
+    names = ("customer", "plan", "visits", "spend")
+    lines = [",".join(names), *(",".join(map(str, row)) for row in cells)]
+    if kind == "jsonl":
+        lines = [json.dumps(dict(zip(names, row, strict=True))) for row in cells]
+    source = tmp_path / f"new.{kind}"
+    source.write_text("\n".join(lines))
+    arguments = ["--model", "models:/churn@champion", "--source", str(source), "--keys", "customer"]
+    outputs = _run(project, server, batch_inference, *arguments, "--predictions", str(tmp_path / "scores"))
+    assert (outputs["batch_predict"]["rows"], outputs["batch_predict"]["failed_rows"]) == (40, 1)
+    by_customer = {row["customer"]: row for row in pq.read_table(tmp_path / "scores").to_pylist()}
+    assert by_customer["n5"]["error"] == "column 'visits' is no whole number: many"
+    assert [name for name, row in by_customer.items() if row["prediction"] is None] == ["n5"]
 
 
 @pytest.mark.parametrize(

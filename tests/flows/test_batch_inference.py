@@ -1,0 +1,68 @@
+"""Batch inference as a flow: models of others, from files to predictions or to an exit code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+from flows.batch_inference import batch_inference
+from ml_platform.cli.dag_command import main
+from tests.inference.models_of_others import OTHERS, ROWS, features, table
+
+pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod, pytest.mark.usefixtures("spark")]
+"""TensorFlow is imported."""
+
+
+@pytest.fixture(autouse=True)
+def home(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
+    with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        yield
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    pq.write_table(table(), tmp_path / "rows.parquet")
+    return str(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("kind", ["keras", "saved_model"])
+def test_a_file_of_a_network_is_a_model_by_its_path_or_uri(kind: str, source: str, tmp_path: Path) -> None:
+    """A .keras file by its path, a SavedModel's folder by its URI."""
+    other = OTHERS[kind](tmp_path)
+    model = str(other.path) if kind == "keras" else other.path.as_uri()
+    scores = tmp_path / "scores"
+    report = batch_inference(model=model, source=source, keys=("id",), predictions=str(scores))
+    assert (report.predictions.rows, report.predictions.failed_rows) == (ROWS, 0)
+    rows = pq.read_table(scores).sort_by("id")
+    np.testing.assert_allclose(rows.column("prediction").to_pylist(), other.expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("fault", ["signature", "shape", "columns"])
+def test_what_does_not_fit_a_model_of_others_ends_the_command(
+    fault: str, source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A SavedModel without the signature, columns that make no such shape: 3. A model that does not name its
+    columns, nor does the caller: 2."""
+    model, options, code = OTHERS["saved_model"](tmp_path).path, ["--keys", "id"], 3
+    if fault == "signature":
+        said, options = "has no signature 'classify'", [*options, "--signature", "classify"]
+    elif fault == "shape":
+        said, options = "wanted: 4 numbers a row, for shape (4,)", ["--columns", "x0", "x1", "x2"]
+    else:
+        from sklearn.linear_model import LinearRegression
+
+        said, code, options = "it has no signature", 2, ["--trust-pickle"]
+        model = tmp_path / "bare.pkl"
+        model.write_bytes(pickle.dumps(LinearRegression().fit(features(), features()[:, 0])))
+    scores = tmp_path / "scores"
+    arguments = ["--model", str(model), "--source", source, "--predictions", str(scores), *options]
+    assert main(batch_inference, arguments) == code
+    out, err = capfd.readouterr()
+    assert said in " ".join(err.split())
+    assert ("Traceback" in err, out, scores.exists()) == (False, "", False)
