@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from pyarrow import csv
 
 from flows.batch_inference import batch_inference
 from ml_platform.cli.dag_command import main
@@ -41,6 +42,23 @@ def test_a_file_of_a_network_is_a_model_by_its_path_or_uri(kind: str, source: st
     assert (report.predictions.rows, report.predictions.failed_rows) == (ROWS, 0)
     rows = pq.read_table(scores).sort_by("id")
     np.testing.assert_allclose(rows.column("prediction").to_pylist(), other.expected, atol=1e-5)
+
+
+def test_a_record_that_cannot_be_read_is_an_error_for_a_model_of_others_too(tmp_path: Path) -> None:
+    """What its columns are need not be known for that."""
+    csv.write_csv(table(), tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open("a") as file:
+        file.write("300,1.5\n")
+    model, scores = OTHERS["xgboost"](tmp_path).path, tmp_path / "scores"
+    report = batch_inference(
+        model=str(model), source=str(tmp_path / "rows.csv"), keys=("id",), predictions=str(scores)
+    )
+    assert (report.predictions.rows, report.predictions.failed_rows) == (ROWS + 1, 1)
+    rows = pq.read_table(scores)
+    (bad,) = [row for row in rows.to_pylist() if row["error"] is not None]
+    assert (bad["id"], bad["prediction"]) == (300, None)
+    assert bad["error"] == "a record of other than 5 fields: 300,1.5"
+    assert rows.column_names == ["id", "prediction", "error", "model_name", "model_version"]
 
 
 @pytest.mark.parametrize("fault", ["signature", "shape", "columns"])
