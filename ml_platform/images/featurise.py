@@ -87,10 +87,14 @@ def register_keras_image_udf(
     """Make a Keras model of images a function of this session's SQL: image structs to a flat array of floats.
 
         register_keras_image_udf(spark, "embed", "net.keras", preprocessor=lambda rgb: rgb / 255)
-        spark.sql("SELECT embed(image) FROM photos")
+        spark.sql("SELECT embed(image), embed__digest() FROM photos")
+
+    A null image gives null. One that is no image, or that the preprocessor refuses, fails the query: an array
+    has no place for a reason.
 
     Args:
-        model: A model, or a `.keras` file. The function keeps the one of now; its digest is what is returned.
+        model: A model, or a `.keras` file. The function keeps the one of now; its digest is in what is
+            returned, and what the function `NAME__digest` gives.
         preprocessor: From R G B pixels to the model's input. Empty: images are resized to the model's size.
     Raises:
         SpecError: `name` is no name of a function.
@@ -105,6 +109,8 @@ def register_keras_image_udf(
         backbone = ship_backbone(spark, BackboneSpec(name=file, pooling="flat"))
     with forked_with(TENSORFLOW):
         spark.udf.register(name, backbone.function(preprocessor))
+    signature = f"`{name}__digest`() RETURNS STRING"
+    spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {signature} RETURN '{backbone.digest}'")
     return backbone
 
 

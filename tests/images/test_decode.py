@@ -7,6 +7,7 @@ import resource
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ml_platform.errors import DataError
 from ml_platform.images.decode import decode, decoded_size
@@ -84,8 +85,13 @@ def test_cmyk_and_palettes_become_colours() -> None:
 
 
 @pytest.mark.slow
-def test_a_resized_image_looks_the_same_and_a_jpeg_is_not_decoded_whole() -> None:
+def test_a_resized_image_looks_the_same_and_a_jpeg_is_not_decoded_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Of a photo of 12 million pixels, which take 36 MB, only an eighth of each side is decoded."""
+    decoded = []
+    load = JpegImageFile.load
+    monkeypatch.setattr(JpegImageFile, "load", lambda image: decoded.append(image.size) or load(image))
     small = decode(encoded(gradient(400, 600)), ImageSpec(size=(20, 30)))
     np.testing.assert_allclose(small.astype(int), gradient()[:, :, ::-1], atol=12)
     photo = encoded(gradient(3000, 4000), "JPEG")
@@ -95,6 +101,8 @@ def test_a_resized_image_looks_the_same_and_a_jpeg_is_not_decoded_whole() -> Non
     exif[0x0112] = 6
     lying = decode(encoded(gradient(300, 400), "JPEG", exif=exif), ImageSpec(size=(128, 96)))
     assert lying.shape == (128, 96, 3)
+    assert decode(photo, ImageSpec(size=(375, 500))).shape == (375, 500, 3)
+    assert {(500, 375), (200, 150)} == set(decoded)
 
 
 @pytest.mark.parametrize("name", BAD)

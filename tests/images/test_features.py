@@ -11,8 +11,10 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.errors import DataError
+from ml_platform.evaluation.measure import measure
 from ml_platform.images.features import apply_images, fit_images
 from ml_platform.images.load import load_images
+from ml_platform.images.mistakes import SHOWN, worst_mistakes
 from ml_platform.images.samples import image_folder
 from ml_platform.inference.raw_model import load_raw_model, write_raw_model
 from ml_platform.inference.score import predict_rows
@@ -22,6 +24,7 @@ from ml_platform.specs.tables import SplitSpec
 from ml_platform.store.folders import local_path
 from ml_platform.store.manifest import read_table
 from tests.images.pictures import BAD, encoded, gradient
+from tests.inference.builders import reference
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -133,3 +136,29 @@ def test_the_digits_are_written_once_and_whole(monkeypatch: pytest.MonkeyPatch, 
     before = folder.stat().st_mtime_ns
     assert Path(image_folder("sklearn:digits")).stat().st_mtime_ns == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_the_surest_mistakes_come_first_with_their_images(
+    spark: SparkSession, images: Dataset, folder: Path
+) -> None:
+    """An untrained network takes many of 70 images for something else; 25 are shown."""
+    model = reference(folder, images.contract, ("dark", "light"), family="keras")
+    evaluation = measure(spark, folder, model, images, "holdout")
+    table = read_table(images)
+    chances = load_raw_model(folder).predict(table)
+    known = {}
+    for row, chance in zip(table.to_pylist(), chances, strict=True):
+        right = model.classes.index(row["label"])
+        if chance.argmax() != right:
+            predicted = model.classes[chance.argmax()]
+            known[row["path"]] = (-np.log(chance[right]), row["label"], predicted, row["content"])
+    assert len(known) > SHOWN
+    mistakes = worst_mistakes(spark, evaluation, images)
+    losses = [mistake.log_loss for mistake in mistakes]
+    np.testing.assert_allclose(
+        losses, sorted((loss for loss, *_ in known.values()), reverse=True)[:SHOWN], rtol=1e-4
+    )
+    for mistake in mistakes:
+        loss, *rest = known[mistake.path]
+        assert [mistake.label, mistake.predicted, mistake.content] == rest
+        assert mistake.log_loss == pytest.approx(loss, rel=1e-4)

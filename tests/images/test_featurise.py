@@ -88,6 +88,8 @@ def test_spark_gives_what_keras_gives(
 
 
 def test_several_layers_come_in_one_vector(network: str, tmp_path: Path) -> None:
+    import keras
+
     features = write_backbone(
         BackboneSpec(name=network, layers=("late", "early"), pooling="max"), tmp_path / "two.keras"
     )
@@ -96,6 +98,11 @@ def test_several_layers_come_in_one_vector(network: str, tmp_path: Path) -> None
     vector = alone(tmp_path / "two.keras", pixels)
     assert vector.shape == (1, 10)
     np.testing.assert_allclose(vector[:, :6], alone(network, pixels).max(axis=(1, 2)), atol=1e-6)
+    model = keras.saving.load_model(network)
+    early = keras.Model(model.inputs, model.get_layer("early").output)
+    rgb = gradient(*SIZE)[None].astype(np.float32)
+    expected = early.predict(rgb, verbose=0).max(axis=(1, 2))
+    np.testing.assert_allclose(vector[:, 6:], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +118,28 @@ def test_several_layers_come_in_one_vector(network: str, tmp_path: Path) -> None
 def test_preprocessing_of_the_five_is_the_known_one(name: str, scale: Any) -> None:
     rgb = gradient(5, 7).astype(np.float32)
     np.testing.assert_allclose(applications()[name].preprocess_input(rgb.copy()), scale(rgb), rtol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "side", "width"),
+    [
+        ("InceptionV3", 299, 131_072),
+        ("Xception", 299, 204_800),
+        ("ResNet50", 224, 100_352),
+        ("VGG16", 224, 25_088),
+        ("VGG19", 224, 25_088),
+    ],
+)
+def test_geometry_of_the_five_is_the_known_one(name: str, side: int, width: int, tmp_path: Path) -> None:
+    """What Deep Learning Pipelines took, and how long its vectors were."""
+    import keras
+
+    spec = BackboneSpec(name=name, weights="none", pooling="flat")
+    features = write_backbone(spec, tmp_path / "five.keras")
+    assert (features.size, features.width) == ((side, side), width)
+    written = keras.saving.load_model(tmp_path / "five.keras", compile=False)
+    assert (written.input_shape, written.output_shape) == ((None, side, side, 3), (None, width))
 
 
 @pytest.mark.long
@@ -290,6 +319,51 @@ def test_a_model_is_a_function_of_sql_and_preprocessing_stays_in_floats(
     np.testing.assert_allclose(rows[0].half, model.predict(rgb / 2, verbose=0).ravel(), atol=1e-5)
     with pytest.raises(SpecError, match="no name of a function"):
         register_keras_image_udf(spark, "my-model", network)
+
+
+def test_a_function_of_sql_stays_the_network_that_it_was(
+    network: str, frame: DataFrame, tmp_path: Path
+) -> None:
+    """Another network in its file changes nothing until it is registered; SQL tells which one answers."""
+    import keras
+
+    spark = frame.sparkSession
+    frame.createOrReplaceTempView("shots")
+    file = tmp_path / "net.keras"
+    file.write_bytes(Path(network).read_bytes())
+    query = "SELECT kept(image) AS vector, kept__digest() AS digest FROM shots WHERE id < 3 ORDER BY id"
+    first = register_keras_image_udf(spark, "kept", str(file))
+    before = spark.sql(query).collect()
+    assert {row.digest for row in before} == {first.digest}
+
+    model = keras.saving.load_model(network)
+    model.get_layer("late").set_weights([2 * weight + 1 for weight in model.get_layer("late").get_weights()])
+    model.save(file)
+    assert spark.sql(query).collect() == before
+    second = register_keras_image_udf(spark, "kept", str(file))
+    after = spark.sql(query).collect()
+    assert {row.digest for row in after} == {second.digest} != {first.digest}
+    assert after[0].vector != before[0].vector
+
+
+@pytest.mark.parametrize("fault", ["preprocessor", "struct"])
+def test_what_stops_a_query_is_in_its_error(fault: str, network: str, frame: DataFrame) -> None:
+    """An array has no place for a reason, and a null would hide it."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    def shy(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        raise ValueError("I do not like this image")
+
+    spark = frame.sparkSession
+    cut = F.col("image").withField("height", F.lit(7))
+    shots = frame.withColumn("image", cut) if fault == "struct" else frame
+    shots.createOrReplaceTempView("strange")
+    register_keras_image_udf(spark, "refused", network, shy if fault == "preprocessor" else None)
+    said = (
+        "I do not like this image" if fault == "preprocessor" else r"an image of 5760 values\s+wanted: 1008"
+    )
+    with pytest.raises(Exception, match=said):
+        spark.sql("SELECT refused(image) FROM strange").collect()
 
 
 def test_a_network_gets_many_small_images_at_once_and_no_more_than_there_are() -> None:

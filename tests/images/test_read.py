@@ -54,6 +54,20 @@ def test_the_struct_is_the_one_of_spark(spark: SparkSession, folder: Path) -> No
         assert row.digest == hashlib.sha256((folder / row.path).read_bytes()).hexdigest()
 
 
+def test_grey_images_and_alpha_are_those_of_spark_too(spark: SparkSession, tmp_path: Path) -> None:
+    """Left as they are: one channel, and four."""
+    alpha = np.dstack([gradient(), gradient()[:, ::-1, 0]])
+    for name, pixels in {"grey": gradient()[:, :, 1], "alpha": alpha, "colour": gradient()}.items():
+        (tmp_path / f"{name}.png").write_bytes(encoded(pixels))
+    theirs = spark.read.format("image").load(str(tmp_path)).collect()
+    expected = {row.image.origin.rpartition("/")[2]: row.image.asDict() for row in theirs}
+    rows = read_images(spark, str(tmp_path), ImageSpec(channels=None)).collect()
+    found = {row.path: {**row.image.asDict(), "origin": expected[row.path]["origin"]} for row in rows}
+    assert found == expected
+    channels = {name: image["nChannels"] for name, image in found.items()}
+    assert channels == {"grey.png": 1, "alpha.png": 4, "colour.png": 3}
+
+
 def test_bytes_and_uris_of_a_table(spark: SparkSession, folder: Path) -> None:
     good, path = encoded(gradient(), "JPEG"), folder / "grün" / "00.png"
     rows = [(1, bytearray(good), str(path)), (2, None, None), (3, bytearray(b"no"), str(path) + "x")]

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image, ImageDraw
 
 from ml_platform import register_model_udf
+from ml_platform.tracking import find
+from ml_platform.tracking.server import client
 from tests.images.pictures import encoded, unreadable
 from tests.scenarios.conftest import Outcome, Project
 
@@ -30,8 +33,6 @@ SHAPES = ("disc", "ring", "square")
 @pytest.fixture(scope="module")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 drawings of three shapes in many places and sizes; names that no URI likes; a broken file."""
-    from PIL import Image, ImageDraw
-
     root = tmp_path_factory.mktemp("my drawings #1")
     for at in range(240):
         shape = SHAPES[at % 3]
@@ -99,6 +100,18 @@ def test_each_file_has_its_prediction(outcome: Outcome, drawings: Path) -> None:
     assert all((drawings / row["path"]).is_file() for row in scored)
     right = sum(row["prediction"] == row["path"].partition("/")[0] for row in scored)
     assert right > 216
+
+
+def test_what_the_model_was_most_wrong_about_is_on_its_run(
+    outcome: Outcome, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture, on the run of the model in MLflow."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(project.home))
+    run = find("models:/shapes/1").model.run_id
+    picture = client().download_artifacts(run, "mistakes_holdout.png")
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert image.width > 1000
 
 
 def test_the_run_ends_with_an_answer_of_sql(outcome: Outcome) -> None:
