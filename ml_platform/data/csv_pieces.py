@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_platform.data.csv_sample import BLANK, MARK, text_columns
+from ml_platform.data.direct import rows_schema
 from ml_platform.data.text_values import all_missing, has_blank_ends, trimmed, values_of
 from ml_platform.store.pieces import DoubtError
 
@@ -49,12 +50,7 @@ class CsvPieces:
 
     @cached_property
     def schema(self) -> StructType:
-        from pyspark.sql.types import StructType
-
-        schema = StructType()
-        for name, kind in self.types.items():
-            schema = schema.add(name, {"bigint": "long"}.get(kind, kind))
-        return schema
+        return rows_schema(self.types)
 
     def rows(self, piece: int) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Records of another number of fields are set aside."""

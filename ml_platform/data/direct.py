@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
     from ml_platform.specs.profiles import Profile
     from ml_platform.store.pieces import Pieces
@@ -28,3 +29,13 @@ class DirectRead:
     pieces: Pieces
     frame: Callable[[SparkSession, str], DataFrame]
     holds: Callable[[Profile, int], bool] = lambda profile, aside: True
+
+
+def rows_schema(types: Mapping[str, str]) -> StructType:
+    """Spark's schema of columns of these types, by name."""
+    from pyspark.sql.types import StructType
+
+    schema = StructType()
+    for name, kind in types.items():
+        schema.add(name, "long" if kind == "bigint" else kind)
+    return schema

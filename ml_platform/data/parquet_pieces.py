@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 from pyarrow import parquet
 
+from ml_platform.data.direct import rows_schema
 from ml_platform.store.pieces import DoubtError
 
 if TYPE_CHECKING:
@@ -57,12 +58,7 @@ class ParquetPieces:
 
     @cached_property
     def schema(self) -> StructType:
-        from pyspark.sql.types import StructType
-
-        schema = StructType()
-        for name, kind in self.types.items():
-            schema = schema.add(name, kind)
-        return schema
+        return rows_schema(self.types)
 
     def rows(self, piece: int) -> Iterator[tuple[pa.RecordBatch, int]]:
         from pyspark.sql.pandas.types import to_arrow_schema
