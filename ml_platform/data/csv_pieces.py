@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_platform.data.csv_sample import BLANK, MARK, text_columns
-from ml_platform.data.direct import rows_schema
+from ml_platform.data.direct import rows_schema, together
 from ml_platform.data.text_values import all_missing, has_blank_ends, trimmed, values_of
 from ml_platform.store.pieces import DoubtError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 32 << 20
 BLOCK_BYTES = 4 << 20
+Range = tuple[Path, int, int]
 LINE_BYTES = 1 << 16
 """What is read at once to find where a line ends."""
 
@@ -31,12 +32,12 @@ class CsvPieces:
     """Files of records that end where a line does.
 
     Attributes:
-        ranges: Of each piece its file, and the bytes in which its records begin.
+        pieces: Of each its files, and the bytes of them in which its records begin.
         types: Spark's type of each column, by name.
         unseen: Columns of which no value is known; a value is a doubt.
     """
 
-    ranges: tuple[tuple[Path, int, int], ...]
+    pieces: tuple[tuple[Range, ...], ...]
     types: Mapping[str, str]
     unseen: frozenset[str]
     delimiter: str
@@ -46,7 +47,7 @@ class CsvPieces:
 
     @property
     def count(self) -> int:
-        return len(self.ranges)
+        return len(self.pieces)
 
     @cached_property
     def schema(self) -> StructType:
@@ -54,7 +55,10 @@ class CsvPieces:
 
     def rows(self, piece: int) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Records of another number of fields are set aside."""
-        content = self._content(*self.ranges[piece])
+        for part in self.pieces[piece]:
+            yield from self._rows_of(self._content(*part))
+
+    def _rows_of(self, content: bytes) -> Iterator[tuple[pa.RecordBatch, int]]:
         if not content:
             return
         if self.has_quotes:
@@ -110,15 +114,16 @@ class CsvPieces:
         return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
-def ranges_of(files: Sequence[Path], least: int) -> tuple[tuple[Path, int, int], ...]:
-    """Files in at least so many pieces, where they are large."""
+def csv_pieces(files: Sequence[Path], least: int) -> tuple[tuple[Range, ...], ...]:
+    """Files in at least so many pieces, where they are large enough."""
     sizes = {file: file.stat().st_size for file in files}
     length = min(PIECE_BYTES, max(1, -(-sum(sizes.values()) // least)))
-    return tuple(
+    ranges = [
         (file, start, min(size, start + length))
         for file, size in sizes.items()
         for start in range(0, size, length)
-    )
+    ]
+    return together(((each, each[2] - each[1]) for each in ranges), length)
 
 
 def _next_line(file: BinaryIO, at: int) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ml_platform.data.csv_pieces import CsvPieces, ranges_of
+from ml_platform.data.csv_pieces import CsvPieces, csv_pieces
 from ml_platform.data.csv_sample import SPREAD, Sample, take_sample
 from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
@@ -226,7 +226,7 @@ class CsvSource:
             return texts.selectExpr(*typed, quoted(reason)).withColumn(reason, self._why_bad(reason, {}))
 
         pieces = CsvPieces(
-            ranges=ranges_of(self._files, least),
+            pieces=csv_pieces(self._files, least),
             types={name: types[name] for name in self._layout.names},
             unseen=frozenset(name for name, seen in found.items() if not seen.any()),
             delimiter=self._layout.delimiter,

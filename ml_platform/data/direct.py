@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from ml_platform.specs.profiles import Profile
     from ml_platform.store.pieces import Pieces
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,21 @@ def rows_schema(types: Mapping[str, str]) -> StructType:
     for name, kind in types.items():
         schema.add(name, "long" if kind == "bigint" else kind)
     return schema
+
+
+def together(parts: Iterable[tuple[T, int]], most: int) -> tuple[tuple[T, ...], ...]:
+    """Parts of so many bytes each, put together in their order up to `most` bytes: small files cost as little
+    as one of their size.
+
+    >>> together([("a", 5), ("b", 2), ("c", 2), ("d", 3)], most=5)
+    (('a',), ('b', 'c'), ('d',))
+    """
+    pieces: list[list[T]] = []
+    size = 0
+    for part, more in parts:
+        if not pieces or size + more > most:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(part)
+        size += more
+    return tuple(map(tuple, pieces))

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 from pyarrow import parquet
 
-from ml_platform.data.direct import rows_schema
+from ml_platform.data.direct import rows_schema, together
 from ml_platform.store.pieces import DoubtError
 
 if TYPE_CHECKING:
@@ -45,16 +47,16 @@ class ParquetPieces:
     """Files with equal columns.
 
     Attributes:
-        groups: Of each piece its file, and the row groups of it.
+        pieces: Of each its files, and the row groups of them.
         types: Spark's type of each column, by name.
     """
 
-    groups: tuple[tuple[Path, tuple[int, ...]], ...]
+    pieces: tuple[tuple[tuple[Path, int], ...], ...]
     types: dict[str, str]
 
     @property
     def count(self) -> int:
-        return len(self.groups)
+        return len(self.pieces)
 
     @cached_property
     def schema(self) -> StructType:
@@ -63,20 +65,23 @@ class ParquetPieces:
     def rows(self, piece: int) -> Iterator[tuple[pa.RecordBatch, int]]:
         from pyspark.sql.pandas.types import to_arrow_schema
 
-        path, groups = self.groups[piece]
         names = list(self.types)
         schema = to_arrow_schema(self.schema, timezone="UTC")
-        try:
-            with parquet.ParquetFile(path, coerce_int96_timestamp_unit="us") as opened:
-                for batch in opened.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=names):
-                    yield batch.select(names).cast(schema), 0
-        except (OSError, pa.ArrowException) as error:
-            raise DoubtError(f"{path} cannot be read: {error}") from error
+        for path, parts in groupby(self.pieces[piece], itemgetter(0)):
+            groups = [group for _, group in parts]
+            try:
+                with parquet.ParquetFile(path, coerce_int96_timestamp_unit="us") as opened:
+                    for batch in opened.iter_batches(BATCH_ROWS, row_groups=groups, columns=names):
+                        yield batch.select(names).cast(schema), 0
+            except (OSError, pa.ArrowException) as error:
+                raise DoubtError(f"{path} cannot be read: {error}") from error
 
 
 def parquet_pieces(files: Sequence[Path], least: int) -> ParquetPieces | None:
-    """Files in at least so many pieces, where they have as many row groups; None where only Spark knows what
-    their rows are."""
+    """Files in about so many pieces, or more, where they have as many row groups.
+
+    None where only Spark knows what their rows are.
+    """
     footers = {path: parquet.read_metadata(path) for path in files}
     types = [_spark_types(footer) for footer in footers.values()]
     if types[0] is None or any(each != types[0] for each in types):
@@ -86,17 +91,8 @@ def parquet_pieces(files: Sequence[Path], least: int) -> ParquetPieces | None:
         for path, footer in footers.items()
         for at in range(footer.num_row_groups)
     }
-    most = min(PIECE_BYTES, sum(sizes.values()) // least)
-    groups: list[tuple[Path, tuple[int, ...]]] = []
-    size = 0
-    for (path, at), more in sizes.items():
-        if groups and groups[-1][0] == path and size + more <= most:
-            groups[-1] = (path, (*groups[-1][1], at))
-            size += more
-        else:
-            groups.append((path, (at,)))
-            size = more
-    return ParquetPieces(tuple(groups), types[0])
+    most = min(PIECE_BYTES, -(-sum(sizes.values()) // least))
+    return ParquetPieces(together(sizes.items(), most), types[0])
 
 
 def _spark_types(footer: parquet.FileMetaData) -> dict[str, str] | None:
