@@ -52,7 +52,7 @@ lock: ## Resolve requirements/*.in anew into pinned and hashed requirements/*.tx
 	@cd requirements && for name in bootstrap build runtime dev gpu; do \
 		echo "locking $$name.txt"; ../$(LOCK) $(ARGS) -o $$name.txt $$name.in || exit 1; done
 
-drill: setup ## Kill the main job at every border and inside every write, and see that it recovers (30 minutes)
+drill: setup ## Kill the main job at every border and inside every write, and see that it recovers (40 minutes)
 	@$(BIN)/python -m flows.retrain drill $(ARGS)
 
 bench: setup ## Measure against the peers: ONLY=B1, SIZE=smoke or full

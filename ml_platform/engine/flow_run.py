@@ -31,7 +31,7 @@ from ml_platform.resources.leases import Leases, Scope, can_prepare, prepare
 from ml_platform.resources.placement import load_placement
 from ml_platform.resources.planning import at_work, planning
 from ml_platform.store.history import add_to_history, read_history
-from ml_platform.store.leftovers import sweep
+from ml_platform.store.leftovers import sweep, temporary_files_removed
 from ml_platform.store.occupancy import occupied
 from ml_platform.store.records import RunRecord, record_name
 from ml_platform.store.results import Results
@@ -91,7 +91,7 @@ def _execute(
     dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
 ) -> tuple[Any, Mapping[str, str], str]:
     """What its function promised, what became of the nodes, and why not all of them were cached."""
-    with as_declared(), secrets_of_prefect():
+    with as_declared(), secrets_of_prefect(), temporary_files_removed():
         return _planned_and_run(dag, parameters, engine)
 
 

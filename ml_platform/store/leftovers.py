@@ -12,7 +12,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ml_platform.store.location import data_uri, home
 PASSING = ".passing"
 """Folder of the store for objects that live as long as the process that they serve."""
 
+_SCRATCH = "ml-platform-"
 _TAG = re.compile(r"by-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)")
 
 
@@ -48,12 +49,30 @@ def builder() -> str:
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder for the time of a block; after a kill, the next run removes it."""
-    return tempfile.TemporaryDirectory(prefix=f"ml-platform-{builder()}-")
+    return tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{builder()}-", ignore_cleanup_errors=True)
+
+
+@contextmanager
+def temporary_files_removed() -> Iterator[None]:
+    """What libraries put into the temporary folder inside, here and in processes that are started, goes with
+    the block, or after a kill with the next run: they themselves remove it only when they end in peace."""
+    before, inherited = tempfile.tempdir, os.environ.get("TMPDIR")
+    with scratch_folder() as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            os.environ.pop("TMPDIR")
+            os.environ.update({} if inherited is None else {"TMPDIR": inherited})
 
 
 def sweep() -> None:
     """Remove what processes of this machine left unfinished when they were killed, as far as it may."""
-    remove_dead(unfinished(home(), data_uri(), Path(tempfile.gettempdir())))
+    temporary = Path(tempfile.gettempdir())
+    while temporary.name.startswith(_SCRATCH):
+        temporary = temporary.parent
+    remove_dead(unfinished(home(), data_uri(), temporary))
 
 
 def remove_dead(paths: Iterable[Path]) -> None:
@@ -73,7 +92,7 @@ def is_dead(name: str) -> bool:
 
 def unfinished(home: Path, store_uri: str, temporary: Path) -> Iterator[Path]:
     """What is being built, or was when its builder died: in the platform's folder, the store, and beside."""
-    yield from temporary.glob("ml-platform-by-*")
+    yield from temporary.glob(f"{_SCRATCH}by-*")
     for pattern in _BUILT_AT_HOME:
         yield from home.glob(pattern)
     if scheme_of(store_uri) == "file":

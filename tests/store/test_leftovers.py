@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from ml_platform.store import leftovers
-from ml_platform.store.leftovers import builder, scratch_folder, sweep, unfinished
+from ml_platform.store.leftovers import (
+    builder,
+    scratch_folder,
+    sweep,
+    temporary_files_removed,
+    unfinished,
+)
 from ml_platform.store.location import data_uri, home
 
 KILLED = """
@@ -87,3 +93,32 @@ def test_what_another_machine_builds_stays(monkeypatch: pytest.MonkeyPatch) -> N
     left.mkdir()
     sweep()
     assert left.exists()
+
+
+def test_temporary_files_of_a_run_go_with_it_in_processes_that_it_starts_too() -> None:
+    outside = tempfile.gettempdir()
+    with temporary_files_removed():
+        os.close(tempfile.mkstemp()[0])
+        subprocess.run([sys.executable, "-c", "import tempfile; tempfile.mkstemp()"], check=True, timeout=60)
+        assert len(list(Path(tempfile.gettempdir()).iterdir())) == 2
+        sweep()
+        assert len(list(Path(tempfile.gettempdir()).iterdir())) == 2, "it looks beside this folder"
+        assert len(_left_beside(outside)) == 1
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == outside
+    assert _left_beside(outside) == []
+
+
+def test_temporary_files_of_a_killed_run_go_with_the_next() -> None:
+    script = "import os, tempfile; from ml_platform.store.leftovers import temporary_files_removed as t; "
+    script += "run = t(); run.__enter__(); tempfile.mkstemp(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    outside = tempfile.gettempdir()
+    assert len(_left_beside(outside)) == 1
+    with temporary_files_removed():
+        sweep()
+        assert len(_left_beside(outside)) == 1, "its own"
+    assert _left_beside(outside) == []
+
+
+def _left_beside(folder: str) -> list[Path]:
+    return list(Path(folder).iterdir())
