@@ -6,8 +6,11 @@ import gc
 import importlib
 import os
 import sys
+from typing import Any
 
 _floatx = "float32"
+_found: dict[str, Any] = {}
+"""Of Keras, as its import and the user's own configuration left it."""
 
 
 def import_libraries(*, horovod: bool) -> None:
@@ -21,6 +24,8 @@ def import_libraries(*, horovod: bool) -> None:
     if horovod:
         importlib.import_module("horovod.tensorflow")
     assert keras.config.floatx() == _floatx
+    if not _found:
+        _found.update(epsilon=keras.config.epsilon(), image_data_format=keras.config.image_data_format())
     # What the imports left never becomes garbage; without it clearing takes 15 ms instead of 500.
     gc.collect()
     gc.freeze()
@@ -46,6 +51,8 @@ def clear_session() -> None:
     keras.backend.clear_session()  # does not reset what follows
     keras.config.set_floatx(_floatx)
     keras.config.set_dtype_policy(_floatx)
+    for name, value in _found.items():
+        getattr(keras.config, f"set_{name}")(value)
     tf.config.run_functions_eagerly(False)
 
 

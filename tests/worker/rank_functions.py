@@ -136,6 +136,8 @@ def soil_session(rank: Rank) -> str:
 
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("mixed_float16")
+    keras.config.set_epsilon(0.5)
+    keras.config.set_image_data_format("channels_first")
     return str(keras.layers.Dense(1).name)
 
 
@@ -169,10 +171,11 @@ def pages_for_arrays(rank: Rank, train: Dataset) -> int:
         return pages[1]
 
 
-def look_at_session(rank: Rank) -> tuple[str, str, str]:
+def look_at_session(rank: Rank) -> tuple[str | float, ...]:
     import keras
 
-    return keras.config.floatx(), keras.config.dtype_policy().name, keras.layers.Dense(1).name
+    found = keras.config.epsilon(), keras.config.image_data_format(), keras.layers.Dense(1).name
+    return keras.config.floatx(), keras.config.dtype_policy().name, *found
 
 
 def network(width: int, classes: int, *, plain: bool, rate: float = 0.05) -> Any:

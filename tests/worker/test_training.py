@@ -231,10 +231,13 @@ def test_memory_that_a_feed_let_go_of_is_used_again(pair: HorovodJob, train: Dat
     assert all(pages < 8 * 512 for pages in pair.run(rank_functions.pages_for_arrays, train))
 
 
+CLEAN = ("float32", "float32", 1e-7, "channels_last", "dense")
+
+
 def test_each_job_finds_a_clean_session(pair: HorovodJob) -> None:
-    """Nothing of a job is left for the next one: types, policies, names."""
+    """Nothing of a job is left for the next one: types, policies, names, what an image looks like."""
     assert pair.run(rank_functions.soil_session).rank0 == "dense"
-    assert set(pair.run(rank_functions.look_at_session)) == {("float32", "float32", "dense")}
+    assert set(pair.run(rank_functions.look_at_session)) == {CLEAN}
 
 
 def test_a_job_listens_where_it_should_and_nowhere_else(pair: HorovodJob) -> None:

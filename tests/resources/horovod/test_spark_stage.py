@@ -262,7 +262,7 @@ def test_nothing_outlives_the_driver(tmp_path: Path, sign: signal.Signals) -> No
         family = [*psutil.Process(driver.pid).children(recursive=True)]
         assert {rank.pid, jvm.pid} <= {process.pid for process in family}
         driver.send_signal(sign)
-    _wait_until(lambda: not any(_lives(process) for process in family))
+    _wait_until(lambda: not any(_lives(process) for process in family), timeout_s=10)
 
 
 def _lives(process: psutil.Process) -> bool:
