@@ -88,6 +88,22 @@ def test_mlflow_holds_the_run_tree(first: Any, project: Project) -> None:
     assert keras.data.metrics["seconds.allreduce"] > 0
 
 
+def test_mlflow_holds_what_explains_the_champion(first: Any, project: Project) -> None:
+    """On its own run: card, what it looks at, its worst rows; the card is its version's description."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.home / 'mlflow.db'}")
+    champion = client.get_model_version(first["champion"]["name"], str(first["champion"]["version"]))
+    files = {file.path: file.file_size for file in client.list_artifacts(champion.run_id)}
+    assert {"model_card.md", "importance_of_columns.png", "importance_of_columns.json"} <= files.keys()
+    assert any(name.startswith("worst_rows_holdout") for name in files)
+    assert all(size > 100 for name, size in files.items() if name.endswith((".png", ".md")))
+    assert champion.description.startswith("# ")
+    assert "holdout" in champion.description
+    parent = client.get_parent_run(champion.run_id)
+    assert {"profile.md", "profile.png"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
+
+
 def test_the_model_scores_raw_rows_in_a_bare_process(first: Any, project: Project, tmp_path: Path) -> None:
     """No project on the path, no Spark, no Prefect: MLflow alone, and the same numbers as Spark gave."""
     scored = pq.read_table(first["predictions"]["uri"].removeprefix("file://"))
@@ -148,6 +164,7 @@ def settled(first: Any, project: Project, server: str) -> dict[str, Any]:
     """Record of the run after the promotion: the champion is known to every later plan."""
     again = project.run("flows.retrain", "--json", PREFECT_API_URL=server)
     assert again.code == 0, again.err
+    assert "nothing better was trained since its promotion" in again.json["verdict"]["reason"]
     return _newest_record(project)
 
 
