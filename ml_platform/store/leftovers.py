@@ -11,8 +11,9 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,10 +53,34 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{builder()}-", ignore_cleanup_errors=True)
 
 
+_runs: list[ExitStack] = []
+"""Of those under way in this process; the first holds the temporary folder of all, the last closes it."""
+_runs_change = threading.Lock()
+
+
 @contextmanager
 def temporary_files_removed() -> Iterator[None]:
     """What libraries put into the temporary folder inside, here and in processes that are started, goes with
-    the block, or after a kill with the next run: they themselves remove it only when they end in peace."""
+    the block, or after a kill with the next run: they themselves remove it only when they end in peace.
+
+    Blocks of several threads share one folder, as the process has one.
+    """
+    with _runs_change:
+        stack = _runs[0] if _runs else ExitStack()
+        if not _runs:
+            stack.enter_context(_own_temporary_folder())
+        _runs.append(stack)
+    try:
+        yield
+    finally:
+        with _runs_change:
+            _runs.pop()
+            if not _runs:
+                stack.close()
+
+
+@contextmanager
+def _own_temporary_folder() -> Iterator[None]:
     before, inherited = tempfile.tempdir, os.environ.get("TMPDIR")
     with scratch_folder() as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = folder
@@ -63,7 +88,7 @@ def temporary_files_removed() -> Iterator[None]:
             yield
         finally:
             tempfile.tempdir = before
-            os.environ.pop("TMPDIR")
+            os.environ.pop("TMPDIR", None)
             os.environ.update({} if inherited is None else {"TMPDIR": inherited})
 
 

@@ -108,6 +108,20 @@ def test_temporary_files_of_a_run_go_with_it_in_processes_that_it_starts_too() -
     assert _left_beside(outside) == []
 
 
+def test_runs_side_by_side_share_a_folder_until_the_last_has_ended() -> None:
+    outside = tempfile.gettempdir()
+    first, second = temporary_files_removed(), temporary_files_removed()
+    first.__enter__()
+    shared = tempfile.gettempdir()
+    second.__enter__()
+    assert tempfile.gettempdir() == shared != outside
+    first.__exit__(None, None, None)
+    assert Path(tempfile.mkstemp()[1]).parent == Path(shared)
+    second.__exit__(None, None, None)
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == outside
+    assert _left_beside(outside) == []
+
+
 def test_temporary_files_of_a_killed_run_go_with_the_next() -> None:
     script = "import os, tempfile; from ml_platform.store.leftovers import temporary_files_removed as t; "
     script += "run = t(); run.__enter__(); tempfile.mkstemp(); os.kill(os.getpid(), 9)"
