@@ -260,7 +260,7 @@ def _zeros(types: pa.Schema) -> pa.RecordBatch:
     def zero(kind: pa.DataType) -> pa.Array:
         try:
             return pa.array([0]).cast(kind)
-        except pa.ArrowNotImplementedError:
+        except pa.ArrowException:
             return pa.nulls(1, kind)
 
     return pa.RecordBatch.from_arrays([zero(field.type) for field in types], names=types.names)

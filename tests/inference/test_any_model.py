@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_platform.errors import DataError, SpecError
+from ml_platform.inference import any_model
 from ml_platform.inference.any_model import Asking, isolated, predict_table, predicted, tried
 from ml_platform.inference.binding import Bound, bind
 from ml_platform.inference.flavours import OpenedModel, check_consent, open_model, recognise
@@ -306,6 +307,24 @@ def test_a_model_that_takes_no_row_at_all_gives_texts(tmp_path: Path) -> None:
     _, model = opened(OTHERS["pyfunc"](tmp_path).path)
     rows = _without_a_number(table().slice(0, 1), 0).to_batches()
     assert tried(model, Bound(columns=(("", NAMES),)), rows) == pa.schema([("prediction", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.int8(), 0),
+        (pa.float64(), 0.0),
+        (pa.string(), "0"),
+        (pa.decimal128(12, 2), None),
+        (pa.date32(), None),
+        (pa.list_(pa.float32()), None),
+    ],
+    ids=str,
+)
+def test_a_row_to_try_is_of_any_type_that_a_table_may_have(kind: pa.DataType, value: object) -> None:
+    """Of zeros, or of nulls: a table with a column of prices is scored like any other."""
+    row = any_model._zeros(pa.schema([("x", kind)]))
+    assert (row.schema, row.to_pylist()) == (pa.schema([("x", kind)]), [{"x": value}])
 
 
 def _without_a_number(rows: pa.Table, row: int) -> pa.Table:
