@@ -10,21 +10,26 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from PIL import Image
 
 from ml_platform.errors import DataError, DivergedError, RankError, RankLostError, SpecError, StoreError
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.training import XGBoostSpec
-from ml_platform.specs.tuning import Asked, Trial
+from ml_platform.specs.tuning import Asked, StudySpec, Trial
 from ml_platform.tracking import open_tracking
 from ml_platform.tracking.server import client
 from ml_platform.tuning.attempt import OnMetrics, attempt
 from ml_platform.tuning.board import best_trial
+from ml_platform.tuning.pictures import BLUE
 from ml_platform.tuning.pruning import Stop
 from ml_platform.tuning.sampling import ask
+from ml_platform.tuning.spaces import read_space
+from tasks.study import explain_study
 from tests.tuning import toys
 
 pytestmark = pytest.mark.slow
@@ -72,6 +77,45 @@ def test_a_trial_behind_its_rivals_is_ended_early(run: TrackingRun) -> None:
     assert len(behind.curve) < 8
     assert behind.reason == f"behind the others after {len(behind.curve)} steps"
     assert tried(run, toys.curve_of, number=7, rate=0.1, rivals=rivals).state == "complete"
+
+
+def test_a_search_leaves_its_three_pictures(home: Path) -> None:
+    """History, importance and parallel coordinates; the bars of importance are as long as the shares."""
+    space = read_space("xgboost", {}, toys.BASE)
+    asked: list[Asked] = []
+    trials: list[Trial] = []
+    for number in range(1, 13):
+        asked.append(ask(StudySpec(), space, toys.BASE, number, trials, []))
+        point = asked[-1].parameters or {}
+        rate, depth = float(str(point["rate"])), int(str(point["depth"]))
+        state, value = ("failed", None) if number == 3 else ("complete", abs(rate - 0.1) + depth / 100)
+        trials.append(Trial(family="xgboost", parameters=point, state=state, value=value, metric="loss"))
+    shares = explain_study.fn(trials, space, toys.BASE)
+    assert set(shares) == {"rate", "depth", "subsample"}
+    assert sum(shares.values()) == pytest.approx(1)
+
+    drawn = {what: _picture(f"{what}_xgboost.png") for what in PICTURES}
+    assert all(min(len(pixels), pixels.std()) > 10 for pixels in drawn.values()), "none is blank"
+    lengths = _is_blue(drawn["importance_of_parameters"]).sum(axis=1)
+    bars = [int(part.max()) for part in np.split(lengths, np.flatnonzero(lengths == 0)) if part.any()]
+    assert bars == pytest.approx([bars[0] * share / max(shares.values()) for share in shares.values()], abs=3)
+
+
+PICTURES = ("history", "importance_of_parameters", "parallel_coordinates")
+
+
+def _picture(name: str) -> np.ndarray:
+    """From the one run that there is."""
+    experiments = [each.experiment_id for each in client().search_experiments()]
+    (found,) = client().search_runs(experiments)
+    with Image.open(client().download_artifacts(found.info.run_id, name)) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def _is_blue(pixels: np.ndarray) -> np.ndarray:
+    wanted = [int(BLUE[at : at + 2], 16) for at in (1, 3, 5)]
+    return np.asarray((abs(pixels - wanted) < 8).all(axis=2))
 
 
 def failing(error: Exception) -> Fit:
