@@ -29,11 +29,20 @@ def evaluate(rank: Rank, model: Any, feed: Feed) -> dict[str, float]:
     Raises:
         DataError: No row is left.
     """
+    return evaluate_apart(rank, model, feed)[0]
+
+
+def evaluate_apart(rank: Rank, model: Any, feed: Feed) -> tuple[dict[str, float], dict[str, float]]:
+    """As `evaluate`, and the same over the rows of this rank alone; empty where it has none.
+
+    Raises:
+        DataError: No row is left.
+    """
     own, rows = _own_values(rank, model, feed)
     values = global_values(model, rank.collective, own, rows=rows)
     if not values:
         raise DataError("there is no row to evaluate on")
-    return values
+    return values, own
 
 
 def predict(rank: Rank, model: Any, feed: Feed) -> NDArray[np.float32]:

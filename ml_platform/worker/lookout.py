@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_platform.errors import DivergedError
 from ml_platform.worker.collective import Collective, gather_json
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
 SHARE = 0.01
 """Part of the time that looking may take: looks get rarer until it does."""
+
+
+class BadLoss(NamedTuple):
+    """A loss that is no number, and the step of its epoch, from 0. Travels as JSON."""
+
+    step: int
+    value: float
+
+
+def bad_loss(value: float, step: int) -> BadLoss | None:
+    """A loss as a fault; None where it is a number."""
+    return None if math.isfinite(value) else BadLoss(step, value)
 
 
 class Lookout:
@@ -37,11 +50,11 @@ class Lookout:
         self._steps += steps
         return self._steps >= self._interval
 
-    def look(self, loss: float, *, epoch: int, wants_stop: bool) -> bool:
+    def look(self, bad: BadLoss | None, *, epoch: int, wants_stop: bool) -> bool:
         """Whether any rank wants to stop. Collective.
 
         Args:
-            loss: This rank's.
+            bad: This rank's loss, if it is no number.
             epoch: From 0, for errors.
         Raises:
             DivergedError: A rank's loss is no number.
@@ -51,11 +64,10 @@ class Lookout:
         step_s = (began - self._since) / self._steps
         digest = _digest(self._model) if self._collective.size > 1 else ""
         everyone: list[list[Any]] = gather_json(
-            self._collective, [str(loss), wants_stop, digest, self._cost_s(), step_s]
+            self._collective, [bad, wants_stop, digest, self._cost_s(), step_s]
         )
-        for other, *_ in everyone:
-            if not math.isfinite(float(other)):
-                raise diverged(float(other), epoch)
+        if any(of[0] for of in everyone):
+            raise diverged([of[0] for of in everyone], epoch)
         if any(of[2] != digest for of in everyone):
             prove(self._model, self._collective)
         # From values that all ranks have, so that they agree on the next step to look at.
@@ -69,10 +81,20 @@ class Lookout:
         return self.seconds / self.looks if self.looks else 0.0
 
 
-def diverged(value: float, epoch: int, what: str = "loss") -> DivergedError:
-    """The error of a loss that is no number. `epoch` from 0."""
+def diverged(found: Sequence[Sequence[Any] | None], epoch: int, metric: str = "loss") -> DivergedError:
+    """The error of a loss that is no number.
+
+    It names where the first one was: averaged gradients make the next one none on every rank.
+
+    Args:
+        found: A `BadLoss` of each rank, by rank; None where it is a number.
+        epoch: From 0.
+    """
+    step, value = min((bad for bad in found if bad is not None), key=lambda bad: int(bad[0]))
+    ranks = [str(rank) for rank, bad in enumerate(found) if bad is not None and bad[0] == step]
     return DivergedError(
-        f"training stopped on all ranks in epoch {epoch + 1}: the {what} is {value}",
+        f"training stopped on all ranks: in epoch {epoch + 1}, at step {step + 1}, the {metric} of "
+        f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)} is {value}",
         wanted="a finite number",
         got=value,
         hint="a lower learning rate, or look for values that are infinite or not scaled",

@@ -17,12 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from ml_platform.errors import SpecError
-from ml_platform.worker.collective import Collective, total
-from ml_platform.worker.evaluation import evaluate
+from ml_platform.worker.collective import Collective, gather_json, total
+from ml_platform.worker.evaluation import evaluate_apart
 from ml_platform.worker.feed import Feed
 from ml_platform.worker.fitted import History
 from ml_platform.worker.lanes import Batching
-from ml_platform.worker.lookout import Lookout, diverged
+from ml_platform.worker.lookout import BadLoss, Lookout, bad_loss, diverged
 from ml_platform.worker.metrics import global_values
 from ml_platform.worker.timing import FitClock
 from ml_platform.worker.warmup import warmup_rates
@@ -41,6 +41,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         rows_per_second: Of each epoch, over all ranks.
         best_loss, best_epoch, best_weights: For `patience`. Epochs from 1.
         epoch: The one under way, from 0.
+        bad: The first loss of this rank in it that is no number.
         clock: Where the time goes.
     """
 
@@ -65,6 +66,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         self.best_loss, self.best_epoch = math.inf, 0
         self.best_weights: list[Any] | None = None
         self.epoch = spec.initial_epoch
+        self.bad: BadLoss | None = None
         self.step_loss: tf.Variable | None = None
         self.clock = FitClock(rank.collective)
 
@@ -73,7 +75,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         keras.utils.set_random_seed(int(rng.integers(1 << 31)))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch = epoch
+        self.epoch, self.bad = epoch, None
         # Anew each epoch, so that a fit that goes on from a checkpoint leaves out the same units.
         seed_epoch(self._trained_model, self._spec.seed, self._rank.rank, epoch)
         if epoch < len(self._rates):
@@ -84,6 +86,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         self._rank.check_cancelled()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.bad = self.bad or bad_loss((logs or {}).get("loss", 0.0), batch)
         if self.step_loss is not None:
             mean = total(self._rank.collective, [float(self.step_loss)])[0] / self._rank.world_size
             self.metrics.setdefault("step_loss", []).append(float(mean))
@@ -92,8 +95,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         logs = {} if logs is None else logs
         rows = self._batching.steps * self._batching.batch_rows
         logs.update(global_values(self._trained_model, self._rank.collective, logs, rows=rows))
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise diverged(logs["loss"], epoch)
+        self._check_finite(self.bad, logs.get("loss", 0.0))
         took_s = time.monotonic() - self._began
         self.clock.epochs_s += took_s
         self.rows_per_second.append(rows / took_s)
@@ -102,7 +104,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
             self.best_epoch = epoch + 1
         elif (epoch + 1) % self._spec.validation_freq == 0:
             with self.clock.validation.running():
-                values = self._validated(self._validation)
+                values, own = self._validated(self._validation)
+            self._check_finite(own, values["loss"], "validation loss")
             logs.update({f"val_{name}": value for name, value in values.items()})
             self._decide(epoch, values["loss"])
         self._report(epoch, logs)
@@ -128,18 +131,31 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
             phases=self.clock.everyone(),
         )
 
-    def _validated(self, validation: Feed) -> dict[str, float]:
-        """Callbacks may swap weights for the time of an evaluation, as `SwapEMAWeights` does."""
+    def _check_finite(self, own: BadLoss | None, whole: float, metric: str = "loss") -> None:
+        """Raise if a rank's loss is no number, or that of all together. Collective."""
+        found = gather_json(self._rank.collective, own)
+        if not math.isfinite(whole) and not any(found):
+            found = [bad_loss(whole, self._last_step)] * len(found)
+        if any(found):
+            raise diverged(found, self.epoch, metric)
+
+    @property
+    def _last_step(self) -> int:
+        return self._batching.steps - 1
+
+    def _validated(self, validation: Feed) -> tuple[dict[str, float], BadLoss | None]:
+        """Values over all ranks, and this rank's loss if it is no number.
+
+        Callbacks may swap weights for the time of an evaluation, as `SwapEMAWeights` does.
+        """
         for callback in self._others:
             callback.on_test_begin()
-        values = evaluate(self._rank, self._trained_model, validation)
+        values, own = evaluate_apart(self._rank, self._trained_model, validation)
         for callback in self._others:
             callback.on_test_end(values)
-        return values
+        return values, bad_loss(own.get("loss", 0.0), self._last_step)
 
     def _decide(self, epoch: int, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise diverged(loss, epoch, "validation loss")
         if self._spec.patience is None:
             self.best_epoch = epoch + 1
         elif loss < self.best_loss:
@@ -189,10 +205,10 @@ class Accord(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._collect()
         steps, self._step = batch - self._step, batch
-        if self.lookout.is_due(steps):
-            loss = float((logs or {}).get("loss", 0.0))
-            if self.lookout.look(loss, epoch=self._epoch, wants_stop=self._wants_stop):
-                self._stop()
+        if self.lookout.is_due(steps) and self.lookout.look(
+            self._watch.bad, epoch=self._epoch, wants_stop=self._wants_stop
+        ):
+            self._stop()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._collect()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ml_platform.errors import DesyncError, PlatformError
+from ml_platform.errors import DesyncError, DivergedError, PlatformError
 from ml_platform.specs.references import Dataset
 from ml_platform.worker.rank import Rank
 from tests.worker.rank_functions import alone, network, weights_of
@@ -171,6 +171,20 @@ def fit_with(rank: Rank, train: Dataset, maker: str, options: dict[str, Any]) ->
     except DesyncError as error:
         return None, str(error)
     return history, ""
+
+
+def stopped_at(rank: Rank, train: Dataset, validation: Dataset, options: dict[str, Any]) -> str:
+    """The error that ends a regression with numbers that are none, caught on each rank."""
+    import keras
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01), loss="mse")
+    fixed = {"batch_rows": 64, "epochs": 2, "shuffle": False}
+    try:
+        rank.fit(model, train, validation=validation, **fixed, **options)
+    except DivergedError as error:
+        return str(error)
+    return "it went on"
 
 
 def decide_alike(rank: Rank, train: Dataset, validation: Dataset, folder: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ml_platform.specs.training import KerasSpec
 from ml_platform.tuning.pruning import AmongRivals
 from tasks.loops import try_keras
 from tests.gangs import ranks_of_this_process, warm_pair
-from tests.worker import keras_cases, rank_functions
+from tests.worker import keras_cases
 from tests.worker.tables import blobs, packed_dataset
 
 pytestmark = pytest.mark.horovod
@@ -227,16 +227,27 @@ def test_the_page_about_ranks_runs_as_written(pair: HorovodJob, tmp_path: Path) 
     assert metrics["loss"][-1] < metrics["loss"][0]
 
 
+@pytest.mark.parametrize("label", [np.nan, 1e30], ids=["nan", "inf"])
 def test_a_loss_that_is_no_number_on_one_rank_stops_both(
-    pair: HorovodJob, tmp_path_factory: pytest.TempPathFactory
+    pair: HorovodJob, tmp_path: Path, label: float
 ) -> None:
-    """An infinite value among the rows of rank 1, at the last step: both leave the epoch with one error."""
+    """In training, found by a check and at the end of the epoch, or in validation: on rank 1 alone, whose
+    rows come last. A square of 1e30 is infinite. Both ranks get one error, with epoch, step, rank and metric.
+    """
     features, labels = blobs(256)
-    features[-1, 0] = np.inf
-    dataset = packed_dataset(tmp_path_factory.mktemp("inf") / "t", features, labels)
-    for kind, message in pair.run(rank_functions.caught, dataset, {"shuffle": False}):
-        assert kind == "DivergedError"
-        assert "training stopped on all ranks in epoch 1: the loss is nan" in message
+    good = labels.astype(np.float32)
+    bad = good.copy()
+    bad[146] = label  # of the rows 128 to 159, of which each of the 4 steps takes 8 in order
+    healthy, sick = (packed_dataset(tmp_path / name, features, y) for name, y in (("g", good), ("b", bad)))
+    value = "nan" if np.isnan(label) else "inf"
+    where = "training stopped on all ranks: in epoch 1, at step"
+    for parts, options, words in (
+        ((sick, healthy), {"check_every_steps": 1}, f"{where} 3, the loss of rank 1 is {value}"),
+        ((sick, healthy), {}, f"{where} 3, the loss of rank 1 is {value}"),
+        ((healthy, sick), {}, f"{where} 4, the validation loss of rank 1 is {value}"),
+    ):
+        for message in pair.run(keras_cases.stopped_at, *parts, options):
+            assert message.startswith(words)
 
 
 @pytest.mark.long
