@@ -41,6 +41,7 @@ MARK = "ML_PLATFORM_DRILL"
 END_TIMEOUT_S = 10.0
 POLL_S = 0.05
 MOST_CRASHES = 500
+MOST_DIFFERENCES = 10
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -80,11 +81,13 @@ def crash_drill(
             undisturbed = drill.undisturbed()
             for ended, points in drill.crashes():
                 say(f"killed at {points[-1]}" if ended is None else f"survived {len(points)} crashes")
-            if ended != undisturbed:
+            assert ended is not None
+            if differences := list(_differences(undisturbed.output, ended.output, "output")):
                 raise InfrastructureError(
                     f"after {len(points)} crashes {dag.name} gives something else",
-                    wanted=f"an output like that of an undisturbed run, {undisturbed}",
-                    got=ended,
+                    wanted="an output like that of an undisturbed run",
+                    got=f"{len(differences)} differences",
+                    evidence="\n".join(differences[:MOST_DIFFERENCES]),
                 )
         finally:
             drill.end()
@@ -126,24 +129,24 @@ class _Drill:
             self._runs.kill()
             self._runs.communicate()
 
-    def undisturbed(self) -> str:
-        """Digest of what the dag gives when nothing happens."""
-        code, output = self._run(self._folder / "undisturbed", None)
-        if code or output is None:
+    def undisturbed(self) -> Outcome:
+        """What the dag gives when nothing happens."""
+        code, ended = self._run(self._folder / "undisturbed", None)
+        if code or ended is None:
             raise self._failed("an undisturbed run", code)
-        return output
+        return ended
 
-    def crashes(self) -> Iterator[tuple[str | None, list[str]]]:
-        """After each run: the digest of its output, or None when it was killed; and the points so far."""
+    def crashes(self) -> Iterator[tuple[Outcome | None, list[str]]]:
+        """After each run: its outcome, or None when it was killed; and the points so far."""
         home, log = self._made("drilled"), self._folder / "points"
         for _ in range(MOST_CRASHES):
-            code, output = self._run(home, log)
+            code, ended = self._run(home, log)
             points = log.read_text().splitlines() if log.exists() else []
             self._check_processes(points)
             self._check_store(home, points)
-            if code == 0 and output is not None:
+            if code == 0 and ended is not None:
                 self._check_leftovers(home)
-                yield output, points
+                yield ended, points
                 return
             if code != -signal.SIGKILL:
                 raise self._failed(
@@ -152,8 +155,8 @@ class _Drill:
             yield None, points
         raise InfrastructureError(f"no end after {MOST_CRASHES} crashes", got=points[-1])
 
-    def _run(self, home: Path, points: Path | None) -> tuple[int, str | None]:
-        """Exit code of a run, and the digest of its output if it came to its end."""
+    def _run(self, home: Path, points: Path | None) -> tuple[int, Outcome | None]:
+        """Exit code of a run, and its outcome if it came to its end."""
         assert self._runs is not None
         assert self._runs.stdin is not None
         order = Order(home=home, output=self._folder / f"output-{uuid.uuid4().hex}", points=points)
@@ -163,7 +166,7 @@ class _Drill:
         self._answer(deadline)
         code = self._answer(deadline)
         done = order.output.exists()
-        return code, Outcome.model_validate_json(order.output.read_bytes()).digest if done else None
+        return code, Outcome.model_validate_json(order.output.read_bytes()) if done else None
 
     def _answer(self, deadline: float) -> int:
         assert self._runs is not None
@@ -218,6 +221,19 @@ class _Drill:
     def _made(self, name: str) -> Path:
         (self._folder / name).mkdir()
         return self._folder / name
+
+
+def _differences(wanted: Any, got: Any, where: str) -> Iterator[str]:
+    """Where two identities differ, a line each."""
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        for name in {**wanted, **got}:
+            inside = where if name == "is" else f"{where}.{name}"
+            yield from _differences(wanted.get(name), got.get(name), inside)
+    elif isinstance(wanted, list) and isinstance(got, list) and len(wanted) == len(got):
+        for number, pair in enumerate(zip(wanted, got, strict=True)):
+            yield from _differences(*pair, f"{where}[{number}]")
+    elif wanted != got:
+        yield f"{where}: {wanted!r} → {got!r}"
 
 
 def _is_whole(folder: Path) -> bool:

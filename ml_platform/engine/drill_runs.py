@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ml_platform.engine.keys import as_declared, task_code, value_digest
+from ml_platform.engine.keys import as_declared, identity, task_code
 from ml_platform.engine.plan import EngineSpec
 from ml_platform.resources.horovod.nursery import fork_ahead, variables_of_ranks
 from ml_platform.resources.horovod_build import horovod_available
@@ -28,7 +28,7 @@ from ml_platform.specs.base import Spec
 from ml_platform.specs.registry import load_named
 from ml_platform.store import crash
 from ml_platform.store.records import read_run, run_names
-from ml_platform.worker.forking import reseed
+from ml_platform.worker.forking import begin_anew
 from ml_platform.worker.lifeline import die_with
 from ml_platform.worker.session import import_libraries
 
@@ -49,8 +49,8 @@ class Order(Spec):
 class Outcome(Spec):
     """What a run left that came to its end."""
 
-    digest: str
-    """Of what the dag gave."""
+    output: Any
+    """What the dag gave: its identity, see `ml_platform.engine.keys`."""
     modules: tuple[str, ...]
     ranks: dict[str, str] | None
     """What its ranks had in their environment beside its own. None: it had no ranks."""
@@ -127,7 +127,7 @@ def _become_run(parent: int) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, sys.stdin.fileno())
     os.close(nothing)
-    reseed()
+    begin_anew()
 
 
 def _run(dag: Dag[..., Any], parameters: dict[str, Any], order: Order) -> None:
@@ -135,7 +135,9 @@ def _run(dag: Dag[..., Any], parameters: dict[str, Any], order: Order) -> None:
     if order.points is not None:
         crash.arm(order.points)
     output = dag(**{**parameters, "engine": _resuming()})
-    outcome = Outcome(digest=value_digest(output), modules=tuple(sys.modules), ranks=variables_of_ranks())
+    outcome = Outcome(
+        output=identity(output, "output"), modules=tuple(sys.modules), ranks=variables_of_ranks()
+    )
     order.output.write_text(outcome.model_dump_json())
 
 

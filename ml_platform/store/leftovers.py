@@ -103,7 +103,7 @@ def sweep() -> None:
 def remove_dead(paths: Iterable[Path]) -> None:
     """Remove those of these files and folders whose builder, a process of this machine, is no more."""
     for path in paths:
-        if is_dead(path.name):
+        if is_dead(path.name) and not _is_needed(path):
             # A store that is read-only now is no reason not to run.
             with suppress(OSError):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -113,6 +113,20 @@ def is_dead(name: str) -> bool:
     """Whether this carries the name of a builder that was a process of this machine, and is no more."""
     found = _TAG.search(name)
     return bool(found and found["host"] == _host() and _start(int(found["pid"])) != found["start"])
+
+
+def _is_needed(path: Path) -> bool:
+    """Whether it is the temporary folder of a process that lives: a JVM hears that its driver was killed only
+    when it has started, and for want of this folder never would."""
+    said = f"TMPDIR={path}".encode()
+    return path.name.startswith(_SCRATCH) and any(said in variables for variables in _environments())
+
+
+def _environments() -> Iterator[list[bytes]]:
+    """Of the processes that may be asked."""
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            yield file.read_bytes().split(b"\0")
 
 
 def unfinished(home: Path, store_uri: str, temporary: Path) -> Iterator[Path]:

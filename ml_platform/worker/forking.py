@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import sys
+import tempfile
 
 
-def reseed() -> None:
-    """Global generators that an import has seeded: brothers must not draw the same."""
+def begin_anew() -> None:
+    """What an import has settled for its process alone: brothers must not draw the same random numbers, and
+    temporary files go where this process's environment says."""
     random.seed()
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()
+    tempfile.tempdir = None

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ml_platform.worker.__main__ import main as run_rank
-from ml_platform.worker.forking import reseed
+from ml_platform.worker.forking import begin_anew
 from ml_platform.worker.lifeline import die_with
 from ml_platform.worker.session import import_libraries
 
@@ -184,7 +184,7 @@ def _become_rank(order: Order, nursery: int) -> NoReturn:
         os.close(order.news)
         os.environ.clear()
         os.environ.update(order.environment)
-        reseed()
+        begin_anew()
         options = {"parent": nursery, "control-fd": order.connection, "key-fd": order.key}
         run_rank([*order.words, *(f"--{name}={value}" for name, value in options.items())])
     except BaseException:  # noqa: BLE001  (what leaves here would end the nursery's loop twice)

@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from ml_platform.engine import drill as drilling
-from ml_platform.engine.drill import MARK, _Drill
+from ml_platform.engine.drill import MARK, _Drill, crash_drill
 from ml_platform.errors import InfrastructureError
 from ml_platform.store.leftovers import builder
-from tests.engine.together import meeting
+from tests.engine.together import meeting, restless
 
 
 @pytest.fixture
@@ -75,3 +75,11 @@ def test_a_dag_that_cannot_be_imported_is_said(drill: _Drill, monkeypatch: pytes
         drill.undisturbed()
     assert "No module named 'not'" in str(error.value)
     drill.end()
+
+
+@pytest.mark.slow
+def test_an_output_that_depends_on_crashes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError, match="crashes restless gives something else") as error:
+        crash_drill(restless, folder=str(tmp_path))
+    assert error.value.got == "1 differences"
+    assert (error.value.evidence or "").startswith("output.runs: 1 → ")

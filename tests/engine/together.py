@@ -17,7 +17,7 @@ from ml_platform.engine import TaskEvent, dag, task, watching
 from ml_platform.errors import TaskTimeoutError
 from ml_platform.resources.leases import KINDS
 from tests.counters import CounterLease, CounterSpec
-from tests.engine.small import note
+from tests.engine.small import lines_of, note
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,6 +45,18 @@ def once(folder: str) -> int:
 @dag
 def meeting(folder: str) -> int:
     return once(folder)
+
+
+@task
+def count_runs(folder: str) -> dict[str, int]:
+    """Something else each time."""
+    note.fn(f"{folder}/ran")
+    return {"runs": lines_of(Path(folder, "ran")), "same": 1}
+
+
+@dag
+def restless(folder: str) -> dict[str, int]:
+    return count_runs(folder)
 
 
 def opening_the_gate(folder: Path) -> Callable[[TaskEvent], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,16 @@ for name in ("runs/r", "history", "evaluations"):
     (home() / name).mkdir(parents=True)
 for name in ("runs/r/.run.json-", "history/.a.json-", ".contents.json-", "evaluations/.rows.parquet."):
     (home() / f"{name}{builder()}").touch()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+OUTLIVED = """
+import os, signal, subprocess
+from ml_platform.store.leftovers import temporary_files_removed
+run = temporary_files_removed()
+run.__enter__()
+print(subprocess.Popen(["cat"], stdout=subprocess.DEVNULL).pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -131,6 +142,23 @@ def test_temporary_files_of_a_killed_run_go_with_the_next() -> None:
     with temporary_files_removed():
         sweep()
         assert len(_left_beside(outside)) == 1, "its own"
+    assert _left_beside(outside) == []
+
+
+def test_the_temporary_folder_of_a_process_that_outlives_its_run_stays_until_it_has_ended() -> None:
+    """Such as a JVM: one that finds its folder gone while it starts stays for ever."""
+    readable, writable = os.pipe()
+    killed = [sys.executable, "-c", OUTLIVED]
+    ran = subprocess.run(killed, stdin=readable, stdout=subprocess.PIPE, check=False, timeout=60)
+    outside = tempfile.gettempdir()
+    sweep()
+    assert len(_left_beside(outside)) == 1
+    left = os.pidfd_open(int(ran.stdout))
+    os.close(writable)
+    select.select([left], [], [], 60)
+    os.close(left)
+    os.close(readable)
+    sweep()
     assert _left_beside(outside) == []
 
 

@@ -86,6 +86,7 @@ def describe_process(rank: Rank) -> dict[str, Any]:
         "numpy": float(np.random.rand()),
         "HOROVOD_RANK": os.environ.get("HOROVOD_RANK"),
         "ML_PLATFORM_SAID": name,
+        "temporary": tempfile.gettempdir(),
     }
 
 

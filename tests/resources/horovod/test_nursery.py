@@ -32,6 +32,7 @@ def test_ranks_of_two_jobs_share_an_import_and_nothing_else(
     prepared = {nursery.pid for nursery in nurseries_of_this_process()}
     for name in ("first", "second"):
         monkeypatch.setenv("ML_PLATFORM_SAID", name)
+        monkeypatch.setenv("TMPDIR", str(tmp_path / name))
         with open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=tmp_path / name) as job:
             told = job.run(rank_functions.describe_process)
             parents = {rank["parent"] for rank in told}
@@ -39,6 +40,7 @@ def test_ranks_of_two_jobs_share_an_import_and_nothing_else(
             assert parents <= prepared & {nursery.pid for nursery in nurseries_of_this_process()}
             assert [rank["HOROVOD_RANK"] for rank in told] == ["0", "1"]
             assert {rank["ML_PLATFORM_SAID"] for rank in told} == {name}
+            assert {rank["temporary"] for rank in told} == {str(tmp_path / name)}
             assert all(rank["group"] == rank["pid"] for rank in told)
             draws |= {rank["draw"] for rank in told} | {rank["numpy"] for rank in told}
             with pytest.raises(RankError, match="died in") as caught:
