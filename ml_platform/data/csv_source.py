@@ -1,4 +1,4 @@
-"""CSV files with a header, perhaps compressed: delimiter found, types inferred from every row."""
+"""CSV files, perhaps compressed: delimiter and header found, types inferred from every row."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import io
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ml_platform.data.csv_header import is_header
 from ml_platform.data.csv_pieces import CsvPieces, csv_pieces
 from ml_platform.data.csv_sample import SPREAD, Sample, take_sample
 from ml_platform.data.direct import DirectRead
@@ -64,6 +66,12 @@ SERVING: Mapping[ColumnType, tuple[str, ...]] = {
 """Types that serve a model which knows a column as one of these, narrowest first."""
 SAMPLED = {UTF8, WESTERN, LATIN1}
 """Encodings in which a line break is a byte that is in no other letter."""
+HEAD_RECORDS = 1000
+"""Records that are compared with the first one, to see whether it is a header."""
+NO_HEADER = (
+    "its first line was read as values, so columns are called column_1, column_2 and so on "
+    "(if it is a header: --reading.has-header; to name them: --reading.header)"
+)
 SHOWN = 60
 """Letters of a bad value that its reason quotes, times three for a whole record."""
 
@@ -74,10 +82,11 @@ class Layout:
 
     names: tuple[str, ...]
     delimiter: str
+    has_header: bool
 
 
 class CsvSource:
-    """A file, or every .csv and .tsv file below a folder, with the same header."""
+    """A file, or every .csv and .tsv file below a folder, with the same header or without one."""
 
     def __init__(self, source: str, reading: ReadingSpec, trained: Mapping[str, str] = {}) -> None:
         self._path = Path(source)
@@ -101,7 +110,7 @@ class CsvSource:
         rows = 0
         for file in self._files:
             records = self._records(file, self._layout.delimiter)
-            header = None if self._reading.header else _stripped(next(records, []))
+            header = _stripped(next(records, [])) if self._layout.has_header else None
             if header is not None and header != self._layout.names:
                 raise DataError(
                     f"{file} has other columns than {self._files[0].name}",
@@ -120,9 +129,18 @@ class CsvSource:
 
     def notes(self) -> tuple[str, ...]:
         found = self._text.encoding
-        if found == UTF8 or self._reading.encoding is not None:
-            return said(self.forms)
-        return (f"{self._path.name} is not UTF-8; it was read as {found}", *said(self.forms))
+        notes = said(self.forms)
+        if found != UTF8 and self._reading.encoding is None:
+            notes = (f"{self._path.name} is not UTF-8; it was read as {found}", *notes)
+        if self.is_unnamed:
+            notes = (f"{self._path.name}: {NO_HEADER}", *notes)
+        return notes
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether the first line was found to be no header."""
+        said = self._reading.header or self._reading.has_header is not None
+        return not (said or self._layout.has_header)
 
     @cached_property
     def _partitions(self) -> tuple[str, ...]:
@@ -231,7 +249,7 @@ class CsvSource:
             unseen=frozenset(name for name, seen in found.items() if not seen.any()),
             delimiter=self._layout.delimiter,
             encoding=self._text.encoding,
-            has_header=not self._reading.header,
+            has_header=self._layout.has_header,
             has_quotes=self._text.has_quotes,
         )
         return DirectRead(pieces, frame, holds)
@@ -249,7 +267,7 @@ class CsvSource:
             delimiter=delimiter,
             encoding=text.encoding,
             columns=len(self._layout.names),
-            has_header=not self._reading.header,
+            has_header=self._layout.has_header,
             has_quotes=text.has_quotes,
         )
 
@@ -259,7 +277,7 @@ class CsvSource:
         names = self._layout.names
         records = list(self._records(self._files[0], self._layout.delimiter))
         # The last one may be cut off.
-        whole = [each for each in records[0 if self._reading.header else 1 :] if len(each) == len(names)]
+        whole = [each for each in records[1 if self._layout.has_header else 0 :] if len(each) == len(names)]
         return forms_of(names, whole, self._trained)
 
     def in_form(self, texts: DataFrame, names: Set[str]) -> DataFrame:
@@ -300,7 +318,7 @@ class CsvSource:
         reader = spark.read.schema(schema).options(
             sep=self._layout.delimiter,
             encoding=OF_JAVA.get(text.encoding, text.encoding),
-            header=not self._reading.header,
+            header=self._layout.has_header,
             **bad,
             escape='"',
             # Without a line break in quotes the file may be read in pieces.
@@ -316,7 +334,9 @@ class CsvSource:
         first, given = self._files[0], self._reading.delimiter
         fields = {each: next(self._records(first, each), ()) for each in ((given,) if given else DELIMITERS)}
         delimiter = max(fields, key=lambda each: len(fields[each]))
-        names = self._reading.header or _stripped(fields[delimiter])
+        has_header = self._has_header(first, delimiter)
+        unnamed = tuple(f"column_{at}" for at in range(1, len(fields[delimiter]) + 1))
+        names = self._reading.header or (_stripped(fields[delimiter]) if has_header else unnamed)
         if not any(fields[delimiter]):
             raise DataError(f"{first} is empty", wanted="a header", got="no text in its first line")
         if len(names) != len(fields[delimiter]):
@@ -332,7 +352,16 @@ class CsvSource:
                 got=f"column {names.index('') + 1} of {len(names)}",
                 hint="give every column a name in the first line, or all of them in --reading.header",
             )
-        return Layout(names, delimiter)
+        return Layout(names, delimiter, has_header)
+
+    def _has_header(self, first: Path, delimiter: str) -> bool:
+        """As it was said, else as it looks like."""
+        if self._reading.header or self._reading.has_header is not None:
+            return bool(self._reading.has_header)
+        records = self._records(first, delimiter)
+        names = next(records, [])
+        alike = (record for record in records if len(record) == len(names))
+        return is_header(names, list(islice(alike, HEAD_RECORDS)))
 
     def _records(self, path: Path, delimiter: str) -> Iterator[list[str]]:
         """The first records, as far as a look at the head of the file goes."""

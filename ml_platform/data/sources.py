@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ml_platform.data.csv_source import CsvSource
+from ml_platform.data.csv_source import NO_HEADER, CsvSource
 from ml_platform.data.declared import as_text, declared, declared_types, texts_of, typed_as
 from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import suffixes_below
@@ -53,7 +53,7 @@ KINDS: Mapping[str, str] = {
 }
 """Kinds by the end of a file's name."""
 
-OF_TEXT = {"delimiter": ("csv",), "encoding": ("csv",), "header": ("csv",)}
+OF_TEXT = dict.fromkeys(("delimiter", "encoding", "header", "has_header"), ("csv",))
 """What `ReadingSpec` says of some kinds alone."""
 TEXT = {"csv", "json"}
 """Kinds whose files may be compressed: .csv.gz."""
@@ -108,7 +108,7 @@ def open_source(source: str, reading: ReadingSpec = ReadingSpec()) -> Source:
     path = None if bundled else _path(source)
     kind = "sklearn" if path is None else reading.kind or _kind(path)
     for name, kinds in OF_TEXT.items():
-        if getattr(reading, name) and kind not in kinds:
+        if getattr(reading, name) not in (None, ()) and kind not in kinds:
             raise SpecError(
                 f"{source} has no {name} to be given", wanted=f"a file of kind {', '.join(kinds)}", got=kind
             )
@@ -318,7 +318,10 @@ def check_names(opened: Source, source: str, label: str | None) -> None:
     if twice:
         raise DataError(f"{source} has columns of the same name", got=", ".join(twice), hint="rename them")
     if label is not None and label not in names:
-        raise SpecError(f"{source} has no column {label!r}", hint=nearest(label, names))
+        unnamed = isinstance(opened, CsvSource) and opened.is_unnamed
+        raise SpecError(
+            f"{source} has no column {label!r}", hint=NO_HEADER if unnamed else nearest(label, names)
+        )
 
 
 def _path(source: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ml_platform.specs.base import Spec
 
@@ -28,6 +28,10 @@ class ReadingSpec(Spec):
     header: tuple[str, ...] = Field(
         (), description="Names of the columns, of a file whose first line has none."
     )
+    has_header: bool | None = Field(
+        None,
+        description="Whether the first line is names. Empty: it is, unless it looks like the lines below.",
+    )
 
     @field_validator("encoding")
     @classmethod
@@ -38,3 +42,9 @@ class ReadingSpec(Spec):
             return codecs.lookup(value).name.replace("utf-8-sig", "utf-8")
         except LookupError as error:
             raise ValueError(f"no encoding is named {value!r}") from error
+
+    @model_validator(mode="after")
+    def _is_named_once(self) -> ReadingSpec:
+        if self.header and self.has_header:
+            raise ValueError("header is for a file whose first line has no names, and has_header is true")
+        return self

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
+from ml_platform.data import csv_sample
 from ml_platform.data.load import check_source, load_table
 from ml_platform.data.sources import open_source, read_raw, source_columns
 from ml_platform.errors import DataError, SpecError
@@ -165,6 +166,69 @@ def test_a_category_of_numbers_is_the_same_text_when_it_is_learnt_and_when_it_is
     assert {tuple(row) for row in scored.collect()} == {
         tuple(row.values()) for row in read_table(learnt).to_pylist()
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n", None),
+        ("39,State-gov,,true\n50,Self,7.5,false\n38,State-gov,,true\n", None),
+        ("7;2,5;x\n1;1,25;y\n3;4,5;x\n", None),
+        ("5.1\t5.1\n4.9\t3.0\n", None),
+        ("3,1.5\n", None),
+        ("a,b\nx,y\nz,x\n", ("a", "b")),
+        ("x,x1\ny,x1\nz,x1\n", ("x", "x1")),
+        ("a,2.5\n1,2.5\n2,3.5\n", ("a", "2.5")),
+        ("land,2010\nfr,5\nde,6\n", ("land", "2010")),
+        ("0,1,2\n5.1,3.5,1.4\n", ("0", "1", "2")),
+        ("2010,2015,2020\n5,3,1\n", ("2010", "2015", "2020")),
+        ("2024-01-01,2024-02-01\n5,3\n", ("2024-01-01", "2024-02-01")),
+        ("1,x\n2,y\n", ("1", "x")),
+    ],
+)
+def test_a_first_line_is_a_header_unless_it_can_hardly_be(
+    tmp_path: Path, content: str, names: tuple[str, ...] | None
+) -> None:
+    """Numbers above numbers are values, beside a text that stands again below; 0, 1, 2 are names."""
+    source = open_source(written(tmp_path / "t.csv", content))
+    unnamed = tuple(f"column_{at + 1}" for at in range(len(source.columns())))
+    assert source.columns() == (names or unnamed)
+    said = [note for note in source.notes() if "its first line was read as values" in note]
+    assert len(said) == (names is None)
+
+
+def test_whether_there_is_a_header_can_be_said(tmp_path: Path) -> None:
+    numbers, texts = written(tmp_path / "n.csv", "7,2\n1,3\n"), written(tmp_path / "t.csv", "a,b\nx,y\n")
+    assert source_columns(numbers, ReadingSpec(has_header=True)) == ("7", "2")
+    unnamed = open_source(texts, ReadingSpec(has_header=False))
+    assert (unnamed.columns(), unnamed.notes()) == (("column_1", "column_2"), ())
+    assert source_columns(texts, ReadingSpec(has_header=False, header=("c", "d"))) == ("c", "d")
+    with pytest.raises(ValidationError, match="has_header is true"):
+        ReadingSpec(has_header=True, header=("c", "d"))
+    with pytest.raises(SpecError, match="has no has_header to be given"):
+        source_columns("sklearn:iris", ReadingSpec(has_header=False))
+    with pytest.raises(SpecError, match=r"has no column 'label'(.|\n)*first line was read as values"):
+        check_source(numbers, "label")
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("whole_bytes", [1 << 20, 0])
+def test_a_table_without_a_header_is_loaded_and_scored_to_its_first_row(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_bytes: int
+) -> None:
+    """Read by Spark or by Arrow, from one file or several, it is the table that a header would have named."""
+    monkeypatch.setattr(csv_sample, "WHOLE_BYTES", whole_bytes)
+    rows = [f"{at * 7 % 40},{at / 8},{'xyz'[at % 3]}\n" for at in range(1, 60)]
+    named = written(tmp_path / "named.csv", "column_1,column_2,column_3\n" + "".join(rows))
+    written(tmp_path / "plain/1.csv", "".join(rows[:20]))
+    plain = written(tmp_path / "plain/2.csv", "".join(rows[20:]))
+    wanted = load_table(spark, named, "column_3").data
+    found = load_table(spark, str(Path(plain).parent), "column_3")
+    assert found.data.fingerprint == wanted.fingerprint
+    assert "plain: its first line was read as values" in found.notes[0]
+    scored, reason = read_raw(spark, str(Path(plain).parent), wanted.contract)
+    assert (scored.count(), reason) == (59, None)
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
