@@ -19,6 +19,7 @@ import numpy as np
 from ml_platform.errors import DataError, DesyncError, PlatformError, StoreError
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.training import KerasSpec
+from ml_platform.store.folders import local_path
 from ml_platform.worker.collective import Alone, Collective
 from ml_platform.worker.rank import FitSpec, Rank
 from tasks.loops import fit_keras
@@ -428,11 +429,17 @@ def falter(rank: Rank, folder: Path, how: str, times: int) -> int:
 
 
 def fit_once_lost(
-    rank: Rank, train: Dataset, validation: Dataset, folder: Path, losing: tuple[int, int] | None
+    rank: Rank,
+    train: Dataset,
+    validation: Dataset,
+    folder: Path,
+    losing: tuple[int, int] | None,
+    cut: bool = False,
 ) -> Any:
     """A fit with all kinds of state, whose rank 1 is killed in the middle of an epoch, once.
 
-    `losing`: epoch and step. Returns epochs that ran here, metrics, weights and the rate.
+    `losing`: epoch and step. `cut`: its newest checkpoint is cut short then. Returns epochs that ran here,
+    metrics, the rate and weights.
     """
     import keras
 
@@ -446,6 +453,10 @@ def fit_once_lost(
             here = (begun[-1], batch) == losing and rank.rank == 1
             if here and not (folder / "lost").exists():
                 (folder / "lost").touch()
+                if cut:
+                    assert rank.checkpoint_uri is not None
+                    newest = max(local_path(rank.checkpoint_uri).glob("fit-1-*/*"))
+                    os.truncate(newest, newest.stat().st_size - 5)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     model = network(8, 3, plain=False)
@@ -475,6 +486,6 @@ def fit_once_lost(
     return (
         begun,
         history.metrics,
-        [*weights_of(model), *weights_of(second)],
         float(model.optimizer.learning_rate),
+        [*weights_of(model), *weights_of(second)],
     )

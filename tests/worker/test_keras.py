@@ -142,6 +142,26 @@ def test_callbacks_see_global_values_and_decide_alike(
     assert len(list(tmp_path.iterdir())) == 6
 
 
+def test_moving_statistics_are_those_of_the_rows_of_both_ranks(pair: HorovodJob, tmp_path: Path) -> None:
+    """Rows of rank 1 come last; they have another mean in one column, another variance in the next. Each rank
+    normalises by its own rows, so the spread between the means of the ranks is in no variance.
+    """
+    features, labels = blobs(512)
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    features[256:, 0] += 4
+    features[256:, 1] *= 3
+    train = packed_dataset(tmp_path / "t", features, labels)
+    (together, alone), (others, _) = pair.run(keras_cases.moving_statistics, train)
+    for ours, theirs in zip(together, others, strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+    (mean, variance), (whole_mean, whole_variance) = together, alone
+    np.testing.assert_allclose(mean, whole_mean, atol=1e-5)
+    np.testing.assert_allclose(variance[1:], whole_variance[1:], rtol=0.05)
+    assert mean[0] == pytest.approx(2, abs=0.2)
+    assert variance[1] == pytest.approx(5, abs=0.5)
+    assert whole_variance[0] - variance[0] == pytest.approx(4, abs=0.3)
+
+
 def test_rate_warms_up_when_asked(pair: HorovodJob, train: Dataset) -> None:
     """From the rate to twice the rate on two ranks."""
     assert pair.run(keras_cases.rates_of, train, 3).rank0 == pytest.approx([0.01, 0.015, 0.02, 0.02])

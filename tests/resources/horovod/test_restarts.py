@@ -87,24 +87,34 @@ def test_errors_of_the_function_are_not_tried_again(
 
 @pytest.mark.long
 def test_fit_goes_on_from_its_checkpoint_with_the_same_bytes(tmp_path: Path, store: Path) -> None:
-    """Rank 1 is killed in epoch 6 of 7: at most one interval is done again, and no bit differs."""
+    """Rank 1 is killed in epoch 6 of 7: at most one interval is done again, and no bit differs. Where the
+    newest checkpoint was cut short, the one before it is used, and the log says so.
+    """
     train = packed_dataset(tmp_path / "train", *blobs(500), group_rows=90)
     validation = packed_dataset(tmp_path / "validation", *blobs(101, seed=5))
     pair = warm_pair()
-    undisturbed = pair.run(rank_functions.fit_once_lost, train, validation, tmp_path, None)
     again = RestartingJob(pair, 1)  # the pair that is started again stays warm
-    lost = again.run(rank_functions.fit_once_lost, train, validation, tmp_path, (5, 3))
-    assert (tmp_path / "lost").exists()
+    runs = {"undisturbed": (None, False), "whole": ((5, 3), False), "cut": ((5, 3), True)}
+    undisturbed, *lost = (
+        again.run(rank_functions.fit_once_lost, train, validation, _folder(tmp_path / name), *how)
+        for name, how in runs.items()
+    )
     assert undisturbed.rank0[0] == [0, 1, 2, 3, 4, 5, 6]
-    assert lost.rank0[0] == [4, 5, 6]
-    for (_, metrics, weights, rate), (_, others, other_weights, other_rate) in zip(
-        lost, undisturbed, strict=True
-    ):
-        assert metrics == others
-        assert rate == other_rate
-        assert _bytes(weights) == _bytes(other_weights)
-    assert "goes on after epoch 4, from a checkpoint" in log_of_rank_0(pair)
+    assert [results.rank0[0] for results in lost] == [[4, 5, 6], [2, 3, 4, 5, 6]]
+    for results in lost:
+        for (_, *facts, weights), (_, *others, other_weights) in zip(results, undisturbed, strict=True):
+            assert facts == others
+            assert _bytes(weights) == _bytes(other_weights)
+    log = log_of_rank_0(pair)
+    assert "goes on after epoch 4, from a checkpoint" in log
+    told = log.index("epoch-000004 is cut short; the one before it is used")
+    assert log.index("goes on after epoch 2, from a checkpoint") > told
     assert not list(store.rglob("*")), "checkpoints are gone"
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def _bytes(arrays: list[Any]) -> list[bytes]:
