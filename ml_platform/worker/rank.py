@@ -201,10 +201,14 @@ class Rank:
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Send values to the driver now. Rank 0's alone count; values that are no numbers are left out."""
+        """Send values to the driver now; those that are no numbers are left out.
+
+        Rank 0's are the job's, which `on_metrics` hears. Those of any rank are in the stream of a submitted
+        job: `job.submit(…).metrics(rank)`.
+        """
         self.check_cancelled()
         values = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-        if self.rank == 0 and values:
+        if values:
             self._reporter.metrics(values, int(step))
 
     def log_progress(self, message: str, done: float | None = None, total: float | None = None) -> None:

@@ -111,6 +111,16 @@ def test_a_submitted_job_streams_metrics_and_log_while_it_runs(job: HorovodJob, 
     assert "a line for the log" not in lines
 
 
+def test_a_submitted_job_streams_what_each_rank_logs(healthy: HorovodJob) -> None:
+    """And `on_metrics`, which tracking runs hear, gets rank 0's alone."""
+    submitted = healthy.submit(rank_functions.report_own)
+    streams = [list(submitted.metrics(rank)) for rank in range(healthy.ranks)]
+    assert streams == [[(0, {"loss": rank}), (1, {"loss": rank + 0.5})] for rank in range(healthy.ranks)]
+    heard: list[tuple[int, dict[str, float]]] = []
+    healthy.run(rank_functions.report_own, on_metrics=lambda values, step: heard.append((step, dict(values))))
+    assert heard == streams[0]
+
+
 def test_a_submitted_job_fails_as_run_does(job: HorovodJob) -> None:
     with pytest.raises(DataError, match="a column is empty"):
         job.submit(rank_functions.raise_data_error).result()

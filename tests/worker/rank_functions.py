@@ -37,6 +37,13 @@ def report(rank: Rank, steps: int) -> int:
     return os.getpid()
 
 
+def report_own(rank: Rank) -> int:
+    """Each rank has values of its own."""
+    for step in range(2):
+        rank.log_metrics({"loss": rank.rank + step / 2}, step)
+    return rank.rank
+
+
 def report_until(rank: Rank, released: Path) -> str:
     """A metric, and another one once it is let go."""
     rank.log("a line of the second job")

@@ -6,17 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from ml_platform.errors import RankError
 from ml_platform.resources import progress
 from ml_platform.resources.horovod.failures import not_started
 from ml_platform.resources.horovod.gang import Ended, Gang
-from ml_platform.resources.horovod.job import OnMetrics, RankResults
+from ml_platform.resources.horovod.job import OnMetrics, OnRankMetrics, RankResults
 from ml_platform.resources.horovod.plan import LaunchPlan
 from ml_platform.resources.horovod.rendezvous import rendezvous
 from ml_platform.resources.horovod.submitted import Submitted
-from ml_platform.resources.horovod.watch import TICK_S, Watch
+from ml_platform.resources.horovod.watch import TICK_S, Heard, Watch
 from ml_platform.worker import messages
 from ml_platform.worker.payload import name_of, pack_job, unpack_result
 
@@ -53,16 +54,23 @@ class GangJob:
     def plan(self) -> LaunchPlan:
         return self._plan if self._gang is None else self._gang.plan
 
-    def run(self, fn: Callable[..., T], *args: Any, on_metrics: OnMetrics | None = None) -> RankResults[T]:
+    def run(
+        self,
+        fn: Callable[..., T],
+        *args: Any,
+        on_metrics: OnMetrics | None = None,
+        on_rank_metrics: OnRankMetrics | None = None,
+    ) -> RankResults[T]:
         name = name_of(fn)
         payload = pack_job(fn, args)
+        heard = partial(_hand_on, on_metrics, on_rank_metrics)
         with self._running:
             asked = time.monotonic()
             gang = self._usable_gang()
             try:
                 self._wait_until_ready(gang)
                 self.waited_s += time.monotonic() - asked
-                results = self._run_on(gang, name, payload, on_metrics)
+                results = self._run_on(gang, name, payload, heard)
             except BaseException:
                 self._end(gang)
                 raise
@@ -119,7 +127,7 @@ class GangJob:
             if time.monotonic() > deadline:
                 raise not_started(missing, gang)
 
-    def _run_on(self, gang: Gang, name: str, payload: bytes, on_metrics: OnMetrics | None) -> list[bytes]:
+    def _run_on(self, gang: Gang, name: str, payload: bytes, heard: Heard) -> list[bytes]:
         self._jobs += 1
         with rendezvous(gang.plan.address) as port:
             environment = {"HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
@@ -128,15 +136,20 @@ class GangJob:
             for rank in gang.ranks:
                 rank.mark_log()
                 rank.send(job)
-            watch = Watch(gang, job, lambda message: _hand_on(message, on_metrics), self._check)
+            watch = Watch(gang, job, heard, self._check)
             results = watch.results()
             for rank in gang.ranks:
                 rank.handle.flush_log()
             return results
 
 
-def _hand_on(message: messages.Message, on_metrics: OnMetrics | None) -> None:
-    if isinstance(message, messages.Metrics) and on_metrics is not None:
-        on_metrics(message.values, message.step)
+def _hand_on(
+    on_metrics: OnMetrics | None, on_rank_metrics: OnRankMetrics | None, rank: int, message: messages.Message
+) -> None:
+    if isinstance(message, messages.Metrics):
+        if on_metrics is not None and rank == 0:
+            on_metrics(message.values, message.step)
+        if on_rank_metrics is not None:
+            on_rank_metrics(rank, message.values, message.step)
     elif isinstance(message, messages.Note):
         progress.report(message.message, done=message.done, total=message.total)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ml_platform.errors import RankError
 from ml_platform.resources import progress
 from ml_platform.resources.horovod.failures import failure
-from ml_platform.resources.horovod.job import OnMetrics, RankResults
+from ml_platform.resources.horovod.job import OnMetrics, OnRankMetrics, RankResults
 from ml_platform.resources.horovod.plan import LaunchPlan
 from ml_platform.resources.horovod.submitted import Submitted
 from ml_platform.worker.collective import Alone
@@ -44,14 +44,21 @@ class InProcessJob:
         self._running = threading.Lock()
         self._cancelled = threading.Event()
 
-    def run(self, fn: Callable[..., T], *args: Any, on_metrics: OnMetrics | None = None) -> RankResults[T]:
+    def run(
+        self,
+        fn: Callable[..., T],
+        *args: Any,
+        on_metrics: OnMetrics | None = None,
+        on_rank_metrics: OnRankMetrics | None = None,
+    ) -> RankResults[T]:
         name = name_of(fn)
         payload = pack_job(fn, args)
         with self._running:
             if self._cancelled.is_set():
                 raise RankError("the job was cancelled")
             quiet_tensorflow()
-            value = self._called(name, payload, _Reporter(self._plan.log_file, on_metrics))
+            reporter = _Reporter(self._plan.log_file, on_metrics, on_rank_metrics)
+            value = self._called(name, payload, reporter)
         return RankResults([unpack_result(value, name=name)])
 
     def submit(self, fn: Callable[..., T], *args: Any) -> Submitted[T]:
@@ -77,10 +84,12 @@ class InProcessJob:
 class _Reporter:
     """Reports go straight to whoever listens, in the thread that called `run`."""
 
-    def __init__(self, log_file: Path, on_metrics: OnMetrics | None) -> None:
+    def __init__(
+        self, log_file: Path, on_metrics: OnMetrics | None, on_rank_metrics: OnRankMetrics | None
+    ) -> None:
         self.fault: Exception | None = None
         self._log_file = log_file
-        self._on_metrics = on_metrics
+        self._on_metrics, self._on_rank_metrics = on_metrics, on_rank_metrics
         log_file.parent.mkdir(parents=True, exist_ok=True)
         log_file.touch(mode=0o600)
 
@@ -88,6 +97,8 @@ class _Reporter:
         with self._kept():
             if self._on_metrics is not None:
                 self._on_metrics(values, step)
+            if self._on_rank_metrics is not None:
+                self._on_rank_metrics(0, values, step)
 
     def progress(self, message: str, done: float | None, total: float | None) -> None:
         with self._kept():

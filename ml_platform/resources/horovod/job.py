@@ -13,6 +13,9 @@ T = TypeVar("T")
 OnMetrics = Callable[[Mapping[str, float], int], None]
 """Hears values at a step, as rank 0 logs them."""
 
+OnRankMetrics = Callable[[int, Mapping[str, float], int], None]
+"""Hears a rank, and values at a step as it logs them."""
+
 
 class RankResults(tuple[T, ...], Generic[T]):
     """What each rank's function returned, by rank."""
@@ -46,7 +49,13 @@ class HorovodJob(Protocol):
     @property
     def plan(self) -> LaunchPlan: ...
 
-    def run(self, fn: Callable[..., T], *args: Any, on_metrics: OnMetrics | None = None) -> RankResults[T]:
+    def run(
+        self,
+        fn: Callable[..., T],
+        *args: Any,
+        on_metrics: OnMetrics | None = None,
+        on_rank_metrics: OnRankMetrics | None = None,
+    ) -> RankResults[T]:
         """Call `fn(rank, *args)` on every rank, and wait for all of them.
 
         The function, its arguments and its results are pickled, whatever the backend. Metrics and progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from ml_platform.errors import (
@@ -14,7 +15,7 @@ from ml_platform.errors import (
     ResourceStartError,
 )
 from ml_platform.resources import progress
-from ml_platform.resources.horovod.job import HorovodJob, OnMetrics, RankResults
+from ml_platform.resources.horovod.job import HorovodJob, OnMetrics, OnRankMetrics, RankResults
 from ml_platform.resources.horovod.plan import LaunchPlan
 from ml_platform.resources.horovod.submitted import Submitted
 from ml_platform.store.passing import passing_objects
@@ -60,12 +61,21 @@ class RestartingJob:
     def submit(self, fn: Callable[..., T], *args: Any) -> Submitted[T]:
         return Submitted(self, fn, args)
 
-    def run(self, fn: Callable[..., T], *args: Any, on_metrics: OnMetrics | None = None) -> RankResults[T]:
+    def run(
+        self,
+        fn: Callable[..., T],
+        *args: Any,
+        on_metrics: OnMetrics | None = None,
+        on_rank_metrics: OnRankMetrics | None = None,
+    ) -> RankResults[T]:
         with passing_objects() as uri:
             recoverable: Callable[..., T] = Recoverable(fn, uri)
+            run = partial(
+                self._job.run, recoverable, *args, on_metrics=on_metrics, on_rank_metrics=on_rank_metrics
+            )
             for number in range(1, self._max_restarts + 1):
                 try:
-                    return self._job.run(recoverable, *args, on_metrics=on_metrics)
+                    return run()
                 except InfrastructureError as error:
                     if not _may_pass(error):
                         raise
@@ -73,7 +83,7 @@ class RestartingJob:
                         "restart %d of %d of %s, after\n%s", number, self._max_restarts, name_of(fn), error
                     )
                     progress.report(f"restart {number} of {self._max_restarts}: {error.what}")
-            return self._job.run(recoverable, *args, on_metrics=on_metrics)
+            return run()
 
     def cancel(self) -> None:
         self._job.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
@@ -27,7 +27,7 @@ class Submitted(Generic[T]):
         self._future: Future[RankResults[T]] = Future()
         self._ended = threading.Event()
         self._said = threading.Condition()
-        self._metrics: list[tuple[int, dict[str, float]]] = []
+        self._metrics: list[list[tuple[int, dict[str, float]]]] = [[] for _ in job.plan.ranks]
         self._log_starts = [_size(plan.log_file) for plan in job.plan.ranks]
         run = copy_context().run
         threading.Thread(target=run, args=(self._run, fn, args), name="horovod-job", daemon=True).start()
@@ -43,18 +43,19 @@ class Submitted(Generic[T]):
         """End the ranks; `result` raises a `RankError`."""
         self._job.cancel()
 
-    def metrics(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """(step, values) as rank 0 logs them, from the first, until the job has ended."""
+    def metrics(self, rank: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
+        """(step, values) as a rank logs them, from the first, until the job has ended."""
+        heard = self._metrics[rank]
         for number in itertools.count():
             with self._said:
-                self._said.wait_for(partial(self._has_heard, number))
-                if number == len(self._metrics):
+                self._said.wait_for(partial(self._has_heard, heard, number))
+                if number == len(heard):
                     return
-                said = self._metrics[number]
+                said = heard[number]
             yield said
 
-    def _has_heard(self, number: int) -> bool:
-        return number < len(self._metrics) or self.done()
+    def _has_heard(self, heard: Sequence[object], number: int) -> bool:
+        return number < len(heard) or self.done()
 
     def log(self, rank: int) -> Iterator[str]:
         """Lines of a rank's log as they are written, from the job's first, until it has ended."""
@@ -75,7 +76,7 @@ class Submitted(Generic[T]):
 
     def _run(self, fn: Callable[..., T], args: tuple[Any, ...]) -> None:
         try:
-            results = self._job.run(fn, *args, on_metrics=self._heard)
+            results = self._job.run(fn, *args, on_rank_metrics=self._heard)
         except BaseException as error:  # noqa: BLE001  (`result` raises it)
             self._future.set_exception(error)
         else:
@@ -84,9 +85,9 @@ class Submitted(Generic[T]):
             self._ended.set()
             self._said.notify_all()
 
-    def _heard(self, values: Mapping[str, float], step: int) -> None:
+    def _heard(self, rank: int, values: Mapping[str, float], step: int) -> None:
         with self._said:
-            self._metrics.append((step, dict(values)))
+            self._metrics[rank].append((step, dict(values)))
             self._said.notify_all()
 
 

@@ -10,6 +10,8 @@ from ml_platform.resources.horovod.failures import death, failure, silence
 from ml_platform.resources.horovod.gang import Ended, Gang, RankProcess
 from ml_platform.worker import messages
 
+Heard = Callable[[int, messages.Message], None]
+
 TICK_S = 0.5
 _LATE_S = 5.0
 """A driver that was away longer than this (stopped, say) does not blame its ranks for the silence."""
@@ -21,7 +23,7 @@ class Watch:
     """One job on a gang.
 
     Args:
-        heard: Gets metrics and notes, in the thread that calls `results`.
+        heard: Gets metrics and notes with their rank, in the thread that calls `results`.
         check: Raises when the job is to end.
     """
 
@@ -29,7 +31,7 @@ class Watch:
         self,
         gang: Gang,
         job: messages.Job,
-        heard: Callable[[messages.Message], None],
+        heard: Heard,
         check: Callable[[], None],
     ) -> None:
         self._gang, self._job, self._heard, self._check = gang, job, heard, check
@@ -65,7 +67,7 @@ class Watch:
         elif isinstance(message, Ended) and number not in self._answers:
             raise death(rank, self._gang.plan.world_size, self._job.name, message.reason)
         elif isinstance(message, messages.Metrics | messages.Note):
-            self._heard(message)
+            self._heard(number, message)
 
     def _failed(self, rank: RankProcess, message: messages.Failed) -> None:
         plan = self._gang.plan
