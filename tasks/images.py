@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_table_artifact
+from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
@@ -31,6 +32,7 @@ from ml_platform.images import features, load
 from ml_platform.images.backbone import backbone_identity
 from ml_platform.images.files import images_identity, list_images
 from ml_platform.images.mistakes import draw_mistakes, worst_mistakes
+from ml_platform.images.parts import image_parts
 from ml_platform.images.read import files_frame, read_files
 from ml_platform.images.samples import image_folder
 from ml_platform.inference.destination import check_destination
@@ -126,6 +128,8 @@ def score_images(
 ) -> Predictions | None:
     """A prediction beside the path of every file, or an error, as Parquet that appears whole or not at all.
 
+    Written in parts: those of which no file has changed since an earlier scoring are taken over from it.
+
     Args:
         version: The model. None, when no model has ever passed the gate, scores nothing.
         source: Images: a folder, a glob, a file or a URI.
@@ -133,10 +137,16 @@ def score_images(
     """
     if version is None:
         return None
-    frame = read_files(spark, image_folder(source))
-    folder = destination or str(home() / "predictions" / version.name)
     return score_table(
-        spark, fetch(version), version, frame, keys=("path",), destination=folder, unread="unread"
+        spark,
+        fetch(version),
+        version,
+        files_frame(spark, []),
+        keys=("path",),
+        destination=destination or str(home() / "predictions" / version.name),
+        parts=image_parts(list_images(image_folder(source))),
+        unread="unread",
+        tell=get_run_logger().info,
     )
 
 

@@ -21,6 +21,7 @@ from ml_platform.inference.any_model import SIGNATURE, Asking, predict_table
 from ml_platform.inference.destination import check_destination
 from ml_platform.inference.flavours import check_consent, recognise
 from ml_platform.inference.input_check import check_input, input_diff
+from ml_platform.inference.parts import file_parts
 from ml_platform.inference.raw_model import other_format, read_manifest
 from ml_platform.inference.score import Output, score_table as score
 from ml_platform.specs.references import ModelFiles
@@ -143,7 +144,7 @@ def score_table(
         keys=keys or None,
         destination=folder,
         day=when,
-        files=files,
+        parts=file_parts(files),
         unread=unread,
         tell=get_run_logger().info,
     )
@@ -197,7 +198,7 @@ def batch_predict(
         asking=Asking(columns=columns, signature=signature, trust_pickle=trust_pickle),
         keys=keys or None,
         output=Output(destination or str(own), when, get_run_logger().info),
-        files=plain_files(source, contract, reading),
+        parts=file_parts(plain_files(source, contract, reading)),
         unread=unread,
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_platform.errors import DataError, SpecError, nearest, one_line
 from ml_platform.images.decode import decode, decoded_size
@@ -138,7 +138,7 @@ class _Reader:
 
         for batch in batches:
             for piece in pieces(batch):
-                found = [self._content(uri) for uri in piece.column("uri").to_pylist()]
+                found = [_content(uri, self.most_bytes) for uri in piece.column("uri").to_pylist()]
                 columns = {
                     "path": piece.column("path"),
                     "label": piece.column("label"),
@@ -147,11 +147,23 @@ class _Reader:
                 }
                 yield pa.RecordBatch.from_pydict(columns)
 
-    def _content(self, uri: str) -> tuple[bytes | None, str | None]:
-        try:
-            return read_bytes(uri, self.most_bytes), None
-        except (OSError, DataError) as error:
-            return None, one_line(error)
+
+def file_columns(files: Sequence[ImageFile], most_bytes: int) -> dict[str, list[Any]]:
+    """The columns of `read_files`, read here. Never raises for a file."""
+    found = [_content(file.uri, most_bytes) for file in files]
+    return {
+        "path": [file.path for file in files],
+        "label": [file.label for file in files],
+        "content": [content for content, _ in found],
+        "unread": [why for _, why in found],
+    }
+
+
+def _content(uri: str, most_bytes: int) -> tuple[bytes | None, str | None]:
+    try:
+        return read_bytes(uri, most_bytes), None
+    except (OSError, DataError) as error:
+        return None, one_line(error)
 
 
 class Decoded(NamedTuple):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.errors import one_line
 from ml_platform.inference.binding import Bound, Needs, bind, tensor
 from ml_platform.inference.flavours import FLAVOURS, OpenedModel, check_consent, open_model
+from ml_platform.inference.parts import RowsPart
 from ml_platform.inference.score import (
     Output,
     ScoringJob,
@@ -31,7 +32,6 @@ from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Flavour, ModelFiles, Predictions
 from ml_platform.store.fingerprint import named
 from ml_platform.store.folders import local_path
-from ml_platform.store.manifest import DataFile
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def predict_table(
     asking: Asking = Asking(),
     keys: Sequence[str] | None = None,
     output: Output,
-    files: Sequence[DataFile] = (),
+    parts: Sequence[RowsPart] = (),
     unread: str | None = None,
 ) -> Predictions:
     """Score a table with any model and write the predictions, in parts that a later scoring takes over.
@@ -85,7 +85,7 @@ def predict_table(
 
     Args:
         keys: Columns to keep beside the predictions. None: all. Those that are named are no input.
-        files, unread: As `score_table`.
+        parts, unread: As `score_table`.
     Raises:
         SpecError: The model is a pickle and not trusted, or its columns must be named.
         DataError: It cannot be opened, or the table does not have what it takes.
@@ -94,7 +94,7 @@ def predict_table(
     stamp = Stamp(model.uri, model.name, model.version, model.digest)
     if model.flavour == "raw":
         folder = local_path(model.path)
-        return score_raw(spark, folder, stamp, source, keys=keys, output=output, files=files, unread=unread)
+        return score_raw(spark, folder, stamp, source, keys=keys, output=output, parts=parts, unread=unread)
     check_consent(model, trust_pickle=asking.trust_pickle)
     table = source if unread is None else source.drop(named(unread))
     keep = kept(table, keys)
@@ -105,7 +105,7 @@ def predict_table(
     read = (*described.bound.names, *(() if unread is None else (unread,)))
     needed = (*keep, *(name for name in read if name not in keep))
     scorer = AnyScorer(shipped, described, tuple(needed), tuple(keep), model.name, model.version, unread)
-    job = ScoringJob(source, needed, scorer, described.spark_schema(source, keep), tuple(files))
+    job = ScoringJob(source, needed, scorer, described.spark_schema(source, keep), tuple(parts))
     return job.write(stamp, output, asking.signature, described.bound.model_dump(), model.entry)
 
 

@@ -48,6 +48,17 @@ class Part:
     failed: int
 
 
+class RowsPart(Protocol):
+    """Rows that are read where they are scored, without Spark."""
+
+    @property
+    def identity(self) -> str:
+        """What the rows are, as far as that is known before they are read."""
+
+    def read(self, schema: pa.Schema) -> tuple[str, Iterable[pa.RecordBatch]]:
+        """What the rows are, and the rows."""
+
+
 @dataclass(frozen=True)
 class FilePart:
     """Row groups of a Parquet file that nobody changes."""
@@ -61,6 +72,25 @@ class FilePart:
     def identity(self) -> str:
         """What the rows are, wherever the file lies."""
         return f"{self.checksum} {self.first} {self.groups}"
+
+    def read(self, schema: pa.Schema) -> tuple[str, Iterator[pa.RecordBatch]]:
+        """Columns of this schema, a batch at a time. Raises StoreError where the file is not as it was."""
+        return self.identity, self._rows(schema)
+
+    def _rows(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        from ml_platform.errors import StoreError
+        from ml_platform.store.parquet_files import open_parquet
+
+        try:
+            with open_parquet(self.uri, verified=True) as opened:
+                groups = range(self.first, self.first + self.groups)
+                size = batch_rows(opened.metadata, self.first)
+                for batch in opened.iter_batches(size, row_groups=[*groups], columns=schema.names):
+                    yield batch.select(schema.names).cast(schema)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{self.uri} cannot be read", wanted="the file as it was", got=error) from error
 
 
 class Scorer(Protocol):
@@ -131,36 +161,24 @@ class FrameParts:
 
 
 @dataclass(frozen=True)
-class FileParts:
-    """What Spark runs over the numbers of parts of files."""
+class DirectParts:
+    """What Spark runs over the numbers of parts that it has no part in."""
 
     writer: PartWriter
-    parts: tuple[FilePart, ...]
+    finished: dict[str, Part]
+    parts: tuple[RowsPart, ...]
     rows_schema: bytes
-    """Of the columns to read, as a frame of the same files has them: Arrow IPC."""
+    """Of the columns to read, as a frame of the same rows has them: Arrow IPC."""
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for number in batch.column(0).to_pylist():
-                part = self.parts[number]
-                written = self.writer.write(self.writer.key(part.identity), self._rows(part))
-                yield report(written, number)
-
-    def _rows(self, part: FilePart) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        from ml_platform.errors import StoreError
-        from ml_platform.store.parquet_files import open_parquet
-
         schema = pa.ipc.read_schema(pa.py_buffer(self.rows_schema))
-        try:
-            with open_parquet(part.uri, verified=True) as opened:
-                groups = range(part.first, part.first + part.groups)
-                size = batch_rows(opened.metadata, part.first)
-                for batch in opened.iter_batches(size, row_groups=[*groups], columns=schema.names):
-                    yield batch.select(schema.names).cast(schema)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"{part.uri} cannot be read", wanted="the file as it was", got=error) from error
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                identity, rows = self.parts[number].read(schema)
+                key = self.writer.key(identity)
+                yield report(self.finished.get(key) or self.writer.write(key, rows), number)
 
 
 def file_parts(files: Sequence[DataFile]) -> tuple[FilePart, ...]:

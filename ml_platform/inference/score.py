@@ -16,14 +16,13 @@ from ml_platform.inference.destination import Scored, write_predictions
 from ml_platform.inference.input_check import check_input
 from ml_platform.inference.parts import (
     SCHEMA,
-    FilePart,
-    FileParts,
+    DirectParts,
     FrameParts,
     Part,
     PartWriter,
+    RowsPart,
     Scorer,
     base_digest,
-    file_parts,
 )
 from ml_platform.inference.progress import progress
 from ml_platform.inference.raw_model import RawModel, read_manifest, read_state
@@ -33,7 +32,6 @@ from ml_platform.specs.contracts import Contract
 from ml_platform.specs.problems import ProblemKind
 from ml_platform.specs.references import Predictions, Version
 from ml_platform.store.fingerprint import named
-from ml_platform.store.manifest import DataFile
 from ml_platform.store.spark_failures import spark_failures
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ def score_table(
     keys: Sequence[str] | None = None,
     destination: str,
     day: date | None = None,
-    files: Sequence[DataFile] = (),
+    parts: Sequence[RowsPart] = (),
     unread: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Predictions:
@@ -105,8 +103,8 @@ def score_table(
         destination: A local folder, as a path or a file:// URI. Predictions of ours that it holds are
             replaced once the new ones are complete.
         day: Add the predictions there as the partition of this day, in place of those of the same day.
-        files: The Parquet files that `source` is read from, when it is all of their rows. Executors then
-            read them without Spark's help, and those that are scored already are not read at all.
+        parts: All rows of `source`, for executors to read them without Spark's help: it is asked for the
+            columns alone. Those that are known to be scored already are not read at all.
         unread: Column that says of a row why it could not be read; that is its error then.
         tell: Called with a line of progress now and then.
     Raises:
@@ -121,7 +119,7 @@ def score_table(
         source,
         keys=keys,
         output=Output(destination, day, tell),
-        files=files,
+        parts=parts,
         unread=unread,
     )
 
@@ -164,7 +162,7 @@ def score_raw(
     *,
     keys: Sequence[str] | None,
     output: Output,
-    files: Sequence[DataFile] = (),
+    parts: Sequence[RowsPart] = (),
     unread: str | None = None,
 ) -> Predictions:
     """Score a table with a raw model. Raises as `score_table`."""
@@ -176,7 +174,7 @@ def score_raw(
     needed = [*keep, *(name for name in read if name not in keep)]
     scorer = RowScorer(ship(spark, folder), tuple(needed), tuple(keep), stamp.name, stamp.version, unread)
     schema = _schema(source, keep, read_state(folder).problem)
-    return ScoringJob(source, tuple(needed), scorer, schema, tuple(files)).write(stamp, output)
+    return ScoringJob(source, tuple(needed), scorer, schema, tuple(parts)).write(stamp, output)
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,8 @@ class ScoringJob:
     needed: tuple[str, ...]
     scorer: Scorer
     schema: StructType
-    files: tuple[DataFile, ...] = ()
+    parts: tuple[RowsPart, ...] = ()
+    """All rows of the source, where executors can read them without Spark."""
 
     def write(self, stamp: Stamp, output: Output, *facts: object) -> Predictions:
         """Score all of it, and put it in its place.
@@ -216,12 +215,9 @@ class ScoringJob:
         schema = to_arrow_schema(self.schema, timezone="UTC")
         writer = PartWriter(self.scorer, base, str(folder), _ipc(schema))
         with spark_failures(f"predictions for {folder.parent} were not written"):
-            parts = file_parts(self.files) if self.files else None
-            count = None if parts is None else len(parts)
-            with progress(folder, count, tell):
-                found = (
-                    self._frame(writer, finished) if parts is None else self._files(writer, finished, parts)
-                )
+            score = self._direct if self.parts else self._frame
+            with progress(folder, len(self.parts) or None, tell):
+                found = score(writer, finished)
         return Scored(tuple(found), schema)
 
     def _frame(self, writer: PartWriter, finished: Mapping[str, Part]) -> list[Part]:
@@ -231,19 +227,19 @@ class ScoringJob:
         rows = scored.collect()
         return [Part(row.key, row.rows, row.failed) for row in rows]
 
-    def _files(
-        self, writer: PartWriter, finished: Mapping[str, Part], parts: Sequence[FilePart]
-    ) -> list[Part]:
-        keys = [writer.key(part.identity) for part in parts]
+    def _direct(self, writer: PartWriter, finished: Mapping[str, Part]) -> list[Part]:
+        keys = [writer.key(part.identity) for part in self.parts]
         known = dict(finished)
-        to_do = list({key: part for key, part in zip(keys, parts, strict=True) if key not in known}.values())
+        to_do = {key: part for key, part in zip(keys, self.parts, strict=True) if key not in known}
         if to_do:
-            runs = FileParts(writer, tuple(to_do), _ipc(arrow_types(self.source, self.needed)))
+            types = _ipc(arrow_types(self.source, self.needed))
+            runs = DirectParts(writer, dict(finished), tuple(to_do.values()), types)
             spark = self.source.sparkSession
             tasks = min(len(to_do), TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
             with forked_with(self.scorer.imports):
                 scored = spark.range(0, len(to_do), 1, tasks).mapInArrow(runs, SCHEMA)
-            known |= {row.key: Part(row.key, row.rows, row.failed) for row in scored.collect()}
+            asked = [*to_do]
+            known |= {asked[row.number]: Part(row.key, row.rows, row.failed) for row in scored.collect()}
         return [known[key] for key in keys]
 
 

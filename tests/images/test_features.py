@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ml_platform.errors import DataError
 from ml_platform.evaluation.measure import measure
 from ml_platform.images.features import apply_images, fit_images
+from ml_platform.images.files import list_images
 from ml_platform.images.load import load_images
 from ml_platform.images.mistakes import SHOWN, worst_mistakes
+from ml_platform.images.parts import ImagePart, image_parts
+from ml_platform.images.read import files_frame
 from ml_platform.images.samples import image_folder
+from ml_platform.inference.progress import progress
 from ml_platform.inference.raw_model import load_raw_model, write_raw_model
-from ml_platform.inference.score import predict_rows
+from ml_platform.inference.score import predict_rows, score_table
 from ml_platform.specs.images import BackboneSpec, ImageState
-from ml_platform.specs.references import Dataset
+from ml_platform.specs.references import Dataset, Version
 from ml_platform.specs.tables import SplitSpec
 from ml_platform.store.folders import local_path
 from ml_platform.store.manifest import read_table
@@ -107,6 +117,104 @@ def test_a_bad_file_is_the_error_of_its_row_alone(images: Dataset, folder: Path)
     assert all(message in str(error) for (_, message), error in zip(BAD.values(), errors[2:], strict=False))
     alone = model.predict(pa.table({"content": good}))
     np.testing.assert_allclose(probabilities[[error is None for error in errors]], alone, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def version(images: Dataset, folder: Path) -> Version:
+    model = reference(folder, images.contract, ("dark", "light"), family="keras")
+    return Version(name="shades", version=3, model=model)
+
+
+def test_only_images_that_changed_are_scored_again(
+    spark: SparkSession, folder: Path, version: Version, tmp_path: Path
+) -> None:
+    """Nothing, an image more, another in its place, one that cannot be read; another version, all of them."""
+    shots = tmp_path / "shots #1 é"
+    (shots / "a").mkdir(parents=True)
+    for at in range(90):
+        (shots / "a" / f"{at:02}.png").write_bytes(encoded(gradient(seed=at)))
+
+    def scored(number: int = 3) -> tuple[dict[str, dict[str, Any]], int, set[int]]:
+        got = score_table(
+            spark,
+            folder,
+            version.model_copy(update={"version": number}),
+            files_frame(spark, []),
+            keys=("path",),
+            destination=str(tmp_path / "scores"),
+            parts=image_parts(list_images(str(shots)), most_files=16),
+            unread="unread",
+        )
+        rows = {row["path"]: row for row in pq.read_table(tmp_path / "scores").to_pylist()}
+        assert got.rows == len(rows) == len(list_images(str(shots)))
+        return rows, got.reused_rows, {path.stat().st_ino for path in (tmp_path / "scores").glob("part-*")}
+
+    rows, reused, first = scored()
+    contents = pa.table({"content": [(shots / path).read_bytes() for path in rows]})
+    expected = load_raw_model(folder).predict(contents).max(axis=1)
+    np.testing.assert_allclose([row["probability"] for row in rows.values()], expected, atol=1e-5)
+    assert reused == 0
+    assert scored()[1:] == (90, first)
+
+    (shots / "a" / "more.png").write_bytes(encoded(gradient(seed=90)))
+    _, reused, second = scored()
+    assert 90 - 16 <= reused < 90
+    assert len(first - second) == 1
+    (shots / "a" / "more.png").write_bytes(encoded(255 - gradient(seed=90)))
+    _, reused, third = scored()
+    assert 91 - 16 <= reused < 91
+    assert (len(second - third), len(third - second)) == (1, 1)
+    (shots / "a" / "more.png").unlink()
+    (shots / "a" / "more.png").symlink_to("nowhere")
+    rows, reused, _ = scored()
+    assert 91 - 16 <= reused < 91
+    assert [path for path, row in rows.items() if row["error"]] == ["a/more.png"]
+    assert scored(number=4)[1] == 0
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A part that is not there before somebody writes into a pipe."""
+
+    part: ImagePart
+    pipe: str
+    identity: str = "the last"
+
+    def read(self, schema: pa.Schema) -> tuple[str, Iterator[pa.RecordBatch]]:
+        Path(self.pipe).read_bytes()
+        return self.part.read(schema)
+
+
+def test_progress_is_told_while_images_are_scored(
+    spark: SparkSession, folder: Path, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many parts of how many; the last one waits until something was said."""
+    monkeypatch.setattr("ml_platform.inference.score.progress", partial(progress, every_s=0.01))
+    (tmp_path / "shots").mkdir()
+    for at in range(4):
+        (tmp_path / "shots" / f"{at}.png").write_bytes(encoded(gradient(seed=at)))
+    *before, last = image_parts(list_images(str(tmp_path / "shots")), most_files=1)
+    os.mkfifo(tmp_path / "pipe")
+    said: list[str] = []
+
+    def tell(line: str) -> None:
+        if not said:
+            (tmp_path / "pipe").write_bytes(b"")
+        said.append(line)
+
+    score_table(
+        spark,
+        folder,
+        version,
+        files_frame(spark, []),
+        keys=("path",),
+        destination=str(tmp_path / "scores"),
+        parts=[*before, Waiting(last, str(tmp_path / "pipe"))],
+        unread="unread",
+        tell=tell,
+    )
+    assert re.match(r"[123] of 4 parts are scored after ", said[0])
 
 
 def test_a_backbone_that_was_changed_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from ml_platform.inference import any_model
 from ml_platform.inference.any_model import Asking, isolated, predict_table, predicted, tried
 from ml_platform.inference.binding import Bound, bind
 from ml_platform.inference.flavours import OpenedModel, check_consent, open_model, recognise
+from ml_platform.inference.parts import file_parts
 from ml_platform.inference.score import Output
 from ml_platform.specs.references import ModelFiles
 from ml_platform.store.folders import local_path
+from ml_platform.store.manifest import DataFile
 from ml_platform.tracking.server import ALLOW_PICKLE, SETTINGS
 from tests.inference.models_of_others import NAMES, OTHERS, ROWS, WIDTH, Other, features, network, table
 
@@ -258,7 +260,7 @@ def test_on_spark_every_kind_gives_the_same(spark: Any, kind: str, other: Other,
     assert isinstance(source, ParquetSource)
     model = recognise(other.path, str(other.path))
 
-    def scored(files: Any) -> Any:
+    def scored(files: tuple[DataFile, ...]) -> Any:
         return predict_table(
             spark,
             model,
@@ -266,7 +268,7 @@ def test_on_spark_every_kind_gives_the_same(spark: Any, kind: str, other: Other,
             asking=Asking(trust_pickle=True),
             keys=("id",),
             output=Output(str(tmp_path / "scores")),
-            files=files,
+            parts=file_parts(files),
         )
 
     assert (scored(source.plain_files()).rows, scored(source.plain_files()).reused_rows) == (ROWS, ROWS)

@@ -19,7 +19,7 @@ import pytest
 from ml_platform.inference import parts
 from ml_platform.inference.destination import Scored, write_predictions
 from ml_platform.inference.flavours import FLAVOURS
-from ml_platform.inference.parts import FileParts, Part, PartWriter, content_digest, file_parts, gathered
+from ml_platform.inference.parts import DirectParts, Part, PartWriter, content_digest, file_parts, gathered
 from ml_platform.inference.progress import progress
 from ml_platform.inference.raw_model import FAMILIES
 from ml_platform.store.digests import file_digest
@@ -75,7 +75,7 @@ class Job:
         found = file_parts(self.files)
         keys = [writer.key(part.identity) for part in found]
         todo = tuple(part for key, part in zip(keys, found, strict=True) if key not in finished)
-        runs = FileParts(writer, todo, IN.serialize().to_pybytes())
+        runs = DirectParts(writer, {}, todo, IN.serialize().to_pybytes())
         numbers = pa.RecordBatch.from_pydict({"id": list(range(len(todo)))})
         said = [row for batch in runs(iter([numbers])) for row in batch.to_pylist()]
         known = {**finished, **{row["key"]: Part(row["key"], row["rows"], row["failed"]) for row in said}}

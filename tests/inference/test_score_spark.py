@@ -17,6 +17,7 @@ import pytest
 from ml_platform.data.sources import read_raw
 from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.inference.destination import MARKER
+from ml_platform.inference.parts import file_parts
 from ml_platform.inference.raw_model import load_raw_model
 from ml_platform.inference.score import SCORE_COLUMNS, score_frame, score_table
 from ml_platform.inference.worker_models import ShippedModel
@@ -302,7 +303,7 @@ def test_files_are_read_without_spark_and_only_new_ones_are_scored(
             version.model_copy(update={"version": number}),
             frame,
             destination=str(tmp_path / name),
-            files=plain_files(str(source), PEOPLE_CONTRACT) if files else (),
+            parts=file_parts(plain_files(str(source), PEOPLE_CONTRACT)) if files else (),
         )
         inodes = {path.name: path.stat().st_ino for path in (tmp_path / name).glob("part-*")}
         return pq.read_table(tmp_path / name).sort_by("id"), got.reused_rows, inodes

@@ -13,6 +13,7 @@ from memory import watched
 from ml_platform.data.sources import open_source, plain_files
 from ml_platform.inference.any_model import predict_table
 from ml_platform.inference.flavours import recognise
+from ml_platform.inference.parts import file_parts
 from ml_platform.inference.score import Output
 from ml_platform.resources.spark import open_session
 from ml_platform.specs.contracts import Contract
@@ -36,7 +37,7 @@ def predict(source: str, model: str, out: str) -> int:
         open_source(source).frame(session()),
         keys=("id",),
         output=Output(out),
-        files=plain_files(source, Contract(columns=())),
+        parts=file_parts(plain_files(source, Contract(columns=()))),
     )
     assert (found.failed_rows, found.reused_rows) == (0, 0)
     return found.rows
