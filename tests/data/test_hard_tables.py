@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import pandas as pd
 import pytest
 
-from ml_platform.data import csv_sample, load
+from ml_platform.data import csv_sample, load, parquet_source
 from ml_platform.data.load import load_table
 from ml_platform.errors import DataError
 from ml_platform.features.fit import fit_features
@@ -221,24 +222,44 @@ def test_a_nul_byte_is_refused_wherever_it_is(spark: SparkSession, written: Call
         load_table(spark, source, "label")
 
 
-@pytest.mark.parametrize(("name", "whole_bytes"), [("write_dataset", 1 << 20), ("write_pieces", 0)])
+@pytest.mark.parametrize(
+    ("kind", "name", "small_bytes"),
+    [
+        ("csv", "write_dataset", 1 << 20),
+        ("csv", "write_pieces", 0),
+        ("parquet", "write_dataset", 1 << 20),
+        ("parquet", "write_pieces", 0),
+        ("jsonl", "write_dataset", 0),
+    ],
+)
 def test_a_file_that_is_replaced_while_it_is_read_is_refused(
+    kind: str,
     name: str,
-    whole_bytes: int,
+    small_bytes: int,
     spark: SparkSession,
-    written: Callable[..., str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What was found out about the old rows may not hold of the new ones."""
-    monkeypatch.setattr(csv_sample, "WHOLE_BYTES", whole_bytes)
-    source, write = written("a,label\n1,x\n2,y\n"), getattr(load, name)
+    """What was found out about the old rows may not hold of the new ones; by Spark and by Arrow."""
+    monkeypatch.setattr(csv_sample, "WHOLE_BYTES", small_bytes)
+    monkeypatch.setattr(parquet_source, "SMALL_BYTES", small_bytes)
+    source, write = tmp_path / f"t.{kind}", getattr(load, name)
+    frame_of = {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}
+
+    def put(last: int) -> None:
+        frame = pd.DataFrame({"a": [1, last], "label": ["x", "y"]})
+        if kind == "jsonl":
+            frame.to_json(source, orient="records", lines=True)
+        else:
+            frame_of[kind](frame, source, index=False)
 
     def write_and_replace(*arguments: Any, **options: Any) -> Any:
         dataset = write(*arguments, **options)
-        written("a,label\n1,x\n3,y\n")
+        put(last=3)
         return dataset
 
+    put(last=2)
     monkeypatch.setattr(load, name, write_and_replace)
-    with pytest.raises(DataError, match=r"was changed while it was read(.|\n)*another t.csv"):
-        load_table(spark, source, "label")
+    with pytest.raises(DataError, match=rf"was changed while it was read(.|\n)*another t.{kind}"):
+        load_table(spark, str(source), "label")
     assert nothing_is_left()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import ValidationError
 
+from ml_platform.data import csv_sample, load
 from ml_platform.data.split import _proof, key_columns, split_table
 from ml_platform.errors import DataError, SpecError, StoreError
 from ml_platform.specs.contracts import Column, Contract
@@ -83,6 +85,42 @@ def test_columns_added_and_cells_corrected_move_no_row_that_has_a_key(spark: Spa
     moved = whole[0] ^ whole[1]
     assert moved
     assert max(moved) < 200
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("spec", "further"),
+    [
+        (SplitSpec(), ""),
+        pytest.param(SplitSpec(key_columns=("id",)), ",new", marks=pytest.mark.long),
+    ],
+)
+def test_rows_of_a_file_that_is_appended_to_keep_their_part(
+    spec: SplitSpec, further: str, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has grown out of what Spark reads into what Arrow reads, and a column of whole numbers has a
+    fraction now. A further column moves no row that has a key."""
+    source, read = tmp_path / "t.csv", []
+    lines = [
+        f"{at},{at % 90},{at / 8},2024-01-{at % 28 + 1:02},c{at % 7},{'yn'[at % 2]}" for at in range(900)
+    ]
+    whole = load._loaded
+    monkeypatch.setattr(load, "_loaded", lambda *given: read.append("Spark") or whole(*given))
+
+    def dealt(lines: list[str], header: str) -> list[set[float]]:
+        source.write_text("\n".join([header, *lines]))
+        parts = split_table(spark, load.load_table(spark, str(source), "label").data, spec)
+        return [ids(part) for part in parts_of(parts)]
+
+    before = dealt(lines[:500], "id,whole,part,day,city,label")
+    assert read == ["Spark"]
+    monkeypatch.setattr(csv_sample, "WHOLE_BYTES", 0)
+    grown = [line + further for line in (*lines, "900,0.5,1,2024-01-01,c8,y")]
+    after = dealt(grown, "id,whole,part,day,city,label" + further)
+    assert read == ["Spark"]
+    assert [{each for each in part if each < 500} for part in after] == before
+    assert sum(map(len, after)) == 901
 
 
 @pytest.mark.spark
