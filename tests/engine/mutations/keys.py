@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 ARGUMENTS: dict[str, Any] = {
@@ -37,9 +36,8 @@ ARGUMENTS: dict[str, Any] = {
 def main() -> None:
     import attrs  # noqa: F401  (loaded before the fork, so that no fork pays for it)
     import numpy  # noqa: F401, ICN001
-    import prefect.cache_policies  # noqa: F401
 
-    import ml_platform.engine.task  # noqa: F401
+    import tests.engine.mutations.policies  # noqa: F401
     from ml_platform.engine.code.origin import versions
 
     versions(["attr", "numpy", "pydantic", "pydantic_core", "typing_extensions"])  # and this looked up
@@ -69,7 +67,7 @@ def in_fork(folder: Path, tasks: list[str]) -> str:
 
 
 def keys_of(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """By task: our digest, Prefect's key, what the task returns, and what we have to say about it."""
+    """By task: our digest, Prefect's keys, what the task returns, and what we have to say about it."""
     sys.path[:0] = [str(folder), str(folder / "site-packages")]
     sys.dont_write_bytecode = True
     from shop import tasks  # type: ignore[import-not-found]
@@ -78,24 +76,18 @@ def keys_of(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _keys(function: Any, argument: Any) -> dict[str, Any]:
+    from prefect import Task
+
     from ml_platform.engine.code import code_of
+    from tests.engine.mutations.policies import prefect_keys
 
     code = code_of(function)
     return {
         "ours": code.digest,
-        "prefect": prefect_key(function, argument),
+        **prefect_keys(Task(fn=function), {"argument": argument}),
         "output": function(argument),
         "code": code.model_dump(mode="json"),
     }
-
-
-def prefect_key(function: Any, argument: Any) -> str | None:
-    """The key of the call under `INPUTS + TASK_SOURCE`, as Prefect's own task engine asks for it."""
-    import prefect
-    from prefect.cache_policies import INPUTS, TASK_SOURCE
-
-    context: Any = SimpleNamespace(task=prefect.Task(fn=function))
-    return (INPUTS + TASK_SOURCE).compute_key(context, {"argument": argument}, {})
 
 
 if __name__ == "__main__":

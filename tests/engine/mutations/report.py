@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine.mutations.keys import ARGUMENTS
+from tests.engine.mutations.policies import CLOSEST, POLICIES
 from tests.engine.mutations.project import Edit, write_project
 from tests.engine.mutations.world_edits import WorldEdit
 
@@ -27,7 +28,7 @@ class Outcome:
     after: dict[str, Any]
 
     def hit(self, engine: str) -> bool:
-        """Whether the stored result would be used: `ours` or `prefect`."""
+        """Whether the stored result would be used by `ours`, or by one of `POLICIES`."""
         return bool(self.before[engine] == self.after[engine])
 
     def is_wrong(self, engine: str) -> bool:
@@ -65,16 +66,17 @@ def keys(folders: Iterable[tuple[Path, list[str]]]) -> list[Keys]:
 
 
 def table(found: Sequence[Outcome]) -> str:
-    """One line per edit, then false hits and false misses of both."""
+    """One line per edit, then false hits and false misses of the engine and of each of Prefect's policies."""
     width = max(len(outcome.edit.name) for outcome in found)
     lines = [f"{'edit':<{width}}  must  engine  Prefect"]
     for outcome in found:
-        answers = "  ".join(f"{_answer(outcome, engine):<6}" for engine in ("ours", "prefect"))
+        answers = "  ".join(f"{_answer(outcome, engine):<6}" for engine in ("ours", CLOSEST))
         lines.append(f"{outcome.edit.name:<{width}}  {outcome.edit.must:<4}  {answers}".rstrip())
     for must, kind in (("miss", "false hits"), ("hit", "false misses")):
         of = [outcome for outcome in found if outcome.edit.must == must]
-        ours, prefect = (sum(outcome.is_wrong(engine) for outcome in of) for engine in ("ours", "prefect"))
-        lines.append(f"{kind} of {len(of)}: engine {ours}, Prefect's INPUTS + TASK_SOURCE {prefect}")
+        wrong = {engine: sum(outcome.is_wrong(engine) for outcome in of) for engine in ("ours", *POLICIES)}
+        prefect = ", ".join(f"{policy} {wrong[policy]}" for policy in POLICIES)
+        lines.append(f"{kind} of {len(of)}: engine {wrong['ours']}; Prefect's {prefect}")
     return "\n".join(lines)
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from prefect.cache_policies import INPUTS, TASK_SOURCE
-from prefect.context import TaskRunContext
 from pyarrow import parquet
 from pydantic import Field
 
@@ -22,8 +20,8 @@ from ml_platform.specs.base import Spec
 from ml_platform.specs.contracts import Column, Contract
 from ml_platform.specs.references import Dataset
 from ml_platform.specs.resources import Horovod, Spark, SparkSpec, Tracking
+from tests.engine.mutations.policies import prefect_keys
 
-PREFECT = INPUTS + TASK_SOURCE
 CSV = "city,age\nBern,3\nThun,4\n"
 CONTRACT = Contract(columns=(Column(name="age", type="integer"), Column(name="city", type="string")))
 
@@ -51,6 +49,9 @@ def train(table: Dataset, net: NetSpec, job: Any = Horovod(ranks=2), run: Any = 
 @task
 def count(table: Dataset, spark: Any = Spark()) -> int:
     return table.rows
+
+
+BODIES = {"load": load, "query": query, "train": train, "count": count}
 
 
 @dag
@@ -99,7 +100,7 @@ class World:
         }
         return World(folder, parameters)
 
-    def keys(self) -> dict[str, dict[str, str]]:
+    def keys(self) -> dict[str, dict[str, str | None]]:
         """By task: the key of this engine's planner, and that of Prefect's policies."""
         before = Path.cwd()
         os.chdir(self.folder)
@@ -109,7 +110,7 @@ class World:
             os.chdir(before)
         taken = {"load": ("source",), "query": ("value",), "train": ("table", "net"), "count": ("table",)}
         return {
-            node: {"ours": key, "prefect": _prefect_key(node, {n: self.parameters[n] for n in taken[node]})}
+            node: {"ours": key, **prefect_keys(BODIES[node], {n: self.parameters[n] for n in taken[node]})}
             for node, key in decided.items()
         }
 
@@ -118,12 +119,6 @@ class World:
 
     def other_table(self, **changes: Any) -> None:
         self.uses(table=self.parameters["table"].model_copy(update=changes))
-
-
-def _prefect_key(node: str, inputs: dict[str, Any]) -> str:
-    body = {"load": load, "query": query, "train": train, "count": count}[node]
-    context = TaskRunContext.model_construct(task=body)
-    return str(PREFECT.compute_key(context, inputs, {}))
 
 
 @dataclass(frozen=True)
