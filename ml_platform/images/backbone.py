@@ -6,6 +6,7 @@ part of the file, so whoever runs it needs to know nothing about the network.
 
 from __future__ import annotations
 
+import shutil
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,15 @@ from ml_platform.data.remote import fetched
 from ml_platform.errors import DataError, InfrastructureError, SpecError, nearest
 from ml_platform.specs.images import PIXELS, SUFFIX, BackboneSpec, Features
 from ml_platform.store.digests import file_digest
+from ml_platform.store.leftovers import builder
+from ml_platform.store.location import home
 
 if TYPE_CHECKING:
     import keras
 
 PIXELS_SIZE = (16, 16)
 """Height and width where no network says which."""
+WEIGHTS_SUFFIX = ".weights.h5"
 LARGE = ("InceptionV3", "Xception", "InceptionResNetV2")
 """Networks made for 299 × 299 pixels; the others are for 224 × 224."""
 _WITH_THEIR_OWN = {"MobileNetV3Small": "mobilenet_v3", "MobileNetV3Large": "mobilenet_v3"}
@@ -61,6 +65,18 @@ def backbone_identity(spec: BackboneSpec) -> dict[str, str]:
     if _is_url(spec.weights):
         files[spec.weights] = fetched(spec.weights)
     return {text: file_digest(file) for text, file in files.items() if file.is_file()}
+
+
+def keep_file(file: Path, digest: str) -> Path:
+    """A copy in the platform's folder, under its digest, with the suffix that Keras goes by."""
+    suffix = WEIGHTS_SUFFIX if file.name.endswith(WEIGHTS_SUFFIX) else file.suffix
+    kept = home() / "backbones" / f"{digest}{suffix}"
+    if not kept.exists():
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        building = kept.parent / f".{digest}.{builder()}"
+        shutil.copyfile(file, building)
+        building.replace(kept)
+    return kept
 
 
 def applications() -> Mapping[str, types.ModuleType]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ml_platform.errors import DataError
 from ml_platform.features.apply import encode_labels
 from ml_platform.features.labels import natural_order
 from ml_platform.features.write import FEATURES, LABEL, packed_array
-from ml_platform.images.backbone import write_backbone
+from ml_platform.images.backbone import keep_file, write_backbone
 from ml_platform.images.decode import decode
 from ml_platform.images.featurise import Backbone, colours, forward, open_network, opened, resized
 from ml_platform.resources.spark_daemon import TENSORFLOW, forked_with
@@ -28,8 +27,6 @@ from ml_platform.specs.references import Dataset
 from ml_platform.store.datasets import spark_frame, write_dataset
 from ml_platform.store.digests import file_digest
 from ml_platform.store.folders import local_path
-from ml_platform.store.leftovers import builder
-from ml_platform.store.location import home
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -59,7 +56,7 @@ def fit_images(train: Dataset, spec: BackboneSpec) -> ImageState:
         file = Path(folder, "backbone.keras")
         features = write_backbone(spec, file)
         digest = file_digest(file)
-        kept = _kept(file, digest)
+        kept = keep_file(file, digest)
     return ImageState(
         classes=tuple(classes),
         class_counts=tuple(counts[name] for name in classes),
@@ -79,7 +76,7 @@ def as_pixels(state: ImageState) -> ImageState:
         file = Path(folder, "backbone.keras")
         features = write_backbone(BackboneSpec(size=state.vector.size), file)
         digest = file_digest(file)
-        kept = _kept(file, digest)
+        kept = keep_file(file, digest)
     changed = {"vector": features, "backbone": kept.as_uri(), "backbone_digest": digest}
     return state.model_copy(update=changed)
 
@@ -149,14 +146,3 @@ class _Applier:
             labels = pa.array(encode_labels(batch.column(self.state.label), self.state), pa.int32())
             columns = [labels, packed_array(transform(batch)).cast(pa.binary())]
             yield pa.RecordBatch.from_arrays(columns, [LABEL, FEATURES])
-
-
-def _kept(file: Path, digest: str) -> Path:
-    """The file under its digest in the platform's folder."""
-    kept = home() / "backbones" / f"{digest}.keras"
-    if not kept.exists():
-        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        building = kept.parent / f".{digest}.{builder()}"
-        shutil.copyfile(file, building)
-        building.replace(kept)
-    return kept

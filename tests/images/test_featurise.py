@@ -287,7 +287,8 @@ def test_a_stage_of_a_pipeline_is_saved_and_loaded(network: str, frame: DataFram
     model = Pipeline(stages=[stage]).fit(frame)
     model.save(str(tmp_path / "pipeline"))
     again = PipelineModel.load(str(tmp_path / "pipeline"))
-    assert again.stages[0].spec == BackboneSpec(name=network, layers=("early",), pooling="max")
+    spec = again.stages[0].spec
+    assert spec == BackboneSpec(name=spec.name, layers=("early",), pooling="max")
     some = frame.where("id < 6")
     first, second = (
         {row.id: row.vector for row in chosen.transform(some).collect()} for chosen in (model, again)
@@ -295,6 +296,49 @@ def test_a_stage_of_a_pipeline_is_saved_and_loaded(network: str, frame: DataFram
     assert first == second
     assert first[4] is None
     assert len(first[0]) == 4
+
+
+def test_a_saved_stage_has_its_network_along(
+    network: str, frame: DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine: the file is gone, the Pipeline lies in another folder, nothing is in the store."""
+    from pyspark.ml import Pipeline, PipelineModel
+
+    from ml_platform.images.transformer import ImageFeaturizer
+
+    own = tmp_path / "mine #1 é.keras"
+    own.write_bytes(Path(network).read_bytes())
+    some = frame.where("id < 3").orderBy("id")
+    model = Pipeline(stages=[ImageFeaturizer(modelName=str(own))]).fit(frame)
+    expected = [row.features for row in model.transform(some).collect()]
+    model.write().overwrite().save(str(tmp_path / "pipeline"))
+    model.write().overwrite().save(str(tmp_path / "pipeline"))
+    own.unlink()
+    with pytest.raises(DataError, match=r"no file .*mine #1 é.keras to save"):
+        model.save(str(tmp_path / "nothing"))
+    (tmp_path / "pipeline").rename(tmp_path / "moved #2 é")
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "another home"))
+    for folder in ("moved #2 é", "saved again"):
+        again = PipelineModel.load(str(tmp_path / folder))
+        assert [row.features for row in again.transform(some).collect()] == expected
+        if folder != "saved again":
+            again.save(str(tmp_path / "saved again"))
+
+
+def test_a_saved_stage_has_a_file_of_weights_along(frame: DataFrame, tmp_path: Path) -> None:
+    """A name of Keras or a URL stays what it is."""
+    from ml_platform.images.transformer import ImageFeaturizer
+
+    weights = tmp_path / "tiny.weights.h5"
+    weights.write_bytes(b"weights")
+    ImageFeaturizer(modelName="MobileNetV2", weights=str(weights)).save(str(tmp_path / "stage"))
+    ImageFeaturizer(modelName="MobileNetV2", weights="https://x.org/w.h5").save(str(tmp_path / "url"))
+    weights.unlink()
+    spec = ImageFeaturizer.load(str(tmp_path / "stage")).spec
+    assert spec.name == "MobileNetV2"
+    assert Path(spec.weights).read_bytes() == b"weights"
+    assert spec.weights.endswith(".weights.h5")
+    assert ImageFeaturizer.load(str(tmp_path / "url")).spec.weights == "https://x.org/w.h5"
 
 
 def test_a_model_is_a_function_of_sql_and_preprocessing_stays_in_floats(
