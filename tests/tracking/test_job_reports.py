@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ml_platform.resources.horovod import open_job
+from ml_platform.resources.horovod.timeline import timeline_of
 from ml_platform.specs.contracts import Column, Contract
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.references import Dataset
@@ -17,6 +19,7 @@ from ml_platform.tracking.server import client
 from ml_platform.training.job_reports import log_job, versions
 from ml_platform.worker.fitted import Fitted
 from tests.gangs import light_job
+from tests.worker import rank_functions
 
 SPEC = KerasSpec(batch_rows=60, seed=3)
 TRAIN = Dataset(
@@ -79,3 +82,17 @@ def test_speed_coverage_seeds_versions_and_the_plan_are_there(run: TrackingRun, 
     plan = Path(client().download_artifacts(second.run_id, "launch_plan.txt", str(tmp_path))).read_text()
     assert plan.startswith("2 rank(s), backend processes")
     assert "HOROVOD_SIZE=2" in plan
+
+
+@pytest.mark.horovod
+def test_the_timeline_of_two_ranks_is_there_on_request(run: TrackingRun, tmp_path: Path) -> None:
+    """What each tensor waited for, as JSON that is whole: rank 0 wrote it beside its log."""
+    spec = HorovodSpec(ranks=2, backend="processes", timeline=True)
+    with open_job(spec, HorovodPlacement(), log_folder=tmp_path / "logs") as job:
+        assert timeline_of(job.plan) is None
+        job.run(rank_functions.listening_addresses)
+        assert timeline_of(job.plan) == tmp_path / "logs" / "timeline.json"
+        log_job(run, job, fitted(2, 100.0), TRAIN, SPEC, wall_s=9.0)
+    artifact = client().download_artifacts(run.run_id, "timeline.json", str(tmp_path))
+    events = json.loads(Path(artifact).read_text())
+    assert {"NEGOTIATE_ALLGATHER", "ALLGATHER"} <= {event.get("name") for event in events}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,17 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.errors import DataError, ResourceStartError, SpecError
+from ml_platform.resources.leases import Leases, Scope, using
+from ml_platform.specs.placements import Placement
 from ml_platform.specs.references import Dataset
-from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.training import XGBoostSpec
 from ml_platform.specs.trees import BoostedTrees, RankingSpec, RegressionSpec, TreeColumns
+from ml_platform.tracking import metrics
+from ml_platform.tracking.server import client
+from ml_platform.training import boosting
 from ml_platform.training.boosting import check_device
 from ml_platform.training.tree_rows import deal_rows, feature_names
-from tasks.trees import _train
+from tasks.trees import train_classifier, train_ranker, train_regressor
 from tests.inference.builders import cancer
 
 if TYPE_CHECKING:
@@ -65,15 +70,21 @@ def searches(spark: SparkSession) -> Dataset:
     )
 
 
+@pytest.fixture
+def leases(spark: SparkSession, home: Path) -> Iterator[None]:
+    """What the tasks' recipes are opened from: the live session, and the MLflow of this test."""
+    held = Leases(Scope(name="trees", run="brave-otter", placement=Placement()))
+    with using(held):
+        yield
+    held.close()
+
+
 @pytest.mark.long
 def test_a_classifier_with_weights_and_early_stopping_leaves_all_in_mlflow(
-    spark: SparkSession,
-    tumours: Dataset,
-    run: TrackingRun,
-    tmp_path: Path,
+    tumours: Dataset, leases: None, tmp_path: Path
 ) -> None:
     columns = _tumour_columns(tumours)
-    trees = _train("classifier", tumours, columns, XGBoostSpec(**SMALL), spark, run)
+    trees = train_classifier.fn(tumours, columns, XGBoostSpec(**SMALL))
     assert (trees.train_rows, trees.validation_rows) == (455, 114)
     assert set(trees.metrics) == {"train-logloss", "validation-logloss"}
     assert trees.metrics["validation-logloss"] < 0.3
@@ -81,28 +92,53 @@ def test_a_classifier_with_weights_and_early_stopping_leaves_all_in_mlflow(
     assert booster.num_boosted_rounds() == trees.best_round + 1
     assert booster.num_features() == len(trees.features) == 30
 
-    client, found = _mlflow(run)
-    rounds = client.get_metric_history(run.run_id, "validation-logloss")
+    found = client().get_run(trees.run_id)
+    rounds = client().get_metric_history(trees.run_id, "validation-logloss")
     assert [point.step for point in rounds] == list(range(len(rounds)))
     assert rounds[trees.best_round].value == pytest.approx(trees.metrics["validation-logloss"])
-    files = {file.path for file in client.list_artifacts(run.run_id)}
+    files = {file.path for file in client().list_artifacts(trees.run_id)}
     assert files == {"booster.ubj", "importance.json", "importance.png", "learning_curves.png"}
     assert found.data.params["columns.validation"] == "held out"
     assert (found.data.metrics["rows.train"], found.data.metrics["rows.validation"]) == (455, 114)
 
 
-def test_a_regressor_starts_from_the_base_margin(
-    spark: SparkSession,
-    run: TrackingRun,
-    tmp_path: Path,
+def test_weights_count_and_rounds_reach_mlflow_while_trees_grow(
+    spark: SparkSession, leases: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of two contradicting rows the one that weighs nine times as much is believed. When XGBoost is done, and
+    before the history that it returns is looked at, MLflow holds every round."""
+    import xgboost
+
+    held, fill = [], boosting.StepDelivery.fill
+
+    def look(delivery: boosting.StepDelivery, history: dict[str, list[float]]) -> None:
+        there = [experiment.experiment_id for experiment in client().search_experiments()]
+        (newest,) = client().search_runs(there, order_by=["attributes.start_time DESC"], max_results=1)
+        points = client().get_metric_history(newest.info.run_id, "train-logloss")
+        held.append([point.step for point in points])
+        fill(delivery, history)
+
+    monkeypatch.setattr(boosting.StepDelivery, "fill", look)
+    monkeypatch.setattr(metrics, "SEND_EVERY_S", 0.0)
+    ill = np.arange(200) // 2 % 2
+    table = _dataset(spark, {"x": np.arange(200) % 2 * 1.0, "ill": ill, "w": 1.0 + 8 * ill})
+    chances = []
+    for weight in (None, "w"):
+        columns = TreeColumns(features=("x",), label="ill", weight=weight)
+        trees = train_classifier.fn(table, columns, XGBoostSpec(**SMALL))
+        chances.append(float(_opened(trees, tmp_path).predict(xgboost.DMatrix(np.ones((1, 1))))[0]))
+    assert held == [list(range(15))] * 2
+    assert chances == pytest.approx([0.5, 0.9], abs=0.03)
+
+
+def test_a_regressor_starts_from_the_base_margin(spark: SparkSession, leases: None, tmp_path: Path) -> None:
     """What the trees learn is the rest: the label less the margin. No validation: all rounds are kept."""
     import xgboost
 
     x = np.linspace(-1, 1, 200)
     table = _dataset(spark, {"x": x, "y": 3 * x + 100, "known": np.full(200, 100.0)})
     columns = TreeColumns(features=("x",), label="y", base_margin="known")
-    trees = _train("regressor", table, columns, RegressionSpec(**SMALL), spark, run)
+    trees = train_regressor.fn(table, columns, RegressionSpec(**SMALL))
     booster = _opened(trees, tmp_path)
     learned = booster.predict(xgboost.DMatrix(x[:, None], base_margin=np.zeros(200)))
     assert np.abs(learned - 3 * x).max() < 0.6
@@ -111,16 +147,13 @@ def test_a_regressor_starts_from_the_base_margin(
 
 @pytest.mark.long
 def test_a_ranker_keeps_queries_whole_and_stops_at_the_best_order(
-    spark: SparkSession,
-    searches: Dataset,
-    run: TrackingRun,
-    tmp_path: Path,
+    spark: SparkSession, searches: Dataset, leases: None, tmp_path: Path
 ) -> None:
     columns = TreeColumns(features=("features",), label="relevance", query="search", validation="held_out")
     rows = deal_rows(spark, searches, columns, "ranker", 2)
     workers = rows.frame.groupBy("query", "is_validation").agg({"worker": "max", "partition": "count"})
     assert {row["count(partition)"] for row in workers.collect()} == {8}
-    trees = _train("ranker", searches, columns, RankingSpec(**SMALL), spark, run)
+    trees = train_ranker.fn(searches, columns, RankingSpec(**SMALL))
     assert (trees.train_rows, trees.validation_rows) == (360, 120)
     assert trees.metrics["validation-ndcg@32"] > 0.95
     assert trees.features == ("features[0]", "features[1]", "features[2]")
@@ -216,11 +249,3 @@ def _opened(trees: BoostedTrees, folder: Path) -> xgboost.Booster:
     path = Path(mlflow.artifacts.download_artifacts(trees.uri, dst_path=str(folder)))
     assert file_digest(path) == trees.digest
     return xgboost.Booster(model_file=path)
-
-
-def _mlflow(run: TrackingRun) -> tuple[object, object]:
-    from ml_platform.tracking.server import client
-
-    run._queue.flush()
-    found = client()
-    return found, found.get_run(run.run_id)
