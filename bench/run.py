@@ -44,6 +44,7 @@ BENCHES: dict[str, Callable[[Context], Iterator[Row]]] = {
     "B13": tuning.run,
     "B15": ranks.killed,
     "B16": tables.fitted,
+    "B16.memory": tables.memory,
     "B17": tables.loaded,
 }
 HERE = Path(__file__).parent

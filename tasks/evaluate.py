@@ -201,7 +201,7 @@ def _unreadable(
 
 
 def _diff(version: Version, table: Dataset) -> InputDiff | None:
-    types = {column.name: column.type for column in table.contract.columns}
+    types = {column.name: column.type for column in table.contract.inputs().columns}
     return input_diff(version.model.contract, types, types)
 
 

@@ -79,7 +79,8 @@ def train_keras(
     ).rank0
     log_job(run, job, fitted, train, spec, wall_s=time.monotonic() - started)
     run.set_tags({f"proof.{key}": value for key, value in fitted.proof.items()})
-    run.log_figure(draw_learning_curves(fitted.history, "Keras: learning curves"), "learning_curves.png")
+    curves = draw_learning_curves(fitted.history, _curves_of("Keras", state))
+    run.log_figure(curves, "learning_curves.png")
     return _log_model(run, "keras", fitted.model, state, split, parts, ranks=job.ranks)
 
 
@@ -142,7 +143,7 @@ def train_xgboost(
     trees = train_trees(spark, train, validation, state, spec, on_metrics=_metrics_to(run))
     run.log_metrics({"best_round": trees.best_round})
     log_importance(run, trees.importance, state.feature_names, "XGBoost: importance of features")
-    curves = draw_learning_curves(trees.history, "XGBoost: learning curves", step="round")
+    curves = draw_learning_curves(trees.history, _curves_of("XGBoost", state), step="round")
     run.log_figure(curves, "learning_curves.png")
     return _log_model(run, "xgboost", trees.model, state, split, parts)
 
@@ -206,6 +207,11 @@ def _log_learned(run: TrackingRun, learned: Learned, names: Sequence[str], title
 
 def _metrics_to(run: TrackingRun) -> Callable[[Mapping[str, float], int], None]:
     return lambda metrics, step: run.log_metrics(metrics, step=step)
+
+
+def _curves_of(family: str, state: FeatureState) -> str:
+    """Title of learning curves. A number is learnt as its distance from the mean in standard deviations."""
+    return f"{family}: learning curves" + (", of the standardised label" if state.target else "")
 
 
 def _log_inputs(run: TrackingRun, parts: Parts) -> None:

@@ -42,6 +42,11 @@ def grown(work: Callable[[], Any]) -> tuple[float, int, Any]:
     return seconds, max(0, _memory("VmHWM") - before), result
 
 
+def peak() -> int:
+    """The most bytes that this process held since `grown` began to look."""
+    return _memory("VmHWM")
+
+
 def delivered(work: Callable[[], Any], send: Callable[[], Any]) -> tuple[float, float, int, Any]:
     """Seconds until it returns, seconds until what it left in queues is sent too, growth, and the result."""
     called: list[float] = []

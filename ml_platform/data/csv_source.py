@@ -11,25 +11,30 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ml_platform.data.csv_header import is_header
 from ml_platform.data.csv_pieces import CsvPieces, csv_pieces
 from ml_platform.data.csv_sample import SPREAD, Sample, take_sample
+from ml_platform.data.csv_types import (
+    EMPTY,
+    SHOWN,
+    but_a_few,
+    counted,
+    decided,
+    fits,
+    infer,
+    is_missing,
+    typed,
+)
 from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.data.local_forms import forms_of, rewritten, said
-from ml_platform.data.text_files import LATIN1, UTF8, UTF16, WESTERN, Text, read_head, scan
+from ml_platform.data.source import Source
+from ml_platform.data.text_files import LATIN1, UTF8, UTF16, WESTERN, Text, read_head, scan, too_many_bad
 from ml_platform.data.text_types import (
-    ALLOWED,
-    KINDS,
-    MISSING,
-    PATTERNS,
     QUARANTINE_LIMIT,
-    kind_counts,
+    WORDS,
     narrowest,
     surely_text,
-    usual,
 )
 from ml_platform.errors import DataError
 from ml_platform.specs.contracts import ColumnType, Contract
@@ -40,23 +45,12 @@ from ml_platform.store.spark_failures import spark_failures
 from ml_platform.store.sql import quoted
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from numpy.typing import NDArray
     from pyspark.sql import Column, DataFrame, SparkSession
 
 DELIMITERS = (",", ";", "\t", "|")
 SUFFIXES = (".csv", ".tsv")
 OF_JAVA = {"utf-16-le": "utf-16le", "utf-16-be": "utf-16be"}
 """Names of encodings where Java has others than Python."""
-ALLOWED_BITS = {kind: sum(1 << KINDS.index(each) for each in mixed) for kind, mixed in ALLOWED.items()}
-"""`ALLOWED`, as bits in the order of `KINDS`."""
-TEXT_BIT = 1 << len(PATTERNS)
-LIMITED = {"bigint", "date", "timestamp"}
-"""Types that lack some values which look like theirs: 9223372036854775808, 2024-02-30."""
-WORDS = {"bigint": "whole number", "double": "number"}
-"""What a person calls a type, where that is not its name."""
-EMPTY = "void"
-"""Type of a column without a value, in a table that need not say what it is."""
 SERVING: Mapping[ColumnType, tuple[str, ...]] = {
     **dict.fromkeys(("integer", "float", "decimal"), ("bigint", "double")),
     "boolean": ("boolean",),
@@ -72,8 +66,6 @@ NO_HEADER = (
     "its first line was read as values, so columns are called column_1, column_2 and so on "
     "(if it is a header: --reading.has-header; to name them: --reading.header)"
 )
-SHOWN = 60
-"""Letters of a bad value that its reason quotes, times three for a whole record."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +77,13 @@ class Layout:
     has_header: bool
 
 
-class CsvSource:
+class CsvSource(Source):
     """A file, or every .csv and .tsv file below a folder, with the same header or without one."""
 
     def __init__(self, source: str, reading: ReadingSpec, trained: Mapping[str, str] = {}) -> None:
         self._path = Path(source)
         self._reading = reading
         self._trained = trained
-
-    def for_model(self, contract: Contract) -> CsvSource:
-        """The same, read by a model of this contract: what could be written in two forms is in its own."""
-        forms = {column.name: column.form for column in contract.columns if column.form is not None}
-        return CsvSource(str(self._path), self._reading, forms)
 
     @cached_property
     def _files(self) -> list[Path]:
@@ -123,9 +110,6 @@ class CsvSource:
 
     def identity(self) -> dict[str, str]:
         return named_digests(self._path, self._files)
-
-    def types(self) -> Mapping[str, ColumnType]:
-        return {}
 
     def notes(self) -> tuple[str, ...]:
         found = self._text.encoding
@@ -170,13 +154,18 @@ class CsvSource:
             texts = self.in_form(self._texts(spark, reason, self._text), self.forms.keys() - as_text)
             sample = self._sample if reason is not None else None
             if sample is not None and sample.is_whole and not self._text.has_quotes:
-                types, exceptions = _decided(self._layout.names, sample.counts, as_text)
+                types, exceptions = decided(self._layout.names, sample.counts, as_text)
             else:
-                types, exceptions = _infer(self._path, texts, reason, as_text)
+                types, exceptions = infer(self._path, texts, reason, as_text)
         return self._of_types(texts, reason, types, exceptions)
+
+    def hint(self) -> str | None:
+        return NO_HEADER if self.is_unnamed else None
 
     def raw(self, spark: SparkSession, contract: Contract, reason: str) -> DataFrame:
         """The table for a model of this contract; `reason` is a column of it where a row is bad.
+
+        What could be written in two forms is in the model's own.
 
         Bad is a record of another number of fields, and one with a value that is not of the type that the
         model knows its column by, if that column has but a few.
@@ -184,18 +173,22 @@ class CsvSource:
         Raises:
             DataError: More than a few records have another number of fields.
         """
+        forms = {column.name: column.form for column in contract.columns if column.form is not None}
+        return CsvSource(str(self._path), self._reading, forms)._for_model(spark, contract, reason)
+
+    def _for_model(self, spark: SparkSession, contract: Contract, reason: str) -> DataFrame:
         as_text = {column.name for column in contract.columns if column.type == "string"}
         self.check()
         with spark_failures(f"{self._path} cannot be read as CSV"):
             texts = self.in_form(self._texts(spark, reason, self._text), self.forms.keys() - as_text)
-            seen = _counted(self._path, texts, reason, as_text)
+            seen = counted(self._path, texts, reason, as_text)
             if seen.bad > QUARANTINE_LIMIT * seen.rows:
                 raise too_many_bad(self._path, seen.bad, seen.rows, seen.example)
             types = dict.fromkeys(as_text, "string") | {
                 name: narrowest(count) if count.any() else EMPTY for name, count in seen.counts.items()
             }
             few = {
-                column.name: _but_a_few(seen.counts[column.name], SERVING[column.type], seen.rows)
+                column.name: but_a_few(seen.counts[column.name], SERVING[column.type], seen.rows)
                 for column in contract.columns
                 if column.type in SERVING and types.get(column.name) == "string"
             }
@@ -211,7 +204,7 @@ class CsvSource:
         """Texts as values, and why a row is bad where a column has exceptions."""
         import pyspark.sql.functions as sf
 
-        columns = [_typed(name, types[name], is_mixed=name in exceptions) for name in self.columns()]
+        columns = [typed(name, types[name], is_mixed=name in exceptions) for name in self.columns()]
         if reason is None:
             return texts.selectExpr(*columns)
         why = self._why_bad(reason, {name: types[name] for name in exceptions})
@@ -228,7 +221,7 @@ class CsvSource:
         sample = self._sample
         if sample is None or sample.is_whole or len(self._layout.names) > WIDE:
             return None
-        types, exceptions = _decided(self._layout.names, sample.counts, frozenset())
+        types, exceptions = decided(self._layout.names, sample.counts, frozenset())
         found = dict(zip(self._layout.names, sample.counts, strict=True))
         unsure = {name: seen for name, seen in found.items() if types[name] == "string" and seen.any()}
         if exceptions or not all(surely_text(seen, SPREAD * int(seen.sum())) for seen in unsure.values()):
@@ -240,8 +233,8 @@ class CsvSource:
 
         def frame(spark: SparkSession, reason: str) -> DataFrame:
             texts = self._texts(spark, reason, self._text)
-            typed = [f"{_typed(name, types[name])}" for name in self.columns()]
-            return texts.selectExpr(*typed, quoted(reason)).withColumn(reason, self._why_bad(reason, {}))
+            columns = [typed(name, types[name]) for name in self.columns()]
+            return texts.selectExpr(*columns, quoted(reason)).withColumn(reason, self._why_bad(reason, {}))
 
         pieces = CsvPieces(
             pieces=csv_pieces(self._files, least),
@@ -300,7 +293,7 @@ class CsvSource:
         for name, kind in types.items():
             value = sf.substring(named(name), 1, SHOWN)
             what = sf.concat(sf.lit(f"column {name!r} is no {WORDS.get(kind, kind)}: "), value)
-            wrong.append(sf.when(sf.expr(f"NOT {_is_missing(name)} AND NOT ({_fits(name, kind)})"), what))
+            wrong.append(sf.when(sf.expr(f"NOT {is_missing(name)} AND NOT ({fits(name, kind)})"), what))
         return sf.coalesce(*wrong).alias(reason)
 
     def _texts(self, spark: SparkSession, reason: str | None, text: Text) -> DataFrame:
@@ -381,175 +374,3 @@ def _reads_any_encoding(spark: SparkSession) -> SparkSession:
     session = spark.newSession()
     session.conf.set("spark.sql.legacy.javaCharsets", "true")
     return session
-
-
-def _infer(
-    path: Path, texts: DataFrame, reason: str | None, as_text: Set[str]
-) -> tuple[dict[str, str], list[str]]:
-    """The narrowest type that every value of a column has, in one pass over all rows.
-
-    Args:
-        reason: The column of records with another number of fields. With it a column may have exceptions.
-        as_text: Columns that are strings, whatever is in them.
-    Returns:
-        Types by column, and the columns with exceptions.
-    Raises:
-        DataError: As `_counted`.
-    """
-    counts = _counted(path, texts, reason, as_text).counts
-    if reason is None:
-        found = {name: narrowest(count) if count.any() else EMPTY for name, count in counts.items()}
-        return dict.fromkeys(as_text, "string") | found, []
-    return _decided(list(counts), list(counts.values()), as_text)
-
-
-@dataclass(frozen=True)
-class _Counted:
-    """What a pass over all rows found."""
-
-    counts: Mapping[str, NDArray[np.int64]]
-    """How many values of a column are of which type. Shape (6,)."""
-    rows: int
-    bad: int
-    """Records with another number of fields."""
-    example: str | None
-    """One of them."""
-
-
-def _counted(path: Path, texts: DataFrame, reason: str | None, as_text: Set[str]) -> _Counted:
-    """One pass over all rows.
-
-    Raises:
-        DataError: A bad record goes over several lines: nobody knows how many rows are in it.
-    """
-    from ml_platform.store.fingerprint import mapped
-
-    names = [name for name in texts.columns if name != reason and name not in as_text]
-    wanted = tuple(texts.columns.index(name) for name in names)
-    counter = _KindCounter(wanted, None if reason is None else texts.columns.index(reason))
-    seen = mapped(
-        texts, counter, "counts binary, rows bigint, bad bigint, example string, swallowed string"
-    ).collect()
-    swallowed = [row.swallowed for row in seen if row.swallowed is not None]
-    if swallowed:
-        raise DataError(
-            f"{path}: a record goes over several lines and has not the fields of the header",
-            evidence=min(swallowed),
-            hint="is a quote not closed there? in a quoted field a quote is written twice",
-        )
-    counts = np.zeros((len(names), len(KINDS)), np.int64)
-    for row in seen:
-        counts += np.frombuffer(row.counts, np.int64).reshape(counts.shape)
-    return _Counted(
-        counts=dict(zip(names, counts, strict=True)),
-        rows=sum(row.rows for row in seen),
-        bad=sum(row.bad for row in seen),
-        example=min((row.example for row in seen if row.example is not None), default=None),
-    )
-
-
-def _but_a_few(count: NDArray[np.int64], serving: Sequence[str], rows: int) -> str | None:
-    """The narrowest of these types that all values but a few have; None where it is more than a few rows."""
-    fits = {kind: sum(int(count[KINDS.index(each)]) for each in ALLOWED[kind]) for kind in serving}
-    most = max(fits.values())
-    if int(count.sum()) - most > QUARANTINE_LIMIT * rows:
-        return None
-    return next(kind for kind in serving if fits[kind] == most)
-
-
-def too_many_bad(path: Path, bad: int, rows: int, example: str | None) -> DataError:
-    """The error of a table of which too little can be read."""
-    return DataError(
-        f"{path}: too many rows are bad",
-        wanted=f"at most {QUARANTINE_LIMIT:.0%} of {rows} rows",
-        got=f"{bad} rows ({bad / rows:.1%})",
-        evidence=example,
-        hint="repair the file, or remove these rows from it",
-    )
-
-
-def _decided(
-    names: Sequence[str], counts: Sequence[NDArray[np.int64]] | NDArray[np.int64], as_text: Set[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Types by column, a few exceptions aside, and the columns that have some.
-
-    Args:
-        counts: Of each name. Shape (columns, 6).
-    """
-    of = dict(zip(names, counts, strict=True))
-    found = {name: narrowest(count) for name, count in of.items()} | dict.fromkeys(as_text, "string")
-    mostly = {name: usual(count) for name, count in of.items() if name not in as_text}
-    mixed = [name for name in mostly if found[name] == "string" and mostly[name] != "string"]
-    return found | {name: mostly[name] for name in mixed}, mixed
-
-
-class _KindCounter:
-    """What each Spark task runs: how many values of each column are of which type."""
-
-    def __init__(self, columns: tuple[int, ...], record: int | None) -> None:
-        self._columns = columns
-        self._record = record
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        counts = np.zeros((len(self._columns), len(KINDS)), np.int64)
-        total = bad = 0
-        examples: list[str] = []
-        swallowed: list[str] = []
-        for batch in batches:
-            rows = batch
-            total += batch.num_rows
-            if self._record is not None:
-                records = batch.column(self._record)
-                bad += len(records) - records.null_count
-                examples += pc.utf8_slice_codeunits(records.drop_null()[:1], 0, 3 * SHOWN).to_pylist()
-                over = records.filter(pc.match_substring(records, "\n"))
-                swallowed += pc.utf8_slice_codeunits(over, 0, 3 * SHOWN).to_pylist()[:1]
-                rows = batch.filter(records.is_null()) if records.null_count < len(records) else batch
-            for at, column in enumerate(self._columns):
-                counts[at] += kind_counts(rows.column(column))
-        said = [pa.array([min(found, default=None)], pa.string()) for found in (examples, swallowed)]
-        numbers = [pa.array([total]), pa.array([bad])]
-        yield pa.RecordBatch.from_arrays(
-            [pa.array([counts.tobytes()], pa.binary()), *numbers, *said],
-            ["counts", "rows", "bad", "example", "swallowed"],
-        )
-
-
-# As SQL text: a column of it costs one call into the JVM, and a table may have thousands of columns.
-
-
-def _kind_bit(name: str) -> str:
-    """The bit of a value's own narrowest type; null for a missing value."""
-    cases = " ".join(f"WHEN {_is_of(name, kind)} THEN {1 << at}" for at, kind in enumerate(PATTERNS))
-    return f"CASE WHEN {_is_missing(name)} THEN NULL {cases} ELSE {TEXT_BIT} END"
-
-
-def _is_missing(name: str) -> str:
-    value = quoted(name)
-    return f"({value} IS NULL OR {value} IN ({', '.join(map(repr, MISSING))}))"
-
-
-def _is_of(name: str, kind: str) -> str:
-    """Whether a text is a value of this type."""
-    value = quoted(name)
-    fits = f"{value} RLIKE r'{PATTERNS[kind]}'"
-    return f"({fits} AND TRY_CAST({value} AS {kind}) IS NOT NULL)" if kind in LIMITED else fits
-
-
-def _fits(name: str, kind: str) -> str:
-    """Whether a text is a value of a type that a column of `kind` may mix."""
-    return f"({_kind_bit(name)}) & {ALLOWED_BITS[kind]} > 0"
-
-
-def _typed(name: str, kind: str, *, is_mixed: bool = False) -> str:
-    """A column of texts as values; null where a text is none, as those are that stand for no value."""
-    value = quoted(name)
-    if kind in ("string", EMPTY):
-        return value if kind == "string" else f"NULL AS {value}"
-    usable = f"CASE WHEN {_fits(name, kind)} THEN {value} END" if is_mixed else value
-    cast = f"TRY_CAST({usable} AS {kind})"
-    # Of texts that stand for no value, NaN alone is a number, too.
-    return f"{f'nanvl({cast}, NULL)' if kind == 'double' else cast} AS {value}"

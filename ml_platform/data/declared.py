@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, cast
 
-from ml_platform.data.csv_source import WORDS
-from ml_platform.data.text_types import DATE, EXPONENT, FRACTION, MISSING, TIMESTAMP
+from ml_platform.data.text_types import DATE, EXPONENT, FRACTION, MISSING, TIMESTAMP, WORDS
 from ml_platform.errors import DataError
 from ml_platform.specs.contracts import ColumnKind, ColumnType
 from ml_platform.specs.schemas import TableSchema

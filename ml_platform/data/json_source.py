@@ -13,10 +13,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.data.csv_source import too_many_bad
 from ml_platform.data.declared import declared
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
-from ml_platform.data.text_files import open_bytes
+from ml_platform.data.source import Source
+from ml_platform.data.text_files import open_bytes, too_many_bad
 from ml_platform.data.text_types import PATTERNS, QUARANTINE_LIMIT
 from ml_platform.errors import DataError
 from ml_platform.specs.contracts import ColumnType, Contract
@@ -54,7 +54,7 @@ SERVING: Mapping[ColumnType, Set[str]] = {
 """Kinds of values that serve a model which knows a column as one of these."""
 
 
-class JsonSource:
+class JsonSource(Source):
     """A file of objects, UTF-8, or every .jsonl, .ndjson and .json file below a folder, perhaps compressed.
 
     A key that a line lacks is null there. A line that is no object is a bad row.
@@ -76,12 +76,6 @@ class JsonSource:
 
     def identity(self) -> dict[str, str]:
         return named_digests(self._path, self._files)
-
-    def types(self) -> Mapping[str, ColumnType]:
-        return {}
-
-    def notes(self) -> tuple[str, ...]:
-        return ()
 
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()

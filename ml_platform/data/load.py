@@ -31,7 +31,7 @@ from ml_platform.store.pieces import DoubtError, can_write_pieces
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import DataType, StructType
 
 __all__ = ["check_source", "load_table"]
 
@@ -166,7 +166,7 @@ def usable(
     """The columns whose types models can take, and the reason; and a note of the others."""
     types = {field.name: field.dataType for field in frame.schema.fields if field.name != reason}
     kept = [name for name, kind in types.items() if COLUMN_TYPES.get(kind.typeName()) in RAW_TYPES]
-    dropped = [f"{name} ({types[name].simpleString()})" for name in types if name not in kept]
+    dropped = [f"{name} ({_type_name(types[name])})" for name in types if name not in kept]
     has_label = label is None or label in kept
     if not has_label or len(kept) < (1 if label is None else 2):
         what = "has no column to learn from" if has_label else f"has a label {label!r} of no usable type"
@@ -182,6 +182,11 @@ def usable(
     note = f"left out {columns} of types that models cannot take: {', '.join(dropped[:10])}{more}"
     report(note)
     return frame.select([_named(name) for name in (*kept, reason)]), (note,)
+
+
+def _type_name(kind: DataType) -> str:
+    """What a person calls it. JSON lines do not say what is in their objects and arrays."""
+    return "nested" if kind.typeName() in {"array", "map", "struct"} else kind.simpleString()
 
 
 def _write_good(

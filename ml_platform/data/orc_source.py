@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
+    from ml_platform.store.manifest import DataFile
+
 
 class OrcSource(ParquetSource):
     """A file, or every .orc file below a folder."""
@@ -35,6 +37,10 @@ class OrcSource(ParquetSource):
 
     def direct(self, least: int) -> None:
         """Arrow has no way to read a part of a file."""
+
+    def plain_files(self, texts: Set[str] = frozenset()) -> tuple[DataFile, ...]:
+        """None of them is Parquet."""
+        return ()
 
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()

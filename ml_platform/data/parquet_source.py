@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.data.parquet_pieces import parquet_pieces
+from ml_platform.data.source import Source
 from ml_platform.errors import DataError
 from ml_platform.specs.contracts import ColumnType
 from ml_platform.specs.sources import ReadingSpec
@@ -25,7 +26,7 @@ SMALL_BYTES = 1 << 20
 """Files of so many bytes together: a second job costs more than it saves."""
 
 
-class ParquetSource:
+class ParquetSource(Source):
     """A file, or every .parquet file below a folder."""
 
     suffixes: tuple[str, ...] = (".parquet", ".pq")
@@ -73,9 +74,6 @@ class ParquetSource:
         return {
             field.name: name for field in self._schema for name, fits in tests.items() if fits(field.type)
         }
-
-    def notes(self) -> tuple[str, ...]:
-        return ()
 
     def check(self) -> None:
         rows = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -128,9 +129,13 @@ def _frequent(values: pa.Array) -> tuple[Frequent, ...]:
 def _shown(value: Any) -> str | None:
     """As a person reads it; equal values alike.
 
-    >>> _shown(1.5), _shown(1e308), _shown(None)
-    ('1.5', '1e+308', None)
+    >>> _shown(1.5), _shown(1e308), _shown(None), _shown(True), _shown(Decimal("1.980000"))
+    ('1.5', '1e+308', None, 'true', '1.98')
     """
     if value is None:
         return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

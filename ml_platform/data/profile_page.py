@@ -35,7 +35,7 @@ def profile_rows(profile: Profile) -> list[dict[str, object]]:
             "nulls": _share(column.nulls, profile.rows),
             "distinct": f"{column.distinct:,}",
             "lowest": _end(column, column.low, 0),
-            "median": _quantile(column, 2),
+            "median": _quantile(column, 2) if column.kind in NUMBERS else "",
             "highest": _end(column, column.high, -1),
             "commonest": _commonest(column, profile.sampled),
         }

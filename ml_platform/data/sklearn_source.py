@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from ml_platform.data.source import Source
 from ml_platform.errors import SpecError, nearest
-from ml_platform.specs.contracts import ColumnType
 from ml_platform.specs.sources import ReadingSpec
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 LABEL = "label"
 
 
-class SklearnSource:
+class SklearnSource(Source):
     """A bundled table: its features under simple names, and `label`, or `target` where that is a number."""
 
     def __init__(self, source: str, reading: ReadingSpec = ReadingSpec()) -> None:
@@ -30,12 +30,6 @@ class SklearnSource:
 
     def columns(self) -> tuple[str, ...]:
         return tuple(self._table.column_names)
-
-    def types(self) -> Mapping[str, ColumnType]:
-        return {}
-
-    def notes(self) -> tuple[str, ...]:
-        return ()
 
     def check(self) -> None:
         """Bundled tables are whole."""

@@ -5,19 +5,17 @@ A new kind of source is one new file and one line in `READERS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from ml_platform.data.csv_source import NO_HEADER, CsvSource
 from ml_platform.data.declared import as_text, declared, declared_types, texts_of, typed_as
 from ml_platform.data.direct import DirectRead
 from ml_platform.data.files import suffixes_below
-from ml_platform.data.json_source import JsonSource
-from ml_platform.data.parquet_source import ParquetSource
 from ml_platform.data.remote import fetched
 from ml_platform.data.schema_file import check_schema, read_schema
+from ml_platform.data.source import Source
 from ml_platform.data.text_files import open_bytes
 from ml_platform.errors import DataError, SpecError, nearest
 from ml_platform.specs.contracts import ColumnType, Contract, serves
@@ -63,38 +61,6 @@ REASON = "_reason"
 
 MAGIC: Mapping[bytes, str] = {b"PAR1": "parquet", b"ORC": "orc"}
 """Kinds by how a file begins."""
-
-
-class Source(Protocol):
-    """A table somewhere, not read yet."""
-
-    def __init__(self, source: str, reading: ReadingSpec) -> None: ...
-
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns, from the header alone."""
-
-    def types(self) -> Mapping[str, ColumnType]:
-        """Types of columns, as far as the header alone says them."""
-
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know of how it is read. May read all of it."""
-
-    def check(self) -> None:
-        """Refuse what is empty or corrupt, as far as a look from outside can tell."""
-
-    def identity(self) -> dict[str, str]:
-        """What it holds now, as digests of files or as a version. Equal only for equal content."""
-
-    def frame(
-        self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
-    ) -> DataFrame:
-        """The table, with typed columns named as `columns` says.
-
-        Args:
-            reason: Name of a further column, which says why a row is bad and is null for the others. Not
-                there where a source has no bad rows. None: a bad row is an error.
-            as_text: Columns to leave as they are written, where a source is text.
-        """
 
 
 def open_source(source: str, reading: ReadingSpec = ReadingSpec()) -> Source:
@@ -160,9 +126,7 @@ def direct_read(
         SpecError: It has no column `label`, or `source` names what does not exist.
     """
     opened, reason = _opened(source, label, schema, reading)
-    if schema is not None or not isinstance(opened, CsvSource | ParquetSource):
-        return None
-    read = opened.direct(least)
+    read = None if schema is not None else opened.direct(least)
     return None if read is None else (read, reason)
 
 
@@ -186,14 +150,14 @@ def _reason_beside(columns: Sequence[str]) -> str:
 
 def _in_form(opened: Source, frame: DataFrame, schema: TableSchema | None) -> DataFrame:
     """Declared columns come as they are written; those that are no text are to be read."""
-    if schema is None or not isinstance(opened, CsvSource):
+    if schema is None:
         return frame
     return opened.in_form(frame, {name for name, kind in declared_types(schema).items() if kind != "string"})
 
 
 def _with_forms(opened: Source, frame: DataFrame) -> DataFrame:
     """Columns say how they were written: a model reads a later table the same way."""
-    for name, form in opened.forms.items() if isinstance(opened, CsvSource) else ():
+    for name, form in opened.forms.items():
         if name in frame.columns and frame.schema[name].dataType.typeName() != "string":
             frame = frame.withMetadata(name, {FORM: form})
     return frame
@@ -220,12 +184,7 @@ def read_raw(
     texts = {column.name for column in contract.columns if column.type == "string"}
     opened = open_source(source, reading)
     reason = _reason_beside(opened.columns())
-    if isinstance(opened, CsvSource):
-        frame = opened.for_model(contract).raw(spark, contract, reason)
-    elif isinstance(opened, JsonSource):
-        frame = opened.raw(spark, contract, reason)
-    else:
-        frame = opened.frame(spark, as_text=texts)
+    frame = opened.raw(spark, contract, reason)
     typed = typed_as(frame, {column.name: column.type for column in contract.columns})
     return texts_of(typed, texts), reason if reason in frame.columns else None
 
@@ -234,9 +193,8 @@ def plain_files(
     source: str, contract: Contract, reading: ReadingSpec = ReadingSpec()
 ) -> tuple[DataFile, ...]:
     """The Parquet files that hold the rows of `read_raw` as they are; empty where it is anything else."""
-    opened = open_source(source, reading)
     texts = {column.name for column in contract.columns if column.type == "string"}
-    return opened.plain_files(texts) if isinstance(opened, ParquetSource) else ()
+    return open_source(source, reading).plain_files(texts)
 
 
 def check_source(
@@ -318,10 +276,7 @@ def check_names(opened: Source, source: str, label: str | None) -> None:
     if twice:
         raise DataError(f"{source} has columns of the same name", got=", ".join(twice), hint="rename them")
     if label is not None and label not in names:
-        unnamed = isinstance(opened, CsvSource) and opened.is_unnamed
-        raise SpecError(
-            f"{source} has no column {label!r}", hint=NO_HEADER if unnamed else nearest(label, names)
-        )
+        raise SpecError(f"{source} has no column {label!r}", hint=opened.hint() or nearest(label, names))
 
 
 def _path(source: str) -> Path:

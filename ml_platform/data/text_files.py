@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from ml_platform.data.text_types import QUARANTINE_LIMIT
 from ml_platform.errors import DataError
 
 HEAD_BYTES = 1 << 20
@@ -163,4 +164,15 @@ def _not_encoded(path: Path, encoding: str, position: int, error: UnicodeError) 
         f"{path} is not {encoding.upper()} text",
         got=f"{byte} near position {position}",
         hint="name its encoding: --reading.encoding, such as cp1252",
+    )
+
+
+def too_many_bad(path: Path, bad: int, rows: int, example: str | None) -> DataError:
+    """The error of a table of which too little can be read."""
+    return DataError(
+        f"{path}: too many rows are bad",
+        wanted=f"at most {QUARANTINE_LIMIT:.0%} of {rows} rows",
+        got=f"{bad} rows ({bad / rows:.1%})",
+        evidence=example,
+        hint="repair the file, or remove these rows from it",
     )

@@ -51,6 +51,9 @@ EXCEPTIONS = 0.01
 QUARANTINE_LIMIT = 0.05
 """Share of a table's rows that may be bad."""
 
+WORDS = {"bigint": "whole number", "double": "number"}
+"""What a person calls a type, where that is not its name."""
+
 Counts = NDArray[np.int64]
 """Values of each of `KINDS`, shape (6,); missing ones are none."""
 

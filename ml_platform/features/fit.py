@@ -303,4 +303,5 @@ def _report_left_out(names: list[str], state: FeatureState) -> None:
     left_out = [name for name in names if name not in state.columns]
     if left_out:
         shown = ", ".join(left_out[:10]) + (", …" if len(left_out) > 10 else "")
-        report(f"left out {len(left_out)} columns that are empty or constant: {shown}")
+        columns = f"{len(left_out)} columns that are" if left_out[1:] else "1 column that is"
+        report(f"left out {columns} empty or constant: {shown}")

@@ -129,7 +129,5 @@ def _treated(column: Column, treat: Treatment, spec: FeatureSpec) -> Treated:
 def _report_identifiers(names: Sequence[str]) -> None:
     if names:
         shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-        report(
-            f"left out {len(names)} columns that identify rows: {shown}; "
-            f"features.columns.NAME.treat says what to make of one"
-        )
+        columns = f"{len(names)} columns that identify" if names[1:] else "1 column that identifies"
+        report(f"left out {columns} rows: {shown}; features.columns.NAME.treat says what to make of one")

@@ -123,6 +123,7 @@ def test_a_profile_is_a_page_a_table_and_a_picture() -> None:
     assert rows["city"]["commonest"] == "Bern (70%), Zürich (20%), Genève (11%)"
     assert rows["same or null"]["nulls"] == "500 (50.0%)"
     assert (rows["half"]["median"], rows["amount"]["commonest"]) == ("0", "")
+    assert {row["median"] for row in rows.values() if row["type"] == "identifier"} == {""}
     figure = draw_profile(table.profile, table.source)
     assert len(figure.axes) == 13
     figure.canvas.draw()

@@ -62,9 +62,9 @@ def small_head(monkeypatch: pytest.MonkeyPatch) -> None:
 def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the passes over all rows that are made inside."""
     made: list[str] = []
-    infer, write, direct = csv_source._infer, load._write_good, load.write_pieces
+    infer, write, direct = csv_source.infer, load._write_good, load.write_pieces
     with monkeypatch.context() as patch:
-        patch.setattr(csv_source, "_infer", lambda *given: made.append("types") or infer(*given))
+        patch.setattr(csv_source, "infer", lambda *given: made.append("types") or infer(*given))
         patch.setattr(load, "_write_good", lambda *given: made.append("rows") or write(*given))
         patch.setattr(load, "write_pieces", lambda *a, **given: made.append("direct") or direct(*a, **given))
         yield made
@@ -183,7 +183,7 @@ class TestLoading:
             raise OSError("no")
 
         columns = {name: CLEAN[name] for name in ("part", "label")} | NASTY["fractions after integers"]
-        monkeypatch.setattr(csv_source, "_infer", fail)
+        monkeypatch.setattr(csv_source, "infer", fail)
         with pytest.raises(OSError, match="no"):
             load_table(spark, write_csv(tmp_path / "t.csv", columns), "label")
         assert nothing_is_left()

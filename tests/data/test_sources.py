@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,9 +12,20 @@ import pytest
 from pyarrow import orc, parquet
 
 from ml_platform.data.load import check_source
-from ml_platform.data.sources import check_columns, source_columns
+from ml_platform.data.sources import check_columns, plain_files, source_columns
 from ml_platform.errors import DataError, PlatformError, SpecError
+from ml_platform.specs.contracts import Contract
 from ml_platform.specs.sources import ReadingSpec
+
+
+def test_readers_are_imported_on_first_use() -> None:
+    """Each brings libraries of its own."""
+    code = (
+        "import sys; from ml_platform.data.sources import READERS, open_source; open_source('sklearn:iris'); "
+        "print(*(kind for kind, reader in READERS.items() if reader.split(':')[0] in sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["sklearn"]
 
 
 def written(path: Path, content: str | bytes) -> str:
@@ -77,6 +90,7 @@ def test_orc_and_compressed_text_are_read(tmp_path: Path) -> None:
     orc.write_table(pa.table({"a": [1], "label": ["x"]}), tmp_path / "t" / "f.orc")
     for path in (tmp_path / "t", tmp_path / "t" / "f.orc"):
         check_source(str(path), "label")
+        assert plain_files(str(path), Contract(columns=())) == (), "no Parquet file, for who scores it"
         assert source_columns(str(path)) == ("a", "label")
     for name, text in (("t.csv.gz", "a;label\n1;x\n"), ("t.jsonl.gz", '{"a": 1}\n{"label": "x"}\n')):
         source = written(tmp_path / name, gzip.compress(text.encode()))

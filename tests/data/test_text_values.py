@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from ml_platform.data.csv_source import _typed
+from ml_platform.data.csv_types import typed
 from ml_platform.data.text_types import KINDS, PATTERNS, kinds_of
 from ml_platform.data.text_values import all_missing, trimmed, values_of
 from ml_platform.store.pieces import DoubtError
@@ -36,7 +36,7 @@ TEXTS = [*NUMBERS.split(), *MOMENTS, *WORDS, "", " ", "a\n", "1\n", "12:30:00"]
 def test_a_value_is_the_one_that_spark_finds(kind: str, spark: SparkSession) -> None:
     """Also beside values of other forms: what one text is does not depend on the others."""
     frame = spark.createDataFrame([(text,) for text in TEXTS], "text string")
-    rows = frame.selectExpr("text", _typed("text", kind).replace("AS `text`", "AS value")).toArrow()
+    rows = frame.selectExpr("text", typed("text", kind).replace("AS `text`", "AS value")).toArrow()
     theirs = dict(zip(rows["text"].to_pylist(), rows["value"].to_pylist(), strict=True))
     fits = dict(zip(TEXTS, kinds_of(pa.array(TEXTS)).tolist(), strict=True))
     known = []

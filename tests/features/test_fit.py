@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+import gc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
 
+from ml_platform.data.load import load_table
+from ml_platform.data.split import split_table
 from ml_platform.errors import DataError, SpecError
 from ml_platform.features.apply import encode_labels, transform
 from ml_platform.features.fit import _merged, fit_features
 from ml_platform.features.write import apply_features
 from ml_platform.resources.progress import Progress, listening
 from ml_platform.specs.references import Dataset
-from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, FeatureState
+from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, FeatureState, SplitSpec
 from ml_platform.store.datasets import read_table, write_dataset
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.spark
 
+T = TypeVar("T")
 ROWS = 3000
 COLUMNS = (
     "id % 4 as label",
@@ -247,14 +254,78 @@ def test_spark_and_this_process_compute_the_same_bits(
     assert one_hot.sum() == ROWS * len(state.categories)
 
 
+def passes(spark: SparkSession, work: Callable[[], object]) -> tuple[int, list[int]]:
+    """Stages that Spark runs for a piece of work, and the rows that each reads which reads a table."""
+    context = spark.sparkContext
+    group = f"passes of {work!r}"
+    context.setJobGroup(group, group)
+    try:
+        work()
+    finally:
+        context.setLocalProperty("spark.jobGroup.id", None)
+    tracker, store = context.statusTracker(), context._jsc.sc().statusStore()
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+    numbers = {stage for job in jobs if job is not None for stage in job.stageIds}
+    stages = [store.lastStageAttempt(number) for number in sorted(numbers)]
+    ran = [stage for stage in stages if stage.numCompleteTasks()]
+    return len(ran), [stage.inputRecords() for stage in ran if stage.inputRecords()]
+
+
+def test_the_table_is_read_once_whatever_the_number_of_columns(spark: SparkSession) -> None:
+    """Target encodings read it once more, all of them together."""
+    spent = []
+    for columns in (5, 150):
+        kinds = ("id % 7", "concat('v', id % 9)", "sqrt(id)", "date_add(date'2024-01-01', cast(id as int))")
+        frame = spark.range(0, 400, 1, 2).selectExpr(
+            "id % 2 as label", *(f"{kinds[at % len(kinds)]} as c{at}" for at in range(columns))
+        )
+        train = write_dataset(frame, name="train", label="label")
+        by_label = {f"c{at}": ColumnFeatures(treat="target") for at in range(columns) if at % len(kinds) == 1}
+        specs = (FeatureSpec(), FeatureSpec(columns=by_label))
+        spent += [passes(spark, partial(fit_features, spark, train, spec)) for spec in specs]
+    (stages, read), (more, read_by_label) = spent[:2]
+    assert spent[2:] == spent[:2]
+    assert (read, read_by_label) == ([400], [400, 400])
+    assert stages < more
+
+
+def grown(work: Callable[[], T]) -> tuple[int, T]:
+    """By how many bytes this process was larger meanwhile than before, and the result."""
+
+    def held(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = held("VmRSS")
+    result = work()
+    return held("VmHWM") - before, result
+
+
 @pytest.mark.long
-def test_a_category_of_a_million_values_is_fitted_in_small_memory(spark: SparkSession) -> None:
-    """Counted on executors: this process gets the vocabulary alone."""
-    rows, often = 1_000_000, 20
-    frame = spark.range(0, rows, 1, 4).selectExpr(
-        f"if(id % 50 = 0, concat('often ', id / 50 % {often}), concat('v', id)) as many", "id % 2 as label"
-    )
-    train = write_dataset(frame, name="train", label="label")
-    (fitted,) = fit_features(spark, train, FeatureSpec(vocabulary=often)).categories
-    assert set(fitted.values) == {f"often {at}.0" for at in range(often)}
+def test_a_category_of_a_million_values_takes_small_memory(spark: SparkSession, tmp_path: Path) -> None:
+    """Loaded, dealt and counted on executors: this process gets a sample and the vocabulary alone. A million
+    strings of Python's would be 100 MiB each time that they were held."""
+    rows, often = 1_100_000, 20
+    source = tmp_path / "many.csv"
+    with source.open("w") as file:
+        file.write("many,label\n")
+        file.writelines(
+            f"{f'often {at // 11 % often:02}' if at % 11 == 0 else f'value {at:09}'},{'yn'[at % 2]}\n"
+            for at in range(rows)
+        )
+    spec = FeatureSpec(vocabulary=often, columns={"many": ColumnFeatures(treat="category")})
+
+    def work() -> FeatureState:
+        table = load_table(spark, str(source), "label")
+        assert table.profile is not None
+        assert table.profile.columns[0].distinct > 900_000
+        split_table(spark, table.data, SplitSpec())
+        return fit_features(spark, table.data, spec)
+
+    larger, state = grown(work)
+    assert larger < 80 << 20
+    (fitted,) = state.categories
+    assert set(fitted.values) == {f"often {at:02}" for at in range(often)}
     assert fitted.buckets == 64

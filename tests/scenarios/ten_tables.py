@@ -1,6 +1,6 @@
 """Ten tables that differ in how they are written, in what is in them, is predicted, and how rows are dealt.
 
-Three are real and bundled with scikit-learn; the others are made like ones that people have.
+Three are real and bundled with scikit-learn and statsmodels; the others are made like ones that people have.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import gzip
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,14 @@ class Case:
 
 def _bundled(name: str) -> Callable[[Path], list[str]]:
     return lambda _: ["--source", f"sklearn:{name}"]
+
+
+def _voters(folder: Path) -> list[str]:
+    """The American election study of 1996: a file of tabs in statsmodels, with names in single quotes."""
+    package = importlib.util.find_spec("statsmodels")
+    assert package is not None
+    assert package.origin is not None
+    return ["--source", str(Path(package.origin).parent / "datasets" / "anes96" / "anes96.csv")]
 
 
 def _shops(folder: Path) -> list[str]:
@@ -190,8 +199,8 @@ def _bikes(folder: Path) -> list[str]:
 
 CASES = [
     Case(
-        "breast_cancer", _bundled("breast_cancer"), "label", "binary", ("roc_auc", 0.97),
-        (*TREES, *NETWORK), classes=("malignant", "benign"), families=("keras", "xgboost"),
+        "voters", _voters, "'vote'", "binary", ("roc_auc", 0.9),
+        (*TREES, *NETWORK), classes=("0", "1"), families=("keras", "xgboost"),
     ),
     Case(
         "diabetes", _bundled("diabetes"), "target", "regression", ("r2", 0.1),

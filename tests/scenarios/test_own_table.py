@@ -135,6 +135,30 @@ def test_a_bad_cell_of_a_table_to_score_is_the_error_of_its_row(
     assert [name for name, row in by_customer.items() if row["prediction"] is None] == ["n5"]
 
 
+def test_a_champion_that_cannot_read_the_table_any_more_stays_and_the_columns_are_named(
+    trained: Any,
+    project: Project,
+    tables: tuple[Path, Path],
+    server: str,
+    spark: SparkSession,
+    tmp_path: Path,
+) -> None:
+    """The table has lost its visits, and spending is a word. The run goes on, and nothing is scored."""
+    header, *lines = (line.split(",") for line in tables[0].read_text().splitlines())
+    rows = [[*row[:2], "much" if len(row[3]) > 4 else "little", row[4]] for row in lines]
+    source = tmp_path / "lost.csv"
+    source.write_text("\n".join(",".join(row) for row in ([*header[:2], *header[3:]], *rows)))
+    options = ["--split.key-columns", "customer", "--model", "churn", "--families", "sklearn"]
+    report = _run(project, server, retrain, "--source", str(source), "--label", "churned", *options)
+    verdict = report["report_retrain"]["verdict"]
+    assert verdict["decision"] == "not comparable"
+    lost, retyped = (line.split() for line in verdict["evidence"].splitlines()[1:3])
+    assert [lost[0], lost[-1]] == ["visits", "name"]
+    assert retyped == ["spend", "float", "string"]
+    assert report["promote"]["version"] == 1
+    assert any("Nothing was scored: models:/churn/1" in note for note in report["report_retrain"]["notes"])
+
+
 @pytest.mark.parametrize(
     ("header", "said"),
     [

@@ -58,7 +58,8 @@ def fit(spark: SparkSession) -> dict[str, Any]:
     seconds, larger, state = exchange.grown(work)
     numbers = [[each.fill, each.center, each.scale] for each in state.numeric]
     learnt = {"numbers": numbers, "values": [sorted(each.values) for each in state.categories]}
-    return {"seconds": seconds, "grown": larger, "value": written[-1].rows, **learnt}
+    said = {"seconds": seconds, "grown": larger, "peak": exchange.peak(), "value": written[-1].rows}
+    return {**said, **learnt}
 
 
 def _clear() -> None:
