@@ -57,7 +57,7 @@ def test_identifiers_are_left_out_and_said_unless_somebody_says_what_they_are() 
     heard: list[Progress] = []
     with listening(heard.append):
         assert [each.name for each in treated_columns(contract, FeatureSpec())] == ["city"]
-    assert "identify rows: row" in heard[-1].message
+    assert "1 column that identifies rows: row" in heard[-1].message
     asked = FeatureSpec(columns={"row": ColumnFeatures(treat="number")})
     assert [each.treat for each in treated_columns(contract, asked)] == ["number", "category"]
 
