@@ -165,17 +165,19 @@ def paired_gain(
 def in_label_units(gain: Metric, opposed: float) -> Metric:
     """A gain in mean squared error as one in its root, which people can read; 0 stays 0.
 
+    a - b = (√a - √b) (√a + √b): the ends of the interval are divided by the sum of the two roots, as the gain
+    itself. Roots of the ends would lay all that is unsure on the challenger: it might have no error at all.
+
     Args:
         opposed: The mean squared error of the champion.
 
-    >>> in_label_units(Metric(value=9, low=-11, high=30), opposed=25)
-    Metric(value=1.0, low=-1.0, high=5.0)
+    >>> in_label_units(Metric(value=9, low=-9, high=18), opposed=25)
+    Metric(value=1.0, low=-1.0, high=2.0)
     """
-
-    def root(part: float) -> float:
-        return float(np.sqrt(opposed) - np.sqrt(max(0.0, opposed - part)))
-
-    return Metric(value=root(gain.value), low=root(gain.low), high=root(gain.high))
+    roots = float(np.sqrt(opposed) + np.sqrt(max(0.0, opposed - gain.value)))
+    if roots == 0:
+        return Metric(value=0, low=0, high=0)
+    return Metric(value=gain.value / roots, low=gain.low / roots, high=gain.high / roots)
 
 
 def judge(gain: Metric, spec: GateSpec) -> str:
