@@ -38,9 +38,9 @@ if TYPE_CHECKING:
         TrackingError as TrackingError,
         UsageError as UsageError,
     )
-    from ml_platform.images.featurise import register_keras_image_udf as register_keras_image_udf
     from ml_platform.images.read import decode_column as decode_column, read_images as read_images
     from ml_platform.images.schema import image_pixels as image_pixels, image_struct as image_struct
+    from ml_platform.images.sql import register_keras_image_udf as register_keras_image_udf
     from ml_platform.images.transformer import ImageFeaturizer as ImageFeaturizer
     from ml_platform.inference.sql import register_model_udf as register_model_udf
     from ml_platform.resources.horovod.job import HorovodJob as HorovodJob, RankResults as RankResults
@@ -127,7 +127,7 @@ PUBLIC = {
     "ml_platform.specs.tables": "CategoryFeature ColumnFeatures FeatureSpec FeatureState "
     "NumericFeature SplitSpec",
     "ml_platform.specs.images": "BackboneSpec ImageSpec ImageState",
-    "ml_platform.images.featurise": "register_keras_image_udf",
+    "ml_platform.images.sql": "register_keras_image_udf",
     "ml_platform.images.read": "decode_column read_images",
     "ml_platform.images.schema": "image_pixels image_struct",
     "ml_platform.images.transformer": "ImageFeaturizer",

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import DataError, SpecError
+from ml_platform.errors import DataError
 from ml_platform.images.backbone import write_backbone
 from ml_platform.images.schema import FIELDS, image_pixels
 from ml_platform.resources.process_wide import heard
@@ -20,10 +20,10 @@ from ml_platform.store.digests import file_digest
 from ml_platform.worker.session import calm_tensorflow
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
+    from pyspark.accumulators import Accumulator
     from pyspark.sql import Column, SparkSession
 
 BATCH_BYTES = 16 << 20
@@ -48,7 +48,9 @@ class Backbone:
     features: Features
     content: Any
 
-    def function(self, preprocess: Preprocess | None = None) -> Callable[[Column | str], Column]:
+    def function(
+        self, preprocess: Preprocess | None = None, refused: Accumulator[int] | None = None
+    ) -> Callable[[Column | str], Column]:
         """A function of image structs: an array of float32, or null where the struct is null.
 
         Images of another size are resized; grey ones are taken as colours, alpha is dropped.
@@ -56,11 +58,12 @@ class Backbone:
         Args:
             preprocess: Called with each image before; takes and gives R G B, shape (height, width, 3), uint8
                 and any numbers. What it gives reaches the network as float32, never rounded.
+            refused: Counts images that cannot be taken, whose arrays are null. None: the first one raises.
         """
         from pyspark.sql.pandas.functions import ArrowUDFType, arrow_udf
 
         with heard():  # that there are no type hints, which would have to import Arrow at the top
-            return arrow_udf(_Featuriser(self, preprocess), "array<float>", ArrowUDFType.SCALAR_ITER)
+            return arrow_udf(_Featuriser(self, preprocess, refused), "array<float>", ArrowUDFType.SCALAR_ITER)
 
     def column(self, image: Column | str) -> Column:
         """Features of a column of image structs; see `function`."""
@@ -79,39 +82,6 @@ def ship_backbone(spark: SparkSession, spec: BackboneSpec) -> Backbone:
         features = write_backbone(spec, file)
         content = file.read_bytes()
         return Backbone(file_digest(file), features, spark.sparkContext.broadcast(content))
-
-
-def register_keras_image_udf(
-    spark: SparkSession, name: str, model: str | keras.Model, preprocessor: Preprocess | None = None
-) -> Backbone:
-    """Make a Keras model of images a function of this session's SQL: image structs to a flat array of floats.
-
-        register_keras_image_udf(spark, "embed", "net.keras", preprocessor=lambda rgb: rgb / 255)
-        spark.sql("SELECT embed(image), embed__digest() FROM photos")
-
-    A null image gives null. One that is no image, or that the preprocessor refuses, fails the query: an array
-    has no place for a reason.
-
-    Args:
-        model: A model, or a `.keras` file. The function keeps the one of now; its digest is in what is
-            returned, and what the function `NAME__digest` gives.
-        preprocessor: From R G B pixels to the model's input. Empty: images are resized to the model's size.
-    Raises:
-        SpecError: `name` is no name of a function.
-        DataError: The model takes no images.
-    """
-    if not name.isidentifier():
-        raise SpecError(f"{name!r} is no name of a function", wanted="letters, digits and underscores")
-    with tempfile.TemporaryDirectory() as folder:
-        file = model if isinstance(model, str) else str(Path(folder, "model.keras"))
-        if not isinstance(model, str):
-            model.save(file)
-        backbone = ship_backbone(spark, BackboneSpec(name=file, pooling="flat"))
-    with forked_with(TENSORFLOW):
-        spark.udf.register(name, backbone.function(preprocessor))
-    signature = f"`{name}__digest`() RETURNS STRING"
-    spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {signature} RETURN '{backbone.digest}'")
-    return backbone
 
 
 def forward(
@@ -167,6 +137,7 @@ class _Featuriser:
 
     backbone: Backbone
     preprocess: Preprocess | None
+    refused: Accumulator[int] | None
 
     def __call__(self, batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         import numpy as np
@@ -174,22 +145,43 @@ class _Featuriser:
 
         network, features = opened(self.backbone), self.backbone.features
         for batch in batches:
-            images = map(self._rgb, batch.drop_null())
-            rows = list(forward(network, images, features))
+            there = batch.is_valid().to_numpy(zero_copy_only=False).copy()
+            rows = list(forward(network, self._images(batch, there), features))
             values = np.concatenate(rows) if rows else np.empty((0, features.width), np.float32)
-            lengths = np.where(batch.is_valid().to_numpy(zero_copy_only=False), features.width, 0)
+            lengths = np.where(there, features.width, 0)
             offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-            yield pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), mask=batch.is_null())
+            yield pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), mask=pa.array(~there))
 
-    def _rgb(self, struct: pa.StructScalar) -> NDArray[Any]:
-        pixels = image_pixels({name: struct[name].as_py() for name in FIELDS})
-        if self.preprocess is None:
-            return resized(colours(pixels), self.backbone.features.size)[:, :, ::-1]
-        given = self.preprocess(colours(pixels)[:, :, ::-1])
-        wanted = (*self.backbone.features.size, 3)
-        if given.shape != wanted:
-            raise DataError("the preprocessor gives images of another shape", wanted=wanted, got=given.shape)
-        return given
+    def _images(self, batch: pa.Array, there: NDArray[np.bool_]) -> Iterator[NDArray[Any]]:
+        """Those that are there; `there` becomes false for one that cannot be taken."""
+        for at in there.nonzero()[0]:
+            try:
+                yield network_input(batch[at], self.backbone.features, self.preprocess)
+            except Exception:  # whatever a person's code raises
+                if self.refused is None:
+                    raise
+                there[at] = False
+                self.refused.add(1)
+
+
+def network_input(
+    struct: pa.StructScalar, features: Features, preprocess: Preprocess | None
+) -> NDArray[np.generic]:
+    """R G B of an image struct, as the network takes it. Raises what the preprocessor raises.
+
+    Raises:
+        DataError: The struct is no image, or the preprocessor gives another shape.
+    """
+    import numpy as np
+
+    pixels = image_pixels({name: struct[name].as_py() for name in FIELDS})
+    if preprocess is None:
+        return resized(colours(pixels), features.size)[:, :, ::-1]
+    given = np.asarray(preprocess(colours(pixels)[:, :, ::-1]), np.float32)
+    wanted = (*features.size, 3)
+    if given.shape != wanted:
+        raise DataError("the preprocessor gives images of another shape", wanted=wanted, got=given.shape)
+    return given
 
 
 def colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

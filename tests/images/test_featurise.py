@@ -24,8 +24,9 @@ from ml_platform.images.backbone import (
     backbone_identity,
     write_backbone,
 )
-from ml_platform.images.featurise import batch_images, forward, register_keras_image_udf, ship_backbone
+from ml_platform.images.featurise import batch_images, forward, ship_backbone
 from ml_platform.images.schema import image_struct, spark_schema
+from ml_platform.images.sql import register_keras_image_udf
 from tests.images.pictures import gradient
 
 if TYPE_CHECKING:
@@ -390,24 +391,39 @@ def test_a_function_of_sql_stays_the_network_that_it_was(
     assert after[0].vector != before[0].vector
 
 
-@pytest.mark.parametrize("fault", ["preprocessor", "struct"])
-def test_what_stops_a_query_is_in_its_error(fault: str, network: str, frame: DataFrame) -> None:
-    """An array has no place for a reason, and a null would hide it."""
+@pytest.mark.parametrize("fault", ["preprocessor", "shape", "struct"])
+def test_what_a_function_of_sql_refuses_is_null_and_has_its_reason(
+    fault: str, network: str, frame: DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other images have their vectors; the log says how many were refused, and where the reasons are."""
     from pyspark.sql import functions as F  # noqa: N812
 
     def shy(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if rgb.sum() % 2:
+            return rgb
+        if fault == "shape":
+            return rgb[:7]
         raise ValueError("I do not like this image")
 
     spark = frame.sparkSession
-    cut = F.col("image").withField("height", F.lit(7))
+    cut = F.when(F.col("id") % 2 == 0, F.col("image").withField("height", F.lit(7))).otherwise(F.col("image"))
     shots = frame.withColumn("image", cut) if fault == "struct" else frame
     shots.createOrReplaceTempView("strange")
-    register_keras_image_udf(spark, "refused", network, shy if fault == "preprocessor" else None)
-    said = (
-        "I do not like this image" if fault == "preprocessor" else r"an image of 5760 values\s+wanted: 1008"
-    )
-    with pytest.raises(Exception, match=said):
-        spark.sql("SELECT refused(image) FROM strange").collect()
+    register_keras_image_udf(spark, "picky", network, None if fault == "struct" else shy)
+    rows = spark.sql("SELECT id, picky(image) AS vector, picky__error(image) AS why FROM strange").collect()
+    assert {row.why for row in rows if row.id % 9 == 4} == {"no image (null)"}
+    asked = [row for row in rows if row.id % 9 != 4]
+    refused = {row.why for row in asked if row.vector is None}
+    said = {
+        "preprocessor": "I do not like this image",
+        "shape": "the preprocessor gives images of another shape",
+        "struct": "an image of 5760 values",
+    }
+    assert all(said[fault] in str(why) for why in refused)
+    assert all((row.vector is None) == (row.why is not None) for row in asked)
+    assert 0 < sum(row.vector is None for row in asked) < len(asked)
+    assert {len(row.vector) for row in asked if row.vector} == {6 * 9 * 11}
+    assert any("images have no vector; picky__error(image) says why" in line for line in caplog.messages)
 
 
 def test_a_network_gets_many_small_images_at_once_and_no_more_than_there_are() -> None:
