@@ -19,6 +19,8 @@ SHOWN = {
     "predict_batch_udf": "predict_batch_udf, traced call",
     "alone": "one process on all cores",
 }
+SMALL = "50 K parameters"
+FILES = 8
 CLOSE = 1e-5
 """Largest difference of a prediction."""
 MEMORY_TARGET = 0.05
@@ -30,17 +32,18 @@ class Case(NamedTuple):
     kind: str
     size: str
     files: int
-    targets: dict[str, float]
+    targets: dict[str, float | None]
 
 
 def cases(many: int) -> dict[str, Case]:
     """By name. Speed relative to a peer is 1 over the target."""
-    small = {"spark_udf": 1 / 2, "alone": 1 / 0.6}
+    small: dict[str, float | None] = {"spark_udf": 1 / 2, "alone": 1 / 0.6}
     return {
-        "vectors": Case("vectors", "50 K", 8, {**small, "predict_batch_udf": 1 / 1.5}),
-        "scalars": Case("scalars", "50 K", 8, {**small, "predict_batch_udf": 1 / 1.1}),
-        "large": Case("vectors", "1 M", 8, {"alone": 1 / 0.85}),
-        "many": Case("vectors", "50 K", many, {"spark_udf": 1 / 10}),
+        "vectors": Case("vectors", SMALL, FILES, {**small, "predict_batch_udf": 1 / 1.5}),
+        "scalars": Case("scalars", SMALL, FILES, {**small, "predict_batch_udf": 1 / 1.1}),
+        "large": Case("vectors", "1 M parameters", FILES, {"alone": 1 / 0.85}),
+        "many": Case("vectors", SMALL, many, {"spark_udf": 1 / 10}),
+        "trees": Case("scalars", "100 trees", FILES, {"spark_udf": 1 / 2, "alone": None}),
     }
 
 
@@ -83,7 +86,7 @@ def _case(context: Context, ours: Driver, theirs: Driver, case: Case, rows: int,
         if far > CLOSE:
             raise WrongAnswerError(f"{name}: predictions differ from ours by {far:g}, at most {CLOSE:g}")
     blocks = rounds(sides, count)
-    shown = f"{rows / 1e6:.2g} M {case.kind}, {case.size} parameters, {case.files} files"
+    shown = f"{rows / 1e6:.2g} M {case.kind}, {case.size}, {case.files} files"
     for name, target in case.targets.items():
         pair = (blocks["ours"], blocks[name])
         # Spark's own second is most of the smoke size's time: it says nothing against a process without it.
@@ -92,27 +95,38 @@ def _case(context: Context, ours: Driver, theirs: Driver, case: Case, rows: int,
 
 
 def memory(context: Context) -> Iterator[Row]:
-    """Each size in processes of their own: all of it, imports included."""
-    sizes = [factor * context.pick(131_072, 1_048_576) for factor in context.pick((1, 4), (1, 8))]
-    network = f"{context.folder}/network 50 K"
-    peaks: dict[str, list[int]] = {"flow": [], "workers": []}
-    for rows in sizes:
-        table = context.home()
-        question = {"table": table, "network": network, "kind": "vectors", "size": "50 K"}
-        with context.driver("scoring") as theirs:
-            theirs.ask(what="prepare", rows=rows, files=8, **question)
-        with context.driver("ours_scoring") as ours:
-            found = ours.ask(what="watch", source=table, model=network, out=context.home())
-        if found["value"] != rows:
-            raise WrongAnswerError(f"{found['value']} of {rows} rows were scored")
-        for name, sizes_seen in peaks.items():
-            sizes_seen.append(found[name])
-        shutil.rmtree(table)
+    """Each table in processes of their own: all of it, imports included. More rows, then more files."""
+    rows, factor, many = context.pick((131_072, 4, 40), (1_048_576, 8, 200))
+    plain = _peaks(context, rows, FILES)
+    larger = f"{rows / 1e6:.2g} to {factor * rows / 1e6:.2g} M rows"
+    yield from _flat(context, larger, factor, plain, _peaks(context, factor * rows, FILES))
+    yield from _flat(context, f"{FILES} to {many} files", many / FILES, plain, _peaks(context, rows, many))
+
+
+def _peaks(context: Context, rows: int, files: int) -> dict[str, int]:
+    """The most bytes that the flow's process and its workers held, each."""
+    table, network, size = context.home(), f"{context.folder}/network {SMALL}", SMALL
+    with context.driver("scoring") as theirs:
+        question = {"table": table, "network": network, "kind": "vectors", "size": size}
+        theirs.ask(what="prepare", rows=rows, files=files, **question)
+    with context.driver("ours_scoring") as ours:
+        found = ours.ask(what="watch", source=table, model=network, out=context.home())
+    if found["value"] != rows:
+        raise WrongAnswerError(f"{found['value']} of {rows} rows were scored")
+    shutil.rmtree(table)
+    return {name: found[name] for name in ("flow", "workers")}
+
+
+def _flat(
+    context: Context, case: str, times: float, few: dict[str, int], many: dict[str, int]
+) -> Iterator[Row]:
     alone = Block(1.0)
-    pairs = counts(clean([(alone, alone)] * len(sizes), limit=FOREIGN_LIMIT))
-    for name, seen in peaks.items():
-        value = math.log(seen[-1] / seen[0]) / math.log(sizes[-1] / sizes[0])
-        shown = {"ours": f"{seen[0] / 2**20:.0f} to {seen[-1] / 2**20:.0f} MiB", "limit": "constant, 0"}
-        case = f"memory of the {name}, {sizes[0] / 1e6:.2g} to {sizes[-1] / 1e6:.2g} M rows"
+    pairs = counts(clean([(alone, alone)] * 2, limit=FOREIGN_LIMIT))
+    for name in few:
+        value = math.log(many[name] / few[name]) / math.log(times)
+        shown = {"ours": f"{few[name] / 2**20:.0f} to {many[name] / 2**20:.0f} MiB", "limit": "constant, 0"}
         more = {"unit": "exponent", "target": MEMORY_TARGET}
-        yield row("B7", case, "ours", context.size, Interval(value, value, value), **pairs, **shown, **more)
+        interval = Interval(value, value, value)
+        yield row(
+            "B7", f"memory of the {name}, {case}", "ours", context.size, interval, **pairs, **shown, **more
+        )

@@ -30,7 +30,7 @@ def session() -> Any:
 
 def predict(source: str, model: str, out: str) -> int:
     """All rows; how many."""
-    file = Path(model, "net.keras")
+    (file,) = (path for path in Path(model).iterdir() if path.is_file())
     found = predict_table(
         session(),
         recognise(file, str(file)),

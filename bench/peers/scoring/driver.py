@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import exchange
-from prepared import difference, write_network, write_table
+from prepared import TREES, difference, write_network, write_table, write_trees
 from pyarrow import parquet
 from scorers import alone, on_spark
 
@@ -20,7 +20,7 @@ def score(side: str, out: str, **question: Any) -> dict[str, Any]:
 def prepare(table: str, network: str, kind: str, rows: int, files: int, size: str) -> dict[str, Any]:
     write_table(Path(table), kind, rows, files)
     if not Path(network).exists():
-        write_network(Path(network), size)
+        (write_trees if size in TREES else write_network)(Path(network), size)
     return {"value": rows}
 
 

@@ -1,4 +1,4 @@
-"""Tables and networks that are scored: 64 numbers a row, as one vector or as columns; two networks."""
+"""Tables and models that are scored: 64 numbers a row, as a vector or as columns; two networks, and trees."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pyarrow import parquet
 
 WIDTH = 64
 NAMES = [f"f{number}" for number in range(WIDTH)]
-HIDDEN = {"50 K": 192, "1 M": 960}
-"""Width of the two hidden layers, by parameters."""
+HIDDEN = {"50 K parameters": 192, "1 M parameters": 960}
+"""Width of the two hidden layers, by the size of a model."""
+TREES = {"100 trees": 100}
+DEPTH = 6
 
 
 def write_table(folder: Path, kind: str, rows: int, files: int) -> None:
@@ -48,6 +50,26 @@ def write_network(folder: Path, size: str) -> None:
     outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, 10))])
     signature = ModelSignature(inputs=inputs, outputs=outputs)
     mlflow.keras.save_model(model, str(folder / "mlflow"), signature=signature, pip_requirements=[])
+
+
+def write_trees(folder: Path, size: str) -> None:
+    """As a file of XGBoost's, and as a model of MLflow's. They learn to tell two classes."""
+    import mlflow.xgboost
+    import xgboost
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    values = random.normal(size=(20_000, WIDTH)).astype(np.float32)
+    labels = (values[:, :8].sum(axis=1) + random.normal(size=20_000) > 0).astype(int)
+    rows = xgboost.DMatrix(values, labels, feature_names=NAMES)
+    trees = xgboost.train({"objective": "binary:logistic", "max_depth": DEPTH}, rows, TREES[size])
+    trees.save_model(folder / "trees.ubj")
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("float", name) for name in NAMES]), outputs=Schema([ColSpec("float")])
+    )
+    mlflow.xgboost.save_model(trees, str(folder / "mlflow"), signature=signature, pip_requirements=[])
 
 
 def difference(folders: list[str]) -> float:

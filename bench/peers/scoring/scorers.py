@@ -46,13 +46,14 @@ def traced(file: str) -> Any:
 
 
 def udf(model: str, columns: list[str]) -> Any:
-    """A Keras model takes one column of vectors."""
+    """A Keras model takes one column of vectors, trees take columns by name."""
     import mlflow.pyfunc
     from pyspark.sql.functions import array
 
-    uri = f"{model}/mlflow"
-    function = mlflow.pyfunc.spark_udf(session(), uri, result_type="array<float>", env_manager="local")
-    return function(*columns if len(columns) == 1 else [array(*columns)])
+    uri, trees = f"{model}/mlflow", _is_of_trees(model)
+    kind = "float" if trees else "array<float>"
+    function = mlflow.pyfunc.spark_udf(session(), uri, result_type=kind, env_manager="local")
+    return function(*columns if trees or len(columns) == 1 else [array(*columns)])
 
 
 def batch_udf(model: str, columns: list[str]) -> Any:
@@ -82,7 +83,7 @@ def alone(side: str, source: str, kind: str, model: str, out: str) -> None:
     """The limit: pyarrow, the model on all cores, pyarrow."""
     import numpy as np
 
-    network, folder = _network(f"{model}/net.keras"), Path(out)
+    network, folder = (_trees if _is_of_trees(model) else _network)(model), Path(out)
     folder.mkdir()
     for path in sorted(Path(source).iterdir()):
         with parquet.ParquetFile(path) as file:
@@ -90,14 +91,28 @@ def alone(side: str, source: str, kind: str, model: str, out: str) -> None:
         parquet.write_table(pa.concat_tables(tables), folder / path.name, compression="zstd")
 
 
+def _is_of_trees(model: str) -> bool:
+    return Path(model, "trees.ubj").exists()
+
+
 @lru_cache(maxsize=2)
-def _network(file: str) -> Any:
-    return traced(file)
+def _network(model: str) -> Any:
+    return traced(f"{model}/net.keras")
+
+
+@lru_cache(maxsize=1)
+def _trees(model: str) -> Any:
+    """On all cores, without a copy of the rows."""
+    import xgboost
+
+    return xgboost.Booster(model_file=f"{model}/trees.ubj").inplace_predict
 
 
 def _scored(network: Any, batch: pa.RecordBatch, kind: str, np: Any) -> pa.Table:
     columns = [batch.column("features").flatten()] if kind == "vectors" else [batch.column(n) for n in NAMES]
     values = np.stack([column.to_numpy() for column in columns], axis=1)
     out = network(values.reshape(-1, WIDTH))
+    if out.ndim == 1:
+        return pa.table({"id": batch.column("id"), "prediction": pa.array(out)})
     offsets = pa.array(np.arange(len(out) + 1, dtype=np.int32) * out.shape[1])
     return pa.table({"id": batch.column("id"), "prediction": pa.ListArray.from_arrays(offsets, out.ravel())})
