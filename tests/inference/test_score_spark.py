@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from datetime import date
@@ -32,11 +34,14 @@ from tests.inference.builders import (
     raw_model,
     reference,
 )
+from tests.inference.killed import score
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 pytestmark = pytest.mark.spark
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -389,3 +394,41 @@ assert SparkContext._gateway is None
     )
     assert done.returncode == 0, done.stderr
     return np.load(scratch / "out.npy")
+
+
+@pytest.mark.long
+def test_a_scoring_on_spark_that_was_killed_goes_on_where_it_was(spark: SparkSession, tmp_path: Path) -> None:
+    """A driver that is killed by −9 takes its JVM and workers along; the next scoring does the rest."""
+    table = digits().append_column("row", pa.array(range(1797)))
+    model = raw_model(tmp_path / "model", table.drop_columns("row"))
+    source, destination, pipe = tmp_path / "rows", tmp_path / "out" / "scores", tmp_path / "pipe"
+    source.mkdir()
+    for number in range(12):
+        pq.write_table(table.slice(150 * number, 150), source / f"{number:02}.parquet")
+    os.mkfifo(pipe)
+    arguments = [str(model), str(source), str(destination)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.inference.killed", *arguments, str(pipe)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as driver:
+        with pipe.open("rb") as worker:
+            assert worker.read(1) == b"x"
+            driver.kill()
+            assert worker.read() == b"", "the worker has ended, too"
+        said, _ = driver.communicate()  # until nobody holds its output any more
+    assert driver.returncode == -signal.SIGKILL, said.decode()
+    (left,) = destination.parent.iterdir()
+    finished = {path.stat().st_ino for path in left.glob("[0-9a-f]*.parquet")}
+    assert 5 < len(finished) < 12
+
+    got = score(spark, model, str(source), str(destination))
+    assert (got.rows, got.failed_rows, got.reused_rows) == (1797, 0, 150 * len(finished))
+    assert finished < {path.stat().st_ino for path in destination.glob("part-*")}
+    assert len(list(destination.glob("part-*"))) == 12
+    assert list(destination.parent.iterdir()) == [destination]
+    scored = pq.read_table(destination).sort_by("row").column("probabilities").to_pylist()
+    here = load_raw_model(model).predict(table)
+    np.testing.assert_allclose([[value for _, value in row] for row in scored], here, atol=1e-5)
