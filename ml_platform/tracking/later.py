@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BATCH = 100
 """Most parameters, or tags, that MLflow takes in one request."""
 BATCH_POINTS = 1_000
-PAUSES = 30
+PAUSES = 100
 """How much longer than a run's writing took the writer rests, until all is to be written.
 
 MLflow takes some 20 ms of a processor for a run. Where work is short that is much of its time: then most runs

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from ml_platform.engine import Dag
+from ml_platform.specs.images import BackboneSpec
+from ml_platform.specs.training import KerasSpec, XGBoostSpec
 from ml_platform.specs.tuning import StudySpec
-from ml_platform.tuning.spaces import parse
+from ml_platform.tuning.spaces import SPACES, parse
+from tests.images.pictures import encoded, gradient
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text()
 
@@ -27,14 +32,45 @@ def test_every_option_of_a_study_is_on_the_page() -> None:
     assert all(f"`--study.{name}`" in PAGE for name in StudySpec.model_fields)
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    module = tmp_path_factory.mktemp("page") / "tuning_page.py"
+    module.write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
+    return runpy.run_path(str(module))
+
+
 @pytest.mark.long
 @pytest.mark.spark
 @pytest.mark.slow
 @pytest.mark.usefixtures("spark")
-def test_an_objective_of_your_own_is_searched_on_executors(server: str, tmp_path: Path) -> None:
-    module = tmp_path / "tuning_page.py"
-    module.write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
-    search = runpy.run_path(str(module))["search"]
+def test_an_objective_of_your_own_is_searched_on_executors(page: dict[str, Any], server: str) -> None:
+    search = page["search"]
     assert isinstance(search, Dag)
     with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
         assert 0.01 <= search(StudySpec(trials=3)) <= 1
+
+
+@pytest.mark.long
+@pytest.mark.spark
+@pytest.mark.horovod
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("spark")
+def test_every_family_is_searched_on_features_of_images(
+    page: dict[str, Any], server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Light images and dark ones: any point tells them apart better than a guess."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
+    for at in range(120):
+        path = tmp_path / "shades" / ("dark", "light")[at % 2] / f"{at:03}.png"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(encoded(gradient(12, 9, seed=at) // 2 + (at % 2) * 127))
+    page["BASES"] |= {"keras": KerasSpec(ranks=1, epochs=6), "xgboost": XGBoostSpec(trees=4)}
+    study = StudySpec(trials=2, pruner="none")
+    with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        trials = page["search_heads"](
+            str(tmp_path / "shades"), BackboneSpec(size=(4, 4)), families=tuple(SPACES), study=study
+        )
+    assert [trial.family for trial in trials] == [family for family in SPACES for _ in range(2)]
+    assert {trial.state for trial in trials} == {"complete"}
+    assert all(trial.value is not None and trial.value < math.log(2) for trial in trials)
