@@ -111,6 +111,21 @@ def fit_images(
     return rank.fitted(model, replace(history, metrics=curves))
 
 
+def try_images(
+    rank: Rank,
+    train: Dataset,
+    validation: Dataset,
+    spec: FineTuneSpec,
+    network: ImageNetwork,
+    class_weight: Mapping[int, float] | None,
+) -> dict[str, list[float]] | DivergedError:
+    """Values per epoch of `fit_images`; as `try_keras`."""
+    try:
+        return fit_images(rank, train, validation, spec, network, class_weight).history
+    except DivergedError as error:
+        return error
+
+
 def compile_images(model: Any, rate: float) -> None:
     """Anew for each phase: which weights learn is fixed when a model is compiled."""
     import keras

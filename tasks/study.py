@@ -13,7 +13,7 @@ from rich.text import Text
 from ml_platform import Tracking, task
 from ml_platform.evaluation.pictures import draw_importance
 from ml_platform.specs.base import NotIdentity, Spec
-from ml_platform.specs.references import Family
+from ml_platform.specs.references import Family, ModelFamily
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.tuning import Space, Trial
 from ml_platform.tuning import pictures
@@ -28,7 +28,7 @@ SHOWN_TRIALS = 10
 class RankedTrial(Spec):
     """A line of the leaderboard."""
 
-    family: Family
+    family: ModelFamily
     number: int
     state: Literal["complete", "pruned", "failed", "not run"]
     value: float | None

@@ -113,10 +113,7 @@ def fine_tune(
     )
     _log_inputs(run, parts)
     started = time.monotonic()
-    tuned = start.backbone_digest != state.backbone_digest
-    network = ImageNetwork(
-        state.vector.size, state.outputs, local_path(start.backbone).read_bytes() if tuned else None
-    )
+    network = image_network(state, start)
     weights = dict(enumerate(state.balanced_weights)) if spec.class_weight == "balanced" else None
     fitted = job.run(fit_images, train, validation, spec, network, weights, on_metrics=_metrics_to(run)).rank0
     log_job(run, job, fitted, train, spec, wall_s=time.monotonic() - started)
@@ -124,6 +121,13 @@ def fine_tune(
     curves = draw_learning_curves(fitted.history, "Fine-tuned: learning curves")
     run.log_figure(curves, "learning_curves.png")
     return _log_model(run, "fine_tuned", fitted.model, state, split, parts, ranks=job.ranks)
+
+
+def image_network(state: ImageState, start: ImageState) -> ImageNetwork:
+    """What is tuned: the backbone of `start`, or where that is the pixels a network from scratch."""
+    tuned = start.backbone_digest != state.backbone_digest
+    backbone = local_path(start.backbone).read_bytes() if tuned else None
+    return ImageNetwork(state.vector.size, state.outputs, backbone)
 
 
 @task

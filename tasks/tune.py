@@ -11,7 +11,9 @@ from ml_platform import (
     Dataset,
     Evaluation,
     FeatureState,
+    FineTuneSpec,
     Horovod,
+    ImageState,
     KerasSpec,
     MLlibSpec,
     SklearnSpec,
@@ -24,7 +26,7 @@ from ml_platform import (
 from ml_platform.evaluation.metrics import primary_metric
 from ml_platform.resources.executor_call import call_on_executor
 from ml_platform.specs.base import Spec
-from ml_platform.specs.references import Family
+from ml_platform.specs.references import Family, ModelFamily
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.tuning import Asked, Pruner, Space, StudySpec, Trial
 from ml_platform.training.one_node import train_estimator
@@ -36,7 +38,7 @@ from ml_platform.tuning.board import any_complete, best_trial, no_model
 from ml_platform.tuning.pruning import Stop
 from ml_platform.tuning.spaces import applied
 from tasks import loops
-from tasks.train import train_keras, train_mllib, train_sklearn, train_xgboost
+from tasks.train import image_network, train_keras, train_mllib, train_sklearn, train_xgboost
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -79,6 +81,35 @@ def try_keras(
         return history
 
     return _tried("keras", asked, base, fit, state, run, rivals=rivals, pruner=pruner, steps=base.epochs)
+
+
+@task
+def try_fine_tuned(
+    asked: Asked,
+    train: Dataset,
+    validation: Dataset,
+    state: ImageState,
+    start: ImageState,
+    base: FineTuneSpec,
+    job: HorovodJob = Horovod(max_restarts=1),
+    run: TrackingRun = Tracking(),
+) -> Trial:
+    """One point of a network that learns from images, on the warm ranks: it cannot be ended early.
+
+    Args:
+        train, state, start: As `fine_tune`.
+    """
+    weights = dict(enumerate(state.balanced_weights)) if base.class_weight == "balanced" else None
+    network = image_network(state, start)
+
+    def fit(spec: FineTuneSpec, stop: Stop | None, hear: OnMetrics) -> History:
+        arguments = (train, validation, spec, network, weights)
+        history: History | Exception = job.run(loops.try_images, *arguments, on_metrics=hear).rank0
+        if isinstance(history, Exception):
+            raise history
+        return history
+
+    return _tried("fine_tuned", asked, base, fit, state, run)
 
 
 @task
@@ -236,7 +267,7 @@ FAMILIES: dict[Family, FamilyTasks] = {
 
 
 def _tried(
-    family: Family,
+    family: ModelFamily,
     asked: Asked,
     base: S,
     fit: Callable[[S, Stop | None, OnMetrics], History],

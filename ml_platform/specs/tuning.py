@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from ml_platform.specs.base import NotIdentity, Spec
-from ml_platform.specs.references import Family
+from ml_platform.specs.references import ModelFamily
 
 Sampler = Literal["tpe", "random", "grid"]
 Pruner = Literal["median", "quartile", "none"]
@@ -90,7 +90,7 @@ class Asked(Spec):
 class Trial(Spec):
     """What one trial found."""
 
-    family: Family
+    family: ModelFamily
     parameters: dict[str, JsonValue]
     state: Literal["complete", "pruned", "failed", "not run"]
     value: float | None = Field(None, description="Best validation loss; less is better.")

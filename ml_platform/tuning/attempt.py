@@ -10,7 +10,7 @@ from typing import TypeVar
 from ml_platform.errors import DataError, DivergedError, RankError, RankLostError, UsageError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.problems import ProblemKind
-from ml_platform.specs.references import Family
+from ml_platform.specs.references import ModelFamily
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.tuning import Asked, Pruner, Trial
 from ml_platform.tuning.pruning import Stop, stop_rule
@@ -23,7 +23,7 @@ Fit = Callable[[S, Stop | None, OnMetrics], Sequence[float]]
 
 
 def attempt(
-    family: Family,
+    family: ModelFamily,
     asked: Asked,
     base: S,
     fit: Fit[S],

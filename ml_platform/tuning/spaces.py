@@ -12,12 +12,12 @@ from pydantic import JsonValue, ValidationError
 
 from ml_platform.errors import SpecError, nearest
 from ml_platform.specs.base import Spec
-from ml_platform.specs.references import Family
+from ml_platform.specs.references import ModelFamily
 from ml_platform.specs.tuning import Choice, Dimension, Range, Sampler, Space
 
 S = TypeVar("S", bound=Spec)
 
-SPACES: dict[Family, dict[str, str]] = {
+SPACES: dict[ModelFamily, dict[str, str]] = {
     "keras": {
         "rate": "0.0003..0.03 log",
         "hidden": "[64] | [128, 64] | [256, 128]",
@@ -41,6 +41,12 @@ SPACES: dict[Family, dict[str, str]] = {
         "depth": "3..12 if estimator = forest",
         "leaf_rows": "1..20 log if estimator = forest",
     },
+    "fine_tuned": {
+        "rate": "0.0003..0.01 log",
+        "fine_rate": "0.00001..0.001 log",
+        "unfrozen": "0..20",
+        "dropout": "0..0.5",
+    },
 }
 """What is searched where a person does not say it."""
 
@@ -54,7 +60,10 @@ _CONDITION = re.compile(r"^(.*?)\s+if\s+(\w+)\s*=\s*(.*)$")
 
 
 def read_space(
-    family: Family, asked: Mapping[str, Mapping[str, Dimension | str]], base: Spec, sampler: Sampler = "tpe"
+    family: ModelFamily,
+    asked: Mapping[str, Mapping[str, Dimension | str]],
+    base: Spec,
+    sampler: Sampler = "tpe",
 ) -> Space:
     """What is searched for a family: what was asked for, in place of what is searched by default.
 

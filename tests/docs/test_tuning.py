@@ -13,9 +13,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 
 from ml_platform.engine import Dag
 from ml_platform.specs.images import BackboneSpec
-from ml_platform.specs.training import KerasSpec, XGBoostSpec
+from ml_platform.specs.training import FineTuneSpec, KerasSpec, XGBoostSpec
 from ml_platform.specs.tuning import StudySpec
-from ml_platform.tuning.spaces import SPACES, parse
+from ml_platform.tuning.spaces import parse
 from tests.images.pictures import encoded, gradient
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text()
@@ -30,6 +30,10 @@ def test_what_can_be_written_can_be_read() -> None:
 
 def test_every_option_of_a_study_is_on_the_page() -> None:
     assert all(f"`--study.{name}`" in PAGE for name in StudySpec.model_fields)
+
+
+FEATURES = ("keras", "xgboost", "sklearn", "mllib")
+"""Families that learn from features."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def test_an_objective_of_your_own_is_searched_on_executors(page: dict[str, Any],
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("spark")
-def test_every_family_is_searched_on_features_of_images(
+def test_every_family_is_searched_on_images(
     page: dict[str, Any], server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Light images and dark ones: any point tells them apart better than a guess."""
@@ -66,11 +70,14 @@ def test_every_family_is_searched_on_features_of_images(
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(encoded(gradient(12, 9, seed=at) // 2 + (at % 2) * 127))
     page["BASES"] |= {"keras": KerasSpec(ranks=1, epochs=6), "xgboost": XGBoostSpec(trees=4)}
-    study = StudySpec(trials=2, pruner="none")
+    study, source = StudySpec(trials=2, pruner="none"), str(tmp_path / "shades")
     with temporary_settings(updates={PREFECT_API_URL: server, PREFECT_LOGGING_TO_API_ENABLED: False}):
-        trials = page["search_heads"](
-            str(tmp_path / "shades"), BackboneSpec(size=(4, 4)), families=tuple(SPACES), study=study
+        trials = page["search_heads"](source, BackboneSpec(size=(4, 4)), families=FEATURES, study=study)
+        trials += page["search_networks"](
+            source, BackboneSpec(size=(8, 8)), FineTuneSpec(ranks=1, epochs=6, filters=(4,)), study
         )
-    assert [trial.family for trial in trials] == [family for family in SPACES for _ in range(2)]
+    assert [trial.family for trial in trials] == [
+        family for family in (*FEATURES, "fine_tuned") for _ in range(2)
+    ]
     assert {trial.state for trial in trials} == {"complete"}
     assert all(trial.value is not None and trial.value < math.log(2) for trial in trials)

@@ -7,7 +7,7 @@ import pytest
 from ml_platform.errors import SpecError
 from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Family
-from ml_platform.specs.training import KerasSpec, MLlibSpec, SklearnSpec, XGBoostSpec
+from ml_platform.specs.training import FineTuneSpec, KerasSpec, MLlibSpec, SklearnSpec, XGBoostSpec
 from ml_platform.specs.tuning import Choice, Range
 from ml_platform.tuning.spaces import SPACES, parse, read_space, written
 
@@ -16,6 +16,7 @@ BASES: dict[Family, Spec] = {
     "xgboost": XGBoostSpec(),
     "sklearn": SklearnSpec(),
     "mllib": MLlibSpec(),
+    "fine_tuned": FineTuneSpec(),
 }
 
 
