@@ -6,12 +6,12 @@ import pytest
 
 from ml_platform.errors import SpecError
 from ml_platform.specs.base import Spec
-from ml_platform.specs.references import Family
+from ml_platform.specs.references import ModelFamily
 from ml_platform.specs.training import FineTuneSpec, KerasSpec, MLlibSpec, SklearnSpec, XGBoostSpec
 from ml_platform.specs.tuning import Choice, Range
 from ml_platform.tuning.spaces import SPACES, parse, read_space, written
 
-BASES: dict[Family, Spec] = {
+BASES: dict[ModelFamily, Spec] = {
     "keras": KerasSpec(),
     "xgboost": XGBoostSpec(),
     "sklearn": SklearnSpec(),
@@ -21,7 +21,7 @@ BASES: dict[Family, Spec] = {
 
 
 @pytest.mark.parametrize("family", SPACES)
-def test_every_family_has_a_space_that_its_spec_takes(family: Family) -> None:
+def test_every_family_has_a_space_that_its_spec_takes(family: ModelFamily) -> None:
     assert read_space(family, {}, BASES[family]).dimensions
 
 
@@ -67,7 +67,7 @@ def test_a_space_that_is_given_takes_the_place_of_the_default_one() -> None:
     ],
 )
 def test_a_space_without_a_valid_point_is_refused_with_its_reason(
-    family: Family, field: str, text: str, said: str
+    family: ModelFamily, field: str, text: str, said: str
 ) -> None:
     with pytest.raises(SpecError) as refused:
         read_space(family, {family: {field: text}}, BASES[family])
