@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,9 +18,12 @@ from ml_platform.resources.budget import Budget, usable_gpus
 from ml_platform.resources.cuda_toolkit import Toolkit, find_toolkit
 from ml_platform.resources.gang_lease import GangLease
 from ml_platform.resources.gpus import DISCOVERY_SCRIPT, Gpu, chosen, parsed, spark_gpu_settings, visible_gpus
+from ml_platform.resources.horovod import plan_launch
+from ml_platform.resources.horovod_build import Availability
 from ml_platform.resources.placement import load_placement
-from ml_platform.specs.placements import BudgetSpec, Placement, SparkPlacement
+from ml_platform.specs.placements import BudgetSpec, HorovodPlacement, Placement, SparkPlacement
 from ml_platform.specs.resources import HorovodSpec
+from ml_platform.worker import session
 
 ROOT = Path(__file__).parents[2]
 TOLD = """0, GPU-5f1c, 81559, NVIDIA H100 80GB HBM3
@@ -199,6 +203,31 @@ def test_spark_is_told_of_gpus_where_its_placement_has_them(tmp_path: Path) -> N
     assert not [name for name in local if "gpu" in name]
 
 
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_a_rank_lets_the_memory_of_its_own_gpu_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_rank: int
+) -> None:
+    """What its plan lets it see is the device of its local rank, and TensorFlow takes not all of that at once.
+    NCCL and Gloo join ranks over the interface of the job."""
+    monkeypatch.setattr(horovod_build, "horovod_available", lambda: Availability(ok=True, reason="built"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    plan = plan_launch(HorovodSpec(ranks=2, backend="processes"), HorovodPlacement(), tmp_path, gpus=2)
+    environment = plan.ranks[local_rank].environment
+    assert environment["HOROVOD_LOCAL_RANK"] == str(local_rank)
+    assert environment["NCCL_SOCKET_IFNAME"] == environment["HOROVOD_GLOO_IFACE"] != ""
+    seen = environment["CUDA_VISIBLE_DEVICES"].split(",")
+    assert seen == [("3", "5")[local_rank]]
+    grown: list[tuple[str, bool]] = []
+    config = SimpleNamespace(
+        list_physical_devices=lambda kind: seen if kind == "GPU" else ["cpu"],
+        experimental=SimpleNamespace(set_memory_growth=lambda device, on: grown.append((device, on))),
+    )
+    monkeypatch.setattr(session, "import_libraries", lambda *, horovod: None)
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=config))
+    session.prepare_session(2)
+    assert grown == [(seen[0], True)]
+
+
 # ── On a machine that has one ────────────────────────────────────────────────────────────────────
 
 
@@ -215,10 +244,6 @@ def test_real_gpus_are_found_alike_by_all_who_look() -> None:
 @pytest.mark.gpu
 def test_a_rank_sees_one_gpu_alone() -> None:
     """What the launch plan says hides the others from CUDA itself."""
-    from ml_platform.resources.horovod import plan_launch
-    from ml_platform.specs.placements import HorovodPlacement
-    from ml_platform.specs.resources import HorovodSpec
-
     plan = plan_launch(HorovodSpec(ranks=1, backend="processes"), HorovodPlacement(), Path(), gpus=1)
     device = plan.ranks[0].environment["CUDA_VISIBLE_DEVICES"]
     count = "import ctypes; n = ctypes.c_int(); c = ctypes.CDLL('libcuda.so.1'); c.cuInit(0); "

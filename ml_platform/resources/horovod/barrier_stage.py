@@ -20,6 +20,17 @@ def slots(session: SparkSession) -> int:
     return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
 
 
+def busy_slots(session: SparkSession, *, besides: str) -> dict[str, int]:
+    """Slots that are taken now, by the name of the stage that has them; not those of a job group."""
+    tracker = session.sparkContext.statusTracker()
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(besides)]
+    own = {stage for job in jobs if job is not None for stage in job.stageIds}
+    stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds() if stage not in own]
+    return {
+        stage.name: stage.numActiveTasks for stage in stages if stage is not None and stage.numActiveTasks
+    }
+
+
 class BarrierStage:
     """Runs `function` in `tasks` tasks, from a thread and in a job group of its own."""
 
@@ -33,14 +44,15 @@ class BarrierStage:
     ) -> None:
         self.ended = threading.Event()
         self.error: Exception | None = None
-        self._session, self._function, self._tasks, self._group = session, function, tasks, group
+        self.group = group
+        self._session, self._function, self._tasks = session, function, tasks
         self._thread = threading.Thread(target=self._run, name=group, daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
         """End the tasks, or never start them. From any thread."""
         if not self.ended.is_set():
-            cancel_group(self._session, self._group)
+            cancel_group(self._session, self.group)
 
     def join(self, timeout_s: float) -> bool:
         """Wait until every task has ended and its slot is free. False: they have not."""
@@ -49,7 +61,7 @@ class BarrierStage:
     def _run(self) -> None:
         context = self._session.sparkContext
         try:
-            context.setJobGroup(self._group, self._group, interruptOnCancel=True)
+            context.setJobGroup(self.group, self.group, interruptOnCancel=True)
             context.setLocalProperty("spark.scheduler.pool", POOL)
             rows = self._session.range(0, self._tasks, 1, self._tasks)
             rows.mapInArrow(self._function, "nothing long", barrier=True).collect()

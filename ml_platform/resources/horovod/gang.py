@@ -107,6 +107,11 @@ class Gang:
         """What a launch that is not finished waits for, besides its ranks."""
         return ""
 
+    @property
+    def held_up(self) -> str:
+        """Who has what the launch needs; empty where nobody has."""
+        return ""
+
     def missing(self) -> list[RankPlan]:
         """Ranks that are not ready yet."""
         ready = {rank.plan.rank for rank in self.ranks if rank.ready}

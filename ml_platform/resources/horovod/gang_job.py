@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SAY_S = 3.0
+"""How long slots that others hold are waited for without a word: most Spark tasks are over by then."""
+
 
 class GangJob:
     """A `HorovodJob` whose ranks are processes of their own.
@@ -115,6 +118,7 @@ class GangJob:
 
     def _wait_until_ready(self, gang: Gang) -> None:
         deadline = gang.started_at + self._plan.start_timeout_s
+        said = ""
         while missing := gang.missing():
             event = gang.next_event(min(TICK_S, deadline - time.monotonic()))
             self._check()
@@ -126,6 +130,9 @@ class GangJob:
                 raise not_started(ended, gang)
             if time.monotonic() > deadline:
                 raise not_started(missing, gang)
+            if time.monotonic() > gang.started_at + SAY_S and (held_up := gang.held_up) not in ("", said):
+                said = held_up
+                progress.report(f"{gang.plan.world_size} ranks wait for slots: {said}")
 
     def _run_on(self, gang: Gang, name: str, payload: bytes, heard: Heard) -> list[bytes]:
         self._jobs += 1

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ml_platform.errors import PlatformError, RankError, ResourceStartError
-from ml_platform.resources.horovod.barrier_stage import BarrierStage, slots
+from ml_platform.resources.horovod.barrier_stage import BarrierStage, busy_slots, slots
 from ml_platform.resources.horovod.gang import Gang, RankProcess
 from ml_platform.resources.horovod.gang_job import GangJob
 from ml_platform.resources.horovod.listener import Listener
@@ -157,7 +157,18 @@ class StageGang(Gang):
             return ""
         if self._stage is None:
             return f"Spark has {slots(self._session)} slots"
-        return f"{len(self._arrivals)} of {self.plan.world_size} tasks have a slot"
+        held_up = f"; {held}" if (held := self.held_up) else ""
+        return f"{len(self._arrivals)} of {self.plan.world_size} tasks have a slot{held_up}"
+
+    @property
+    def held_up(self) -> str:
+        if self._handles or self._stage is None:
+            return ""
+        busy = busy_slots(self._session, besides=self._stage.group)
+        if not busy:
+            return ""
+        holders = ", ".join(f"{count} by {name}" for name, count in busy.items())
+        return f"of Spark's {slots(self._session)} slots {sum(busy.values())} are held: {holders}"
 
     def kill(self) -> None:
         super().kill()

@@ -73,7 +73,8 @@ def check_slots(ranks: int, slots: int, master: str) -> None:
             f"{ranks} ranks cannot start together on {master}",
             wanted=f"{ranks} slots, one per rank",
             got=f"{slots} slots",
-            hint="fewer `ranks` in the recipe, or more executors or cores in the placement",
+            hint="fewer `ranks` in the recipe, or more executors or cores in the placement; on a cluster "
+            "another application may have its cores",
         )
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from ml_platform.errors import RankError, ResourceStartError
-from ml_platform.resources.horovod import open_job, spark_stage
+from ml_platform.resources import progress
+from ml_platform.resources.horovod import barrier_stage, gang_job, open_job, plan_launch, spark_stage
 from ml_platform.resources.horovod.gang_job import GangJob
+from ml_platform.resources.horovod.plan import LaunchPlan
+from ml_platform.resources.horovod.spark_stage import start_job
 from ml_platform.resources.leases import Leases, Scope
 from ml_platform.specs.placements import HorovodPlacement, Placement, SparkPlacement
 from ml_platform.specs.resources import HorovodSpec, SparkSpec
@@ -202,6 +208,45 @@ def test_more_ranks_than_slots_are_refused_with_the_numbers(spark: SparkSession,
     finally:
         job.close()
     assert (caught.value.wanted, caught.value.got) == ("3 slots, one per rank", "2 slots")
+
+
+@pytest.mark.long
+def test_slots_that_others_hold_are_told_with_their_numbers(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they are waited for, and when the time to start is over: who holds how many of how many."""
+    monkeypatch.setattr(gang_job, "SAY_S", 0.0)
+    released = tmp_path / "released"
+    rows = spark.range(0, 1, 1, 1).mapInArrow(partial(_until_there, str(released)), "id long")
+    other = threading.Thread(target=rows.collect)
+    other.start()
+    _wait_until(lambda: bool(barrier_stage.busy_slots(spark, besides="nobody")))
+    try:
+        hasty = start_job(_two_ranks(tmp_path).model_copy(update={"start_timeout_s": 3.0}))
+        with pytest.raises(ResourceStartError, match="2 ranks did not start") as caught:
+            hasty.run(rank_functions.identity)
+        hasty.close()
+        words = r"of Spark's 2 slots 1 are held: 1 by collect at .*"
+        assert re.search(rf"missing ranks 0, 1; 0 of 2 tasks have a slot; {words}", str(caught.value))
+        patient, heard = start_job(_two_ranks(tmp_path)), []
+        with progress.listening(lambda said: (heard.append(said.message), released.touch())):
+            assert len(patient.run(rank_functions.identity)) == 2
+        patient.close()
+        assert re.fullmatch(f"2 ranks wait for slots: {words}", heard[0])
+    finally:
+        released.touch()
+        other.join()
+
+
+def _two_ranks(folder: Path) -> LaunchPlan:
+    return plan_launch(HorovodSpec(ranks=2, backend="spark"), HorovodPlacement(), folder, preload=False)
+
+
+def _until_there(path: str, batches: Iterable[Any]) -> Iterator[Any]:
+    deadline = time.monotonic() + 120
+    while not Path(path).exists() and time.monotonic() < deadline:
+        signal.sigtimedwait([], 0.05)
+    yield from batches
 
 
 def test_spark_work_does_not_wait_behind_an_idle_gang(spark: SparkSession) -> None:
