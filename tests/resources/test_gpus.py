@@ -207,7 +207,7 @@ def test_spark_is_told_of_gpus_where_its_placement_has_them(tmp_path: Path) -> N
 def test_a_rank_lets_the_memory_of_its_own_gpu_grow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_rank: int
 ) -> None:
-    """What its plan lets it see is the device of its local rank, and TensorFlow takes not all of that at once.
+    """Its plan lets it see the device of its local rank; TensorFlow does not take all of that at once.
     NCCL and Gloo join ranks over the interface of the job."""
     monkeypatch.setattr(horovod_build, "horovod_available", lambda: Availability(ok=True, reason="built"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ml_platform.errors import RankLostError
 from ml_platform.resources.horovod import plan_launch
 from ml_platform.resources.horovod.gang import Gang, RankProcess
+from ml_platform.resources.horovod.watch import TICK_S, Watch
 from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.resources import HorovodSpec
 from ml_platform.worker import messages
@@ -61,6 +63,27 @@ def test_a_rank_that_sends_a_large_message_slowly_is_not_silent(
         theirs.sendall(frame[60:])
         assert gang.next_event(20) == (rank, messages.Result(1, b"x" * 100))
         channel.close()
+
+
+def test_a_silent_rank_is_found_one_look_after_its_time_at_the_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that looks alone move: not before `heartbeat_timeout_s`, nor later than one look more."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    spec = HorovodSpec(ranks=1, backend="spark", heartbeat_timeout_s=7)
+    gang = Gang(plan_launch(spec, HorovodPlacement(), tmp_path))
+    gang.ranks.append(RankProcess(gang.plan.ranks[0], Handle()))
+
+    def wait(timeout_s: float) -> None:
+        now[0] += timeout_s
+
+    monkeypatch.setattr(gang, "next_event", wait)
+    watch = Watch(gang, messages.Job(1, "fit", b"", {}), lambda rank, said: None, lambda: None)
+    with pytest.raises(RankLostError, match=r"rank 0 of 1 on .* fell silent in fit") as caught:
+        watch.results()
+    assert caught.value.wanted == "a sign of life within 7 s"
+    assert 1007 < now[0] <= 1007 + TICK_S
 
 
 def _frame(message: messages.Message) -> bytes:
