@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from bench.context import Context, compared, counts, say
+from bench.machine import FOREIGN_LIMIT
 from bench.pairing import Block, clean, interval
 from bench.report import Row, row
 from bench.sides import Driver, rounds
@@ -47,6 +48,27 @@ def run(context: Context) -> Iterator[Row]:
                 more = {"target": target if name == "script" or batch >= MANY else None}
                 pair = blocks["ours"], blocks[name]
                 yield compared(context, "B6", case, shown, pair, steps * (EPOCHS - 1), **more)
+
+
+def checked(context: Context) -> Iterator[Row]:
+    """What of a fit goes into looking whether all ranks are still in one state, every 100 steps or rarer."""
+    steps, count, epochs = context.pick(40, 200), context.pick(1, 4), 3
+    say(f"B6: {RANKS} ranks, checks within {epochs * steps} steps, {count} rounds")
+    shares, blocks, each_s = [], [], []
+    with context.driver("ours_ranks") as ours, context.driver("reading") as writer:
+        folder = f"{context.home()}/packed"
+        writer.ask(what="write", kind="packed", folder=folder, rows=RANKS * FEW * steps)
+        for _ in range(count):
+            found: dict[str, Any] = {}
+            question = {"folder": folder, "batch": FEW, "epochs": epochs, "ranks": RANKS}
+            block = context.block(ours, {}, into=found, what="check", **question)
+            shares.append(found["checks_s"] / found["seconds"])
+            each_s.append(found["checks_s"] / found["checks"])
+            blocks.append((block, block))
+    case = f"checks, MLP of 1 M, {FEW} rows per rank"
+    more = {"unit": "of the time", "target": 0.01, "ours": f"{1e3 * interval(each_s).value:.3g} ms each"}
+    pairs = counts(clean(blocks, limit=FOREIGN_LIMIT))
+    yield row("B6", case, "the fit they are in", context.size, interval(shares), **pairs, **more)
 
 
 def _steps(context: Context, driver: Driver, *, alike: bool, **question: object) -> Block:

@@ -23,6 +23,16 @@ def trained(rank: Any, folder: str, rows: int, epochs: int, **more: Any) -> list
     return [network.fingerprint(model), *(batch * history.steps / rate for rate in history.rows_per_second)]
 
 
+def checked(rank: Any, folder: str, rows: int, epochs: int) -> dict[str, float]:
+    """Seconds of the epochs of a fit as it is by default, those of its checks, and how many there were."""
+    model = network.build()
+    model.compile("sgd", loss=network.loss())
+    batch = rows * rank.world_size
+    history = rank.fit(model, folder, batch_rows=batch, epochs=epochs)
+    seconds = sum(batch * history.steps / rate for rate in history.rows_per_second)
+    return {"seconds": seconds, "checks_s": history.check_seconds, "checks": history.checks}
+
+
 def survived(rank: Any, folder: str, rows: int, epochs: int, diary: str, dies_after: int) -> list[float]:
     """The same with a checkpoint after each epoch, and a rank that dies once, in the second one.
 
