@@ -111,9 +111,10 @@ def image_classification(
         models.append(fine_tune(*seen, pixels, state, parts, split, tuning, job=job))
 
     candidates = [measure_model(each, parts.validation, "validation") for each in models]
-    challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout")
+    best = choose_challenger(candidates, gate)
+    challenger = measure_model(best, parts.holdout, "holdout")
     show_mistakes(challenger, parts.holdout)
-    champion = find_champion(name)
+    champion = find_champion(name, best)
     champion_on_holdout = measure_champion(champion, parts.holdout)
 
     verdict = judge(challenger, champion, champion_on_holdout, parts.holdout, state, split, gate, name)

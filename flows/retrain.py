@@ -109,8 +109,9 @@ def retrain(
         models.append(train_mllib(*learnt, mllib))
 
     candidates = [measure_model(each, parts.validation, "validation") for each in models]
-    challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout", slices)
-    champion = find_champion(name)
+    best = choose_challenger(candidates, gate)
+    challenger = measure_model(best, parts.holdout, "holdout", slices)
+    champion = find_champion(name, best)
     champion_on_holdout = measure_champion(champion, parts.holdout)
 
     verdict = judge(challenger, champion, champion_on_holdout, parts.holdout, state, split, gate, name)

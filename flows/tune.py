@@ -129,8 +129,9 @@ def tune(
             measured.append(measure_model(trained, parts.validation, "validation"))
 
     candidates = with_models(measured, studies)
-    challenger = measure_model(choose_challenger(candidates, gate), parts.holdout, "holdout", slices)
-    champion = find_champion(name)
+    best = choose_challenger(candidates, gate)
+    challenger = measure_model(best, parts.holdout, "holdout", slices)
+    champion = find_champion(name, best)
     champion_on_holdout = measure_champion(champion, parts.holdout)
 
     verdict = judge(challenger, champion, champion_on_holdout, parts.holdout, state, split, gate, name)

@@ -22,6 +22,7 @@ from ml_platform import (
     Version,
     task,
 )
+from ml_platform.engine.going_on import earlier_runs
 from ml_platform.evaluation import explain, gate, pictures
 from ml_platform.evaluation.card import as_description, model_card
 from ml_platform.evaluation.measure import measure, read_rows
@@ -133,10 +134,15 @@ def choose_challenger(candidates: list[Evaluation], spec: GateSpec) -> Model:
     return gate.choose_challenger(candidates, spec.metric).model
 
 
-@task(probe=registry.champion)
-def find_champion(name: str) -> Version | None:
-    """The version that serves now, if there is one."""
-    return registry.champion(name)
+def _champion(name: str, challenger: Model) -> Version | None:
+    return registry.champion_against(challenger, name, promoted_by=earlier_runs())
+
+
+@task(probe=_champion)
+def find_champion(name: str, challenger: Model) -> Version | None:
+    """The version that serves now, if there is one. A run that is resumed after it promoted finds the one
+    that served before: the challenger is not to be judged against itself."""
+    return _champion(name, challenger)
 
 
 @task

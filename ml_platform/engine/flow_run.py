@@ -17,13 +17,14 @@ from prefect.states import Completed
 from ml_platform.engine.check import refuse
 from ml_platform.engine.decide import World
 from ml_platform.engine.events import current_watcher
+from ml_platform.engine.going_on import going_on
 from ml_platform.engine.graph import Graph, Node, Reference, fill
 from ml_platform.engine.guard import trapped
 from ml_platform.engine.keys import as_declared
 from ml_platform.engine.picture import to_svg
 from ml_platform.engine.plan import EngineSpec, Plan, Planned, make_plan
 from ml_platform.engine.prefect_door import flush, heeding_cancellation
-from ml_platform.engine.resume import accepted_results, refuse_doubtful, resumed_parameters
+from ml_platform.engine.resume import accepted_results, chain, refuse_doubtful, resumed_parameters
 from ml_platform.engine.run import Execution
 from ml_platform.engine.secret_blocks import secrets_of_prefect
 from ml_platform.errors import PlatformError, SpecError, StoreError, nearest
@@ -46,7 +47,7 @@ SHOWN_NODES = 200
 
 def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
     """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped."""
-    with planning(), as_declared(), secrets_of_prefect():
+    with planning(), as_declared(), secrets_of_prefect(), going_on(chain(engine)):
         graph, world, leases = _to_plan(dag, parameters, engine)
         planned = make_plan(graph, world, leases)
         refuse_doubtful(graph, planned.plan, engine)
@@ -56,7 +57,7 @@ def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) 
 def plan_first(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
     """Plan those tasks alone that need no other and have a preflight: what a request itself gets wrong shows
     there, before all code was read and everybody was asked."""
-    with planning(), as_declared(), secrets_of_prefect():
+    with planning(), as_declared(), secrets_of_prefect(), going_on(chain(engine)):
         graph, world, leases = _to_plan(dag, parameters, engine)
         first = tuple(node for node in graph.nodes if not node.parents and node.task.preflight)
         return make_plan(Graph(graph.name, first), world, leases)
@@ -91,7 +92,7 @@ def _execute(
     dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
 ) -> tuple[Any, Mapping[str, str], str]:
     """What its function promised, what became of the nodes, and why not all of them were cached."""
-    with as_declared(), secrets_of_prefect(), temporary_files_removed():
+    with as_declared(), secrets_of_prefect(), temporary_files_removed(), going_on(chain(engine)):
         return _planned_and_run(dag, parameters, engine)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from prefect.exceptions import ParameterTypeError
@@ -17,7 +18,7 @@ from ml_platform.engine.graph import Graph
 from ml_platform.engine.keys import digest_of, value_digest
 from ml_platform.engine.outputs import adapter
 from ml_platform.engine.plan import EngineSpec, Plan
-from ml_platform.errors import SpecError, StoreError, UsageError, nearest
+from ml_platform.errors import PlatformError, SpecError, StoreError, UsageError, nearest
 from ml_platform.store.records import read_run
 from ml_platform.store.results import Result
 from ml_platform.store.stamps import locations, stamp
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
 
 MASK = str(SecretStr("secret"))
 COMPLETED = ("completed", "cached")
+
+
+def chain(engine: EngineSpec) -> tuple[str, ...]:
+    """Names of the run to resume, of the one that it resumed, and so on."""
+    names: tuple[str, ...] = ()
+    run = engine.run
+    while run is not None and run not in names:
+        names += (run,)
+        with suppress(PlatformError):  # its record is gone, or damaged
+            run = (read_run(run).get("engine") or {}).get("run")
+    return names
 
 
 def resumed_parameters(dag: Dag[..., Any], engine: EngineSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,20 @@ def champion(name: str) -> Version | None:
     mlflow = client()
     number = _aliases(mlflow, name).get(CHAMPION)
     return None if number is None else _version(mlflow, name, number)
+
+
+def champion_against(challenger: Model, name: str, *, promoted_by: Collection[str]) -> Version | None:
+    """The version that a challenger is judged against: the one that serves, or, where these runs have made a
+    champion of the challenger itself, the one that served before."""
+    serving = champion(name)
+    if serving is None or serving.model != challenger:
+        return serving
+    mlflow = client()
+    last = ledger.entries(mlflow, name)[-1:]
+    if not last or last[0].move.to != serving.version or last[0].move.run not in promoted_by:
+        return serving
+    before = last[0].move.before
+    return None if before is None else _version(mlflow, name, before)
 
 
 def find(uri: str) -> Version:

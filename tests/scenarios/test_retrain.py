@@ -192,6 +192,18 @@ def test_the_plan_after_that_is_all_cached_and_needs_no_spark_and_no_rank(
     assert {path.name for path in folder.iterdir()} == {"run.json", "nodes.jsonl"}, "no log of Spark or ranks"
 
 
+def test_a_run_that_is_resumed_after_it_promoted_still_says_so(
+    settled: dict[str, Any], project: Project, server: str
+) -> None:
+    """It does not judge its challenger against itself, and has nothing to do."""
+    records = [json.loads(path.read_text()) for path in (project.home / "runs").glob("*/run.json")]
+    run = min(records, key=lambda record: str(record["started"]))["run"]
+    again = project.run("flows.retrain", "resume", run, "--json", PREFECT_API_URL=server)
+    assert again.code == 0, again.err
+    assert again.json["verdict"]["decision"] == "promote"
+    assert _executed(_newest_record(project)) == set()
+
+
 @pytest.mark.long
 def test_one_hyper_parameter_runs_its_branch_alone_and_a_worse_challenger_is_held(
     first: Any, settled: dict[str, Any], project: Project, server: str
@@ -208,9 +220,9 @@ def test_one_hyper_parameter_runs_its_branch_alone_and_a_worse_challenger_is_hel
     assert "try: " in worse.err
     record = _newest_record(project)
     branch = {trains, measures, "choose_challenger", "measure_model-3", "explain_model"}
-    branch |= {"judge", "write_card", "promote"}
+    branch |= {"find_champion", "judge", "write_card", "promote"}
     verdicts = _changed(record["plan"]["nodes"])
-    assert set(verdicts) == {*branch, "score_table", "report_retrain"}
+    assert set(verdicts) == {*branch, "measure_champion", "score_table", "report_retrain"}
     assert verdicts[trains] == "run"
     assert _executed(record) == branch, "the champion stayed, so its scores are cut off early"
 

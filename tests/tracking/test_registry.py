@@ -12,6 +12,7 @@ from ml_platform.errors import DataError, PromotionError, SpecError
 from ml_platform.specs.references import Model, Version
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.tracking import champion, fetch, find, holdout_uses, ledger, promote, register, registry
+from ml_platform.tracking.registry import champion_against
 from ml_platform.tracking.server import client
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,23 @@ def test_the_champion_before_is_kept_as_previous(model: Model, run: TrackingRun)
     assert aliases() == {"champion": 2, "previous": 1}
     moves = [entry.move for entry in ledger.entries(client(), "retrain")]
     assert [(move.before, move.to, move.kind) for move in moves] == [(None, 1, "gate"), (1, 2, "gate")]
+
+
+def test_a_challenger_that_a_run_has_promoted_is_judged_against_who_served_before(
+    model: Model, run: TrackingRun
+) -> None:
+    first, second, third = versions(model, run, 3)
+    assert champion_against(model, "retrain", promoted_by=["a"]) is None
+    promote(first, None, run="a")
+    assert champion_against(model, "retrain", promoted_by=["b", "a"]) is None
+    assert champion_against(model, "retrain", promoted_by=["b"]) == first, "another run did"
+    other = model.model_copy(update={"digest": "of another model"})
+    assert champion_against(other, "retrain", promoted_by=["a"]) == first
+    promote(second, first, run="b")
+    assert champion_against(model, "retrain", promoted_by=["b"]) == first
+    assert champion_against(model, "retrain", promoted_by=["a"]) == second, "moved since"
+    client().set_registered_model_alias("retrain", "champion", str(third.version))
+    assert champion_against(model, "retrain", promoted_by=["b"]) == third, "somebody moved it by hand"
 
 
 def test_a_promotion_done_twice_changes_nothing(model: Model, run: TrackingRun) -> None:
