@@ -22,7 +22,7 @@ from ml_platform import (
     Version,
     task,
 )
-from ml_platform.engine.going_on import earlier_runs
+from ml_platform.engine.going_on import runs_so_far
 from ml_platform.evaluation import explain, gate, pictures
 from ml_platform.evaluation.card import as_description, model_card
 from ml_platform.evaluation.measure import measure, read_rows
@@ -135,7 +135,7 @@ def choose_challenger(candidates: list[Evaluation], spec: GateSpec) -> Model:
 
 
 def _champion(name: str, challenger: Model) -> Version | None:
-    return registry.champion_against(challenger, name, promoted_by=earlier_runs())
+    return registry.champion_against(challenger, name, promoted_by=runs_so_far())
 
 
 @task(probe=_champion)

@@ -92,7 +92,8 @@ def _execute(
     dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec
 ) -> tuple[Any, Mapping[str, str], str]:
     """What its function promised, what became of the nodes, and why not all of them were cached."""
-    with as_declared(), secrets_of_prefect(), temporary_files_removed(), going_on(chain(engine)):
+    runs = (*filter(None, [flow_run.name]), *chain(engine))
+    with as_declared(), secrets_of_prefect(), temporary_files_removed(), going_on(runs):
         return _planned_and_run(dag, parameters, engine)
 
 

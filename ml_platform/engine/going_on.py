@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_earlier: ContextVar[tuple[str, ...]] = ContextVar("earlier runs", default=())
+_so_far: ContextVar[tuple[str, ...]] = ContextVar("runs so far", default=())
 
 
 @contextmanager
 def going_on(runs: tuple[str, ...]) -> Iterator[None]:
-    """What is planned or run inside goes on with these."""
-    token = _earlier.set(runs)
+    """What is planned or run inside is part of these, or goes on with them."""
+    token = _so_far.set(runs)
     try:
         yield
     finally:
-        _earlier.reset(token)
+        _so_far.reset(token)
 
 
-def earlier_runs() -> tuple[str, ...]:
-    """Names of the runs that the one under way resumes, the latest first. Empty for a run from the start.
+def runs_so_far() -> tuple[str, ...]:
+    """Names of the flow run under way, which Prefect may have tried before, and of those that it resumes.
 
     For probes of what a run itself changes.
     """
-    return _earlier.get()
+    return _so_far.get()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ml_platform.engine import Dag, EngineSpec, dag, map_over, task
+from ml_platform.engine.going_on import runs_so_far
 from ml_platform.errors import PlatformError, SpecError, StoreError, UsageError
 from ml_platform.specs.base import Spec
 from ml_platform.store.location import data_uri, runs_folder
@@ -37,6 +38,16 @@ def fails_first(path: str, n: int = 1, rates: Rates = Rates()) -> list[int]:
     return [add(needs_file(path, start), rates.left), add(start, rates.right)]
 
 
+@task(cache=False)
+def runs() -> list[str]:
+    return list(runs_so_far())
+
+
+@dag
+def says_its_runs() -> list[str]:
+    return runs()
+
+
 def resume(run: str = "run-1", **more: Any) -> EngineSpec:
     return EngineSpec(mode="resume", run=run, **more)
 
@@ -44,6 +55,12 @@ def resume(run: str = "run-1", **more: Any) -> EngineSpec:
 def failure(ran: Any, kind: type[PlatformError]) -> str:
     assert isinstance(ran.error, kind)
     return str(ran.error)
+
+
+def test_a_run_knows_its_name_and_those_that_it_goes_on_with(run: Runner) -> None:
+    """However long the chain."""
+    said = [run(says_its_runs, engine=engine).output for engine in (EngineSpec(), resume(), resume("run-2"))]
+    assert said == [["run-1"], ["run-2", "run-1"], ["run-3", "run-2", "run-1"]]
 
 
 # ── What is reused ───────────────────────────────────────────────────────────────────────────────
