@@ -28,7 +28,7 @@ def batch_inference(
             sklearn:NAME.
         reading: How the table is written, where its files do not say so themselves.
         keys: Columns to keep beside the predictions. Empty: all.
-        predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>.
+        predictions: Folder for the predictions. Empty: .ml-platform/predictions/<model>-batch.
         day: Add the predictions to the folder as the partition scored_on=DAY, a date, in place of
             those of the same day. Empty: they replace what the folder holds.
         columns: Columns that make the model's input, in its order, where it does not say so itself.

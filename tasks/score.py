@@ -133,21 +133,23 @@ def score_table(
         frame, unread = read_raw(spark, source, contract, reading)
         files = plain_files(source, contract, reading)
     when = which_day(day)
-    # Days are kept apart from predictions without a day: no reader could tell them apart in one folder.
-    own = home() / "predictions" / (version.name if when is None else f"{version.name}-by-day")
-    folder = destination or str(own)
     return score(
         spark,
         fetch(version),
         version,
         frame,
         keys=keys or None,
-        destination=folder,
+        destination=destination or _own_folder(version.name, when),
         day=when,
         parts=file_parts(files),
         unread=unread,
         tell=get_run_logger().info,
     )
+
+
+def _own_folder(name: str, day: date | None) -> str:
+    """Days are kept apart from predictions without a day: no reader could tell them apart in one folder."""
+    return str(home() / "predictions" / (name if day is None else f"{name}-by-day"))
 
 
 def _reads(version: Version, table: Dataset) -> bool:
@@ -181,7 +183,9 @@ def batch_predict(
     model, rows and code, is not scored again.
 
     Args:
-        source, keys, destination, day, reading: As `score_table`.
+        source, keys, day, reading: As `score_table`.
+        destination: As there, but `predictions/<model>-batch`: a retrain and a scoring of every hour do not
+            write over each other.
         columns: Columns that make the model's input, in its order, where it does not say so itself.
         signature: Of a SavedModel.
         trust_pickle: Whether a model may be opened that is a pickle or holds Python code: whoever wrote it
@@ -189,7 +193,6 @@ def batch_predict(
     """
     contract = _contract(model)
     when = which_day(day)
-    own = home() / "predictions" / (model.name if when is None else f"{model.name}-by-day")
     frame, unread = read_raw(spark, source, contract, reading)
     return predict_table(
         spark,
@@ -197,7 +200,7 @@ def batch_predict(
         frame,
         asking=Asking(columns=columns, signature=signature, trust_pickle=trust_pickle),
         keys=keys or None,
-        output=Output(destination or str(own), when, get_run_logger().info),
+        output=Output(destination or _own_folder(f"{model.name}-batch", when), when, get_run_logger().info),
         parts=file_parts(plain_files(source, contract, reading)),
         unread=unread,
     )

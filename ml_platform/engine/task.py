@@ -301,8 +301,9 @@ def _without_a_way_around(run: Callable[..., Any], task: Task[..., Any]) -> Call
 def _opened(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
     refuse_while_planning(f"task {task.name} ran")
     arguments, recipes = task.bind(*args, **kwargs)
-    for name, value in arguments.items():
-        _check_contract(task, f"parameter {name}", task.types[name], value)
+    # A resource that the caller has opened is passed on as it is: it has no type that could be checked.
+    for name in arguments.keys() & task.types.keys():
+        _check_contract(task, f"parameter {name}", task.types[name], arguments[name])
     leases, name = current_leases(), current_node() or task.name
     with secrets_of_prefect(), _deadline(task), leases.open(recipes, task=name) as resources:
         yield {**arguments, **resources}

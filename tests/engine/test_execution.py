@@ -189,6 +189,17 @@ def test_a_light_task_is_given_its_resources(run: Runner, happened: list[str]) -
     assert happened == ["opened a", "counted uses a", "counted-2 uses a", "closed a"]
 
 
+def test_a_task_called_alone_takes_a_resource_that_is_open(happened: list[str]) -> None:
+    """As a notebook or a unit test calls it, with a session of its own."""
+
+    @task
+    def counted(n: int, things: list[str] = CounterSpec()) -> list[str]:  # type: ignore[assignment]
+        return [*things, str(n)]
+
+    assert counted.fn(1, things=["mine"]) == ["mine", "1"]
+    assert happened == []
+
+
 # ── Timeouts ─────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -44,6 +44,14 @@ def test_a_file_of_a_network_is_a_model_by_its_path_or_uri(kind: str, source: st
     np.testing.assert_allclose(rows.column("prediction").to_pylist(), other.expected, atol=1e-5)
 
 
+def test_hourly_predictions_are_not_written_over_those_of_a_retrain(source: str, tmp_path: Path) -> None:
+    """Else each would make what the other has stored stale, for ever."""
+    report = batch_inference(model=str(OTHERS["xgboost"](tmp_path).path), source=source, keys=("id",))
+    written = report.predictions.uri
+    assert written.startswith((tmp_path / "home" / "predictions").as_uri())
+    assert written.endswith("-batch")
+
+
 def test_a_record_that_cannot_be_read_is_an_error_for_a_model_of_others_too(tmp_path: Path) -> None:
     """What its columns are need not be known for that."""
     csv.write_csv(table(), tmp_path / "rows.csv")
