@@ -104,11 +104,23 @@ def leave(rank: Rank, code: int) -> None:
 
 def exhaust_memory(rank: Rank) -> int:
     """Ask for more than a limit that is set first: the machine itself stays usable."""
+    _limit_memory()
+    return len(bytearray(1 << 30))
+
+
+def exhaust_memory_of_tensorflow(rank: Rank) -> int:
+    """In C++, where no MemoryError comes from."""
+    import tensorflow as tf
+
+    _limit_memory()
+    return len(tf.zeros([1 << 28]))
+
+
+def _limit_memory() -> None:
     import resource
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
-    return len(bytearray(1 << 30))
 
 
 def unpicklable(rank: Rank) -> object:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from ml_platform.specs.placements import HorovodPlacement
 from ml_platform.specs.resources import HorovodSpec
 from ml_platform.worker import messages
 from ml_platform.worker.channel import Channel
+from ml_platform.worker.rank import Rank
 from tests.gangs import light_job
 from tests.worker import rank_functions
 
@@ -43,11 +45,18 @@ def test_killed_rank_is_noticed_with_its_last_words(tmp_path: Path) -> None:
     assert caught.value.hint == "see whether the machine ran out of memory"
 
 
-def test_rank_without_memory_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        (rank_functions.exhaust_memory, "MemoryError"),
+        (rank_functions.exhaust_memory_of_tensorflow, "ResourceExhaustedError"),
+    ],
+)
+def test_rank_without_memory_says_so(function: Callable[[Rank], int], error: str, tmp_path: Path) -> None:
     job = light_job(tmp_path)
     try:
-        with pytest.raises(RankError, match=r"rank 0 of 1 on .* raised MemoryError in tests"):
-            job.run(rank_functions.exhaust_memory)
+        with pytest.raises(RankError, match=rf"rank 0 of 1 on .* raised {error} in tests"):
+            job.run(function)
     finally:
         job.close()
 
@@ -215,6 +224,7 @@ def test_no_secret_in_arguments_or_environment(tmp_path: Path) -> None:
 DRIVER = """
 import signal, sys
 from pathlib import Path
+from ml_platform.worker.rank import Rank
 from tests.gangs import light_job
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 job = light_job(Path(sys.argv[1]), ranks=2)
