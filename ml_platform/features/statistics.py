@@ -27,6 +27,28 @@ def moments(values: Values, rows: Rows) -> tuple[float, float]:
     return mean, 2 * largest * float(np.sqrt((np.square(half / largest) * shares).sum()))
 
 
+def exact_sums(numbers: Values) -> list[float]:
+    """A few numbers with exactly the sum of many: `math.fsum` of them is that sum, rounded once.
+
+    Numbers of one exponent are whole multiples of one unit; their halves of 26 and 27 bits add up exactly.
+
+    Args:
+        numbers: At most 2^26. One that is infinite makes the sum infinite or NaN.
+    """
+    if not len(numbers):
+        return []
+    with np.errstate(invalid="ignore"):
+        mantissas, exponents = np.frexp(numbers)
+        high = np.trunc(np.ldexp(mantissas, 26))
+        low = np.ldexp(mantissas, 53) - np.ldexp(high, 27)
+        least = int(exponents.min())
+        at = exponents - least
+        units = np.arange(least, least + int(at.max()) + 1)
+        whole = np.ldexp(np.bincount(at, weights=high), units - 26)
+        rest = np.ldexp(np.bincount(at, weights=low), units - 53)
+    return [*whole[whole != 0].tolist(), *rest[rest != 0].tolist()]
+
+
 def quantile(values: Values, rows: Rows, share: float) -> float:
     """The smallest value that at least this share of the rows does not exceed.
 

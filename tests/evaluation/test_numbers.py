@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sk
 
+from ml_platform.data import classes
 from ml_platform.errors import DataError
 from ml_platform.evaluation.gate import choose_challenger, decide
 from ml_platform.evaluation.measure import measure, read_rows
@@ -23,6 +25,7 @@ from ml_platform.inference.raw_model import PyfuncModel, load_raw_model
 from ml_platform.inference.score import score_frame
 from ml_platform.specs.references import Dataset, Evaluation
 from ml_platform.specs.training import GateSpec
+from ml_platform.store.parquet_files import open_parquet
 from tests.inference.builders import diabetes, number_contract, number_model, number_state, reference
 from tests.worker.tables import packed_dataset
 
@@ -84,6 +87,27 @@ def test_the_target_is_fitted_whatever_the_order_of_rows(tmp_path: Path) -> None
     assert fitted.scale == pytest.approx(labels.std(dtype=float))
     with pytest.raises(DataError, match=r"cannot be learnt(.|\n)*3 to 3 in 9 rows"):
         fit_target(packed_dataset(tmp_path / "c", features[:9], np.full(9, 3, np.float32)), "label")
+
+
+def test_the_target_is_that_of_exact_sums_in_two_readings_of_the_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for the mean, and one for the distances from it."""
+    labels = np.random.default_rng(3).normal(1e6, 0.1, 5000).astype(np.float32)
+    part = packed_dataset(tmp_path / "a", np.zeros((5000, 1), np.float32), labels)
+    opened: list[str] = []
+
+    def counting(uri: str) -> Any:
+        opened.append(uri)
+        return open_parquet(uri)
+
+    monkeypatch.setattr(classes, "open_parquet", counting)
+    fitted = fit_target(part, "label")
+    assert sorted(Counter(opened).values()) == [2, 2]
+    values = labels.astype(np.float64)
+    mean = math.fsum((values / 5000).tolist())
+    assert fitted.center == mean
+    assert fitted.scale == math.sqrt(math.fsum((np.square(values - mean) / 5000).tolist()))
 
 
 def test_labels_are_standardised_for_training() -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ml_platform.features.statistics import is_skewed, moments, quantile, signed_log, skewness, spread
+from ml_platform.features.statistics import (
+    exact_sums,
+    is_skewed,
+    moments,
+    quantile,
+    signed_log,
+    skewness,
+    spread,
+)
 
 numbers = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 
@@ -63,3 +73,22 @@ def test_the_logarithm_keeps_order_and_sign() -> None:
     logs = signed_log(values)
     assert (np.diff(logs) >= 0).all()
     assert (np.sign(logs) == np.sign(values)).all()
+
+
+@given(st.lists(st.floats(-1e300, 1e300), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_few_numbers_have_exactly_the_sum_of_many(numbers: list[float]) -> None:
+    """From the smallest that there is to large ones, and where nearly all of it cancels out."""
+    for listed in (numbers, [*numbers, 5e-324, *(-number for number in numbers)]):
+        assert math.fsum(exact_sums(np.array(listed))) == math.fsum(listed)
+
+
+def test_the_sum_of_a_million_numbers_is_rounded_once() -> None:
+    numbers = np.random.default_rng(0).lognormal(0, 20, 1_000_000) * np.resize([1, -1, 1], 1_000_000)
+    few = exact_sums(numbers)
+    assert len(few) < 1_000
+    assert math.fsum(few) == math.fsum(numbers.tolist())
+
+
+def test_a_sum_with_infinity_is_no_finite_number() -> None:
+    assert not math.isfinite(math.fsum(exact_sums(np.array([1.0, math.inf]))))
