@@ -8,6 +8,7 @@ import json as json_module
 import os
 import signal
 import sys
+import sysconfig
 import time
 import traceback
 from collections import Counter
@@ -72,18 +73,19 @@ def main(dag: Dag[..., Any], argv: Sequence[str] | None = None) -> int:
     """Run one command of a dag. Returns the exit code of the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     errors = Console(stderr=True, highlight=False)
+    app = _app(dag)
     try:
-        return _app(dag)(arguments, exit_on_error=False, print_error=False) or 0
+        return app(arguments, exit_on_error=False, print_error=False) or 0
     except cyclopts.CycloptsError as error:
         errors.print(_usage_message(error), markup=False, soft_wrap=True)
-        errors.print(f"  try: {_program(dag)} --help", markup=False, soft_wrap=True)
+        errors.print(f"  try: {_program(dag)} {_hint(app, error)}", markup=False, soft_wrap=True)
         return SpecError.exit_code
     except PlatformError as error:
         errors.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
         return error.exit_code
 
 
-def _app(dag: Dag[..., Any]) -> Callable[..., int | None]:
+def _app(dag: Dag[..., Any]) -> cyclopts.App:
     app = cyclopts.App(
         name=_program(dag),
         help=inspect.getdoc(dag.function),
@@ -198,6 +200,13 @@ def _usage_message(error: cyclopts.CycloptsError) -> str:
     return "\n".join(["UsageError: options are out of their range", *faults])
 
 
+def _hint(app: cyclopts.App, error: cyclopts.CycloptsError) -> str:
+    """What to type after the program's name instead."""
+    words = error.unused_tokens or [] if isinstance(error, cyclopts.UnusedCliTokensError) else []
+    late = next((word for word in words if word in list(app)), None)
+    return f"{late} …; a command stands before options" if late else "--help"
+
+
 def _drill(dag: Dag[..., Any], parameters: dict[str, Any]) -> int:
     from ml_platform.engine.drill import crash_drill
 
@@ -235,11 +244,12 @@ def _show_plan(
 def _print_plan(dag: Dag[..., Any], parameters: dict[str, Any], engine: EngineSpec, *, json: bool) -> int:
     from ml_platform.engine.flow_run import plan
 
-    with _quiet(_log_file(dag)) as (out, err):
+    log = _log_file(dag)
+    with _quiet(log) as (out, err):
         try:
             planned = plan(dag, parameters, engine)
         except Exception as error:  # noqa: BLE001  (whatever it is, a person reads it here)
-            return _explain(error, Console(file=err, highlight=False), _log_file(dag))
+            return _explain(error, Console(file=err, highlight=False), log)
         _print_result(planned.plan, out, json=json)
         for fault in planned.faults:
             print(f"{type(fault).__name__}: {fault}", file=err)
@@ -342,12 +352,25 @@ def _explain(error: BaseException, console: Console, log: Path) -> int:
         return error.exit_code
     traceback.print_exception(error)
     sys.stderr.flush()
+    where = _last_own_line(error)
     infrastructure = type(error).__module__.partition(".")[0] in ("prefect", "httpx", "httpcore")
     console.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+    if where is not None:
+        file = Path(where.filename).name
+        console.print(
+            f"  in {where.name} ({file}:{where.lineno}): {where.line}", markup=False, soft_wrap=True
+        )
     for line in _last_lines(log):
         console.print(f"  | {line}", markup=False, soft_wrap=True)
     console.print(f"  log, with the traceback: {log}", markup=False, soft_wrap=True)
     return InfrastructureError.exit_code if infrastructure else UNEXPECTED
+
+
+def _last_own_line(error: BaseException) -> traceback.FrameSummary | None:
+    """Where the user's own code was last, above the libraries that it called."""
+    foreign = str(Path(__file__).parents[1]), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f for f in reversed(frames) if not f.filename.startswith((*foreign, "<"))), None)
 
 
 def _last_lines(log: Path, count: int = 8) -> list[str]:

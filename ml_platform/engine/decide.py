@@ -161,7 +161,7 @@ class _Question:
             if condition.reference.node not in self.outputs:
                 open_conditions.append(str(condition))
             elif not condition.holds(Values(self.outputs)):
-                return self._say("skipped", f"not taken: {condition}")
+                return self._say("skipped", f"not taken: only if {condition}")
         decision = self._once_its_branch_is_taken()
         if decision.verdict == "run" and open_conditions:
             reason = f"{decision.reason}; only if {' and '.join(open_conditions)}"

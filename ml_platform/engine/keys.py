@@ -30,6 +30,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from ml_platform.engine.code import Code, code_of
 from ml_platform.engine.code.origin import origin
+from ml_platform.engine.code.outside import ENVIRONMENT
 from ml_platform.engine.code.walk import Walk
 from ml_platform.engine.graph import SKIPPED, Either, Node, Reference
 from ml_platform.specs.base import NotIdentity, Spec
@@ -83,8 +84,13 @@ def own_key(node: Node, resources: Mapping[str, ResourceSpec], probe: Any, code:
         parts=_readable(facts, probe),
         code=code.digest,
         uncacheable=tuple(uncacheable),
-        notes=code.notes,
+        notes=_not_declared(node, code.notes),
     )
+
+
+def _not_declared(node: Node, notes: tuple[str, ...]) -> tuple[str, ...]:
+    """Notes without those that ask for what the task has declared."""
+    return tuple(note for note in notes if not (node.task.environment and note.endswith(ENVIRONMENT)))
 
 
 class _Declared:

@@ -43,7 +43,7 @@ def lint(function: Callable[..., Any]) -> None:
             f"dag {function.__qualname__} uses a promise as a value",
             wanted="promises handed to tasks, whole or by a declared field",
             evidence="\n".join(f"{file}:{first + line - 1}: {what}" for line, what in finder.faults),
-            hint="do it inside a task; `when(promise)` branches, `either(a, b)` joins",
+            hint="do it inside a task; `when(promise)` branches, `either(a, b)` joins, a helper is a @dag",
         )
 
 

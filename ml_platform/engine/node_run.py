@@ -88,7 +88,7 @@ class NodeRuns:
             return self._executed(node, decision), decision, "completed"
 
         def say() -> None:
-            waiting = "another run does the same; waiting for its result"
+            waiting = "the same work is under way already; waiting for its result"
             self._accounts.tell(node.name, "running", message=waiting)
 
         with flight(decision.own, decision.inputs, on_wait=say):

@@ -107,7 +107,7 @@ def call_node(task: prefect.Task[..., Any], arguments: dict[str, Any], *, name: 
 
 def took_too_long(name: str, timeout_s: float, error: BaseException) -> TaskTimeoutError:
     """What ends a task at its `timeout_seconds`, whoever noticed first: our clock or Prefect's."""
-    got = str(error) or type(error).__name__
+    got = str(error) or "it was still at work"
     return TaskTimeoutError(f"task {name} took too long", wanted=f"at most {timeout_s:g} s", got=got)
 
 

@@ -28,6 +28,8 @@ from ml_platform.errors import (
     GraphError,
     InfrastructureError,
     PlatformError,
+    RankError,
+    RankLostError,
     TaskTimeoutError,
     one_line,
 )
@@ -48,18 +50,23 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
     A rank or an executor that was lost is tried again unasked; other errors only where `retries` asks.
     """
     error = state.data
-    if isinstance(error, PlatformError) and not isinstance(error, TaskTimeoutError):
-        again = machine_failed(error)
-    else:
-        again = "retries" in task.options and isinstance(error, Exception)
-    if again and isinstance(error, Exception):
+    if not isinstance(error, Exception) or current_leases().stopped:
+        return False
+    again = machine_failed(error) or ("retries" in task.options and not _is_final(error))
+    if again:
         report(f"tried again: {one_line(error)}")
     return again
 
 
 def machine_failed(error: BaseException) -> bool:
-    """Whether a machine failed the task, so that the same again may work."""
+    """Whether a machine failed the task, so that the same again may work. A rank that raised is none."""
+    if isinstance(error, RankError):
+        return isinstance(error, RankLostError)
     return isinstance(error, InfrastructureError) and not isinstance(error, DesyncError | TaskTimeoutError)
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, PlatformError) and not isinstance(error, TaskTimeoutError | RankError)
 
 
 _DEFAULTS: dict[str, Any] = {

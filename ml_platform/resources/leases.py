@@ -127,7 +127,11 @@ def prepare(specs: Iterable[ResourceSpec], placement: Placement) -> None:
 
 
 class Leases:
-    """All resources of one scope, under one budget."""
+    """All resources of one scope, under one budget.
+
+    Attributes:
+        stopped: The run was cancelled, or ended because a task failed: nothing is opened any more.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -135,7 +139,7 @@ class Leases:
         self._open: dict[Hashable, Lease] = {}
         self._kept: dict[Hashable, Need] = {}
         self._lock = threading.RLock()
-        self._cancelled = False
+        self.stopped = False
 
     def resolve(self, specs: Mapping[str, ResourceSpec]) -> dict[str, ResourceSpec]:
         """Recipes with their empty fields filled in by the placement."""
@@ -181,8 +185,8 @@ class Leases:
         kind = kind_of(spec)
         key = (kind, kind.key(spec))
         with self._lock:
-            if self._cancelled:
-                raise ResourceStartError(f"run {self.scope.run} was cancelled; nothing is opened any more")
+            if self.stopped:
+                raise ResourceStartError(f"run {self.scope.run} was stopped; nothing is opened any more")
             if key not in self._open:
                 self._open[key] = kind(spec, self.scope)
                 if (need := kind.need(spec, self.scope.placement)).kept:
@@ -214,7 +218,7 @@ class Leases:
         Every resource hears of it even if one of them raises.
         """
         with self._lock:
-            self._cancelled = self._cancelled or task is None
+            self.stopped = self.stopped or task is None
             held = list(self._open.values())
         with ExitStack() as stack:
             for lease in reversed(held):

@@ -30,9 +30,10 @@ def lost_executors(root: SparkSession, task: str) -> Iterator[None]:
     """
     try:
         yield
-    except PlatformError:
-        raise
     except Exception as error:
+        _keep_texts(error)
+        if isinstance(error, PlatformError):
+            raise
         if has_ended(root):
             raise _lost(task, "its JVM ended", error) from error
         if (raised := raised_by_worker(str(error))) is not None:
@@ -40,6 +41,18 @@ def lost_executors(root: SparkSession, task: str) -> Iterator[None]:
         if LOST.search(str(error)):
             raise _lost(task, "an executor or its Python worker ended", error) from error
         raise
+
+
+def _keep_texts(error: BaseException | None) -> None:
+    """Let exceptions of Spark say by themselves what they ask a JVM for: it ends before they are shown."""
+    from pyspark.errors.exceptions.captured import CapturedException
+
+    while error is not None:
+        if isinstance(error, CapturedException):
+            kind, text = type(error), str(error)
+            named = {"__str__": lambda self, text=text: text, "__module__": kind.__module__}
+            error.__class__ = type(kind.__name__, (kind,), named)
+        error = error.__cause__ or error.__context__
 
 
 def _lost(task: str, got: str, error: Exception) -> InfrastructureError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -87,11 +88,35 @@ def test_an_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str])
     assert "--label" in capsys.readouterr().err
 
 
+def test_a_command_behind_options_is_told_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(trains, ["--label", "x", "plan"]) == 2
+    assert f"try: python -m {__name__} plan …; a command stands before options" in capsys.readouterr().err
+
+
 def test_a_value_out_of_range_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(trains, ["--net.epochs", "0"]) == 2
     said = capsys.readouterr().err
     assert "--net.epochs: Input should be greater than or equal to 1; got '0'" in said
     assert "Traceback" not in said
+
+
+@dag
+def parses(text: str = "no JSON") -> int:
+    return fit(json.loads(text))
+
+
+def test_a_bug_is_shown_by_its_own_line_and_a_log_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries below fill the end of a traceback; and a plan may take longer than the second it began in."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    seconds = itertools.count()
+    monkeypatch.setattr("ml_platform.cli.dag_command.time.strftime", lambda _: str(next(seconds)))
+    assert main(parses, ["plan"]) == 1
+    said = capfd.readouterr().err
+    line = parses.function.__code__.co_firstlineno + 2
+    assert f"in parses (test_dag_command.py:{line}): return fit(json.loads(text))" in said
+    assert Path(said.split("log, with the traceback: ")[1].strip()).exists()
 
 
 @pytest.mark.parametrize("command", [[], ["plan"]])

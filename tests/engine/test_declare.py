@@ -65,7 +65,7 @@ def test_a_branch_runs_only_when_its_promise_is_true(run: Runner) -> None:
     assert taken.output == 12
     assert left.output is None
     assert left.states["add"] == "skipped"
-    assert left.messages["add"] == "not taken: is_even is True"
+    assert left.messages["add"] == "not taken: only if is_even is True"
 
 
 def test_a_branch_on_values_and_the_other_case(run: Runner) -> None:

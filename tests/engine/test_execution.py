@@ -20,16 +20,19 @@ import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Failed
 
 from ml_platform import errors
 from ml_platform.engine import EngineSpec, TaskEvent, dag, map_over, task, watching, when
 from ml_platform.engine.prefect_door import flow_runs_of_this_process, wait_until_recorded
 from ml_platform.engine.run import GRACE_S, STOP_S
+from ml_platform.engine.task import worth_retrying
 from ml_platform.errors import DataError, GraphError, TaskTimeoutError
 from ml_platform.resources.budget import usable_cores
+from ml_platform.resources.leases import Leases, Scope, using
+from ml_platform.resources.placement import Placement
 from ml_platform.store.location import home
 from ml_platform.store.records import read_run
 from tests.counters import CounterLease, CounterSpec
@@ -150,7 +153,8 @@ def fails(file: str, error: str) -> int:
         ("PromotionError", {"retries": 3}, 1),
         ("DesyncError", {"retries": 3}, 1),
         ("InfrastructureError", {}, 2),
-        ("RankError", {}, 2),
+        ("RankLostError", {}, 2),
+        ("RankError", {}, 1),
         ("RankError", {"retries": 0}, 1),
         ("RankError", {"retries": 2}, 3),
         ("ValueError", {}, 1),
@@ -174,6 +178,16 @@ def test_the_cause_says_whether_it_is_tried_again(
     assert type(ran.error).__name__ == error
     assert lines_of(file) == tries
     assert ran.nodes["fails"]["state"] == "failed"
+
+
+def test_once_a_run_was_stopped_nothing_is_tried_again() -> None:
+    """What lost its resources because another task failed would only fail once more."""
+    leases = Leases(Scope(name="test", run="test", placement=Placement()))
+    lost: State[Any] = Failed(data=errors.RankLostError("lost"))
+    with using(leases):
+        assert worth_retrying(fails, None, lost)
+        leases.cancel()
+        assert not worth_retrying(fails, None, lost)
 
 
 def test_a_light_task_is_given_its_resources(run: Runner, happened: list[str]) -> None:
@@ -700,7 +714,7 @@ def test_the_record_has_every_node_with_its_keys_and_reason(run: Runner) -> None
         "add": "skipped",
     }
     assert first["number"]["reason"] == "parameter value: 2 → 3"
-    assert first["add"]["reason"] == "not taken: is_even is True"
+    assert first["add"]["reason"] == "not taken: only if is_even is True"
     assert second["number"]["reason"] == "from run-2"
     assert {name: node["state"] for name, node in second.items()} == {
         **dict.fromkeys(("is_even", "say", "number"), "cached"),

@@ -139,6 +139,20 @@ def test_what_a_key_does_not_see_is_said_in_the_plan() -> None:
     assert json.loads(plan.model_dump_json())["nodes"][0]["notes"] == [note]
 
 
+def test_variables_that_are_declared_are_not_asked_for() -> None:
+    """Who has done what a note asks for shall not read it in every plan."""
+
+    @task(environment=["HOME"])
+    def looks(n: int) -> str:
+        return os.environ["HOME"] * n
+
+    @dag
+    def looking() -> str:
+        return looks(1)
+
+    assert looking.plan().notes == ()
+
+
 def test_what_a_task_changes_itself_moves_no_key(run: Runner) -> None:
     """Keys are those of the declaration: a task that counts its calls is cached in the next process."""
     calls: list[int] = []
@@ -494,7 +508,7 @@ def test_a_branch_is_open_until_its_condition_is_known(run: Runner, happened: li
     run(branching)
     second = said(branching.plan())
     assert second["add"][0] == "cached"
-    assert second["number"] == ("skipped", "not taken: is_even is not True")
+    assert second["number"] == ("skipped", "not taken: only if is_even is not True")
     assert set(verdicts(branching.plan()).values()) == {"cached", "skipped"}
 
 

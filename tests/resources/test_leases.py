@@ -54,7 +54,7 @@ def test_after_a_cancel_nothing_is_opened(leases: Leases) -> None:
     leases.cancel()
     assert CounterLease.happened == ["opened a", "cancelled a"]
     with (
-        pytest.raises(ResourceStartError, match="was cancelled"),
+        pytest.raises(ResourceStartError, match="run test was stopped"),
         leases.open({"b": CounterSpec(name="b")}, task="t"),
     ):
         pass

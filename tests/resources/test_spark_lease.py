@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from pyspark import SparkContext
+from pyspark.errors import AnalysisException
 
 from ml_platform.errors import DataError, InfrastructureError
 from ml_platform.resources.leases import Scope
@@ -81,6 +83,19 @@ def test_a_worker_that_dies_is_no_bug_and_what_it_raises_is_itself(lease: SparkL
         run(lease, has_a_bug)
     assert not isinstance(bug.value, InfrastructureError)
     assert run(lease, fine) == 4
+
+
+def test_what_spark_says_is_read_after_its_jvm_has_ended(
+    lease: SparkLease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exceptions ask a JVM for their text; who shows them comes after the lease was closed."""
+    with (
+        pytest.raises(AnalysisException, match="amuont") as typo,
+        lease.use(SparkSpec(), task="w") as session,
+    ):
+        session.range(3).select("amuont")
+    monkeypatch.setattr(SparkContext, "_jvm", None)
+    assert "`amuont` cannot be resolved" in str(typo.value)
 
 
 DRIVER = """

@@ -29,13 +29,13 @@ BESIDE_CODE = "reads what lies beside its code: declare reads=[…]"
 _PROGRAM = "starts a program, whose code no key sees: declare reads=[…] for a file of the project"
 _PICKLED = "unpickles objects, whose code no key sees"
 _FIELD_TEXT = {"description", "title", "examples", "json_schema_extra"}
-_ENVIRONMENT = "reads the environment: declare environment=[…]"
+ENVIRONMENT = "reads the environment: declare environment=[…]"
 _RANDOM = "draws random numbers: take a seed as a parameter"
 _CLOCK = "reads the clock: take the time as a parameter"
 _UNSEEN = {
-    "os.environ": _ENVIRONMENT,
-    "os.environb": _ENVIRONMENT,
-    "os.getenv": _ENVIRONMENT,
+    "os.environ": ENVIRONMENT,
+    "os.environb": ENVIRONMENT,
+    "os.getenv": ENVIRONMENT,
     "importlib.resources": BESIDE_CODE,
     "pkgutil.get_data": BESIDE_CODE,
     "subprocess": _PROGRAM,
