@@ -45,10 +45,13 @@ def lost_executors(root: SparkSession, task: str) -> Iterator[None]:
 
 def _keep_texts(error: BaseException | None) -> None:
     """Let exceptions of Spark say by themselves what they ask a JVM for: it ends before they are shown."""
+    from pyspark import SparkContext
     from pyspark.errors.exceptions.captured import CapturedException
 
-    while error is not None:
-        if isinstance(error, CapturedException):
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        if isinstance(error, CapturedException) and SparkContext._jvm is not None:
             kind, text = type(error), str(error)
             named = {"__str__": lambda self, text=text: text, "__module__": kind.__module__}
             error.__class__ = type(kind.__name__, (kind,), named)
