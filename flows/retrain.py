@@ -21,6 +21,7 @@ from ml_platform import (
     dag,
 )
 from ml_platform.data.schema_file import read_schema
+from ml_platform.features.treatments import beside_split
 from ml_platform.specs.problems import AskedProblem
 from ml_platform.specs.references import Family
 from tasks.data import apply_features, check_retrain, find_problem, fit_features, load_table, split_table
@@ -94,7 +95,7 @@ def retrain(
     table = load_table(source, label, read_schema(schema_file), reading)
     found = find_problem(table, problem)
     parts = split_table(table.data, split, found)
-    state = fit_features(parts.train, features, found)
+    state = fit_features(parts.train, beside_split(features, split, label), found)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
     learnt = (train, validation, state, parts, split)
@@ -131,6 +132,8 @@ def retrain(
         winner,
         scored,
         parts,
+        split,
+        state,
         require_promotion=require_promotion,
     )
 

@@ -23,6 +23,7 @@ from ml_platform import (
     when,
 )
 from ml_platform.data.schema_file import read_schema
+from ml_platform.features.treatments import beside_split
 from ml_platform.specs.problems import AskedProblem
 from ml_platform.specs.references import Family
 from ml_platform.tuning.spaces import read_space
@@ -103,7 +104,7 @@ def tune(
     table = load_table(source, label, read_schema(schema_file), reading)
     found = find_problem(table, problem)
     parts = split_table(table.data, split, found)
-    state = fit_features(parts.train, features, found)
+    state = fit_features(parts.train, beside_split(features, split, label), found)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
     bases = {"keras": keras, "xgboost": xgboost, "sklearn": sklearn, "mllib": mllib}
@@ -151,6 +152,8 @@ def tune(
         winner,
         scored,
         parts,
+        split,
+        state,
         require_promotion=require_promotion,
     )
     return report_study(studies, importance, report)

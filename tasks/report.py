@@ -11,8 +11,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ml_platform import Evaluation, Metric, Parts, Predictions, Table, Tracking, Verdict, Version, task
-from ml_platform.data.findings import notes as finding_notes
+from ml_platform import (
+    Evaluation,
+    FeatureState,
+    Metric,
+    Parts,
+    Predictions,
+    SplitSpec,
+    Table,
+    Tracking,
+    Verdict,
+    Version,
+    task,
+)
+from ml_platform.data.findings import notes as finding_notes, split_notes
 from ml_platform.data.profile_page import draw_profile, profile_page, profile_rows
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
 from ml_platform.errors import GraphError, PromotionError
@@ -145,6 +157,8 @@ def report_retrain(
     winner: Version | None,
     scored: Predictions | None,
     parts: Parts | None = None,
+    split: SplitSpec | None = None,
+    state: FeatureState | None = None,
     require_promotion: bool = False,
     run: TrackingRun = Tracking(),
 ) -> RetrainReport:
@@ -169,6 +183,7 @@ def report_retrain(
         notes=(
             *table.notes,
             *finding_notes(table.findings),
+            *(split_notes(table.findings, split, state.columns) if split and state else ()),
             *_notes(evaluations),
             *_unscored(winner, scored),
         ),

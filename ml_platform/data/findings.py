@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ml_platform.data.sketch import present
 from ml_platform.specs.profiles import ColumnProfile, Finding, Profile
+from ml_platform.specs.tables import SplitSpec
 
 FEWEST_ROWS = 50
 """Of fewer rows nobody can say that a column knows the label."""
@@ -57,6 +59,24 @@ def notes(findings: Sequence[Finding]) -> list[str]:
             columns = f"{len(some):,} column{'s' if some[1:] else ''}"
             lines.append(f"{columns} {words}: {shown}{more}")
     return lines
+
+
+def split_notes(findings: Sequence[Finding], split: SplitSpec, used: Collection[str]) -> list[str]:
+    """What the dealing of rows means for columns: one that is no feature, or one that could place rows.
+
+    Args:
+        used: Columns that features are made of.
+    """
+    identifiers = [finding.column for finding in findings if finding.problem == "identifier"]
+    name = split.apart
+    if name is not None and name not in (*used, *identifiers):
+        option = shlex.quote(f"--features.columns.{name}.treat")
+        others = "validation and holdout have other values of it"
+        return [f"{name!r} deals the rows, left out of the features: {others} ({option} says otherwise)"]
+    if identifiers and not (split.key_columns or split.group or split.time):
+        option = f"--split.key-columns {shlex.quote(identifiers[0])}"
+        return [f"{option} keeps each row in its part when a cell of it is corrected or columns are added"]
+    return []
 
 
 def _of_no_use(column: ColumnProfile, rows: int) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ml_platform.data.findings import notes
+from ml_platform.data.findings import notes, split_notes
 from ml_platform.evaluation.slices import slice_table
 from ml_platform.specs.problems import Problem
 from ml_platform.specs.references import Evaluation, Parts, Table, Verdict, shown
@@ -96,7 +96,8 @@ def _data(table: Table, problem: Problem, parts: Parts, split: SplitSpec, state:
     if state.classes:
         lines.append(f"- rows of each class to learn from: {_classes(state)}")
     lines.append(f"- {_dealt(split)}: {rows}, {parts.holdout.rows:,} held out")
-    return [*lines, *(f"- {note}" for note in (*notes(table.findings), *table.notes))]
+    said = (*notes(table.findings), *split_notes(table.findings, split, state.columns), *table.notes)
+    return [*lines, *(f"- {note}" for note in said)]
 
 
 def _classes(state: FeatureState) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ml_platform.errors import SpecError, nearest
 from ml_platform.resources.progress import report
 from ml_platform.specs.contracts import Column, ColumnKind, ColumnType, Contract
-from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, TextPieces, Treatment
+from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, SplitSpec, TextPieces, Treatment
 
 FITTING: Mapping[str, tuple[Treatment, ...]] = {
     "integer": ("number", "category", "target"),
@@ -39,6 +39,23 @@ class Treated:
     hash_above: int
     buckets: int
     pieces: TextPieces
+
+
+def beside_split(spec: FeatureSpec, split: SplitSpec, label: str) -> FeatureSpec:
+    """The spec, which also drops the column that keeps rows apart, unless it says how that one is treated.
+
+    Raises:
+        SpecError: An interaction needs that column.
+    """
+    name = split.apart
+    if name is None or name in (label, *spec.drop) or spec.columns.get(name, ColumnFeatures()).treat:
+        return spec
+    if any(name in pair for pair in spec.interactions):
+        raise SpecError(
+            f"features.interactions names column {name!r}, which deals the rows and is left out",
+            hint=f"say what it is: features.columns.{name}.treat",
+        )
+    return spec.model_copy(update={"drop": (*spec.drop, name)})
 
 
 def check_names(names: Collection[str], label: str | None, spec: FeatureSpec) -> None:

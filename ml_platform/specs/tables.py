@@ -67,6 +67,18 @@ class SplitSpec(Spec):
                 raise ValueError("validation_from is before holdout_from")
         return self
 
+    @property
+    def apart(self) -> str | None:
+        """The one column whose values lie in one part each: the group, or a key column that stands alone.
+
+        What is learnt of a value says nothing of the other parts' values. Several key columns identify a row
+        together, and the values of each may lie in every part.
+
+        >>> SplitSpec(group="patient").apart, SplitSpec(key_columns=("shop", "day")).apart
+        ('patient', None)
+        """
+        return self.group or (self.key_columns[0] if len(self.key_columns) == 1 else None)
+
 
 Treatment = Literal["number", "time", "category", "text", "target"]
 """What a column becomes. Which ones fit a column's type: `ml_platform.features.treatments`."""

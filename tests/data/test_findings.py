@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_platform.data.findings import find, notes
+from ml_platform.data.findings import find, notes, split_notes
 from ml_platform.data.profile import TableSurveyor
 from ml_platform.data.profile_page import draw_profile, profile_page, profile_rows
 from ml_platform.specs.contracts import Column, ColumnType, Contract
 from ml_platform.specs.profiles import Finding
 from ml_platform.specs.references import Dataset, Table
+from ml_platform.specs.tables import SplitSpec
 
 ROWS = 1000
 TYPES: dict[str, ColumnType] = {
@@ -111,6 +112,23 @@ def test_notes_stay_short_whatever_the_number_of_columns() -> None:
     assert line.startswith("2,000 columns without a value")
     assert line.endswith("and 1,995 more")
     assert notes(()) == []
+
+
+def test_an_identifier_could_place_rows_where_nothing_else_does() -> None:
+    """The next step stands beside the finding, as it is to be typed."""
+    found = (Finding(column="customer no", problem="identifier", said="900 different of 900 values"),)
+    (line,) = split_notes(found, SplitSpec(), {"age"})
+    assert line.startswith("--split.key-columns 'customer no' keeps each row in its part")
+    for split in (SplitSpec(key_columns=("customer no",)), SplitSpec(time="at"), SplitSpec(group="age")):
+        assert split_notes(found, split, {"age"}) == []
+    assert split_notes((), SplitSpec(), {"age"}) == []
+
+
+def test_the_column_that_keeps_rows_apart_is_said_to_be_left_out() -> None:
+    (line,) = split_notes((), SplitSpec(group="patient"), {"age"})
+    assert line.startswith("'patient' deals the rows, left out of the features")
+    assert "--features.columns.patient.treat" in line
+    assert split_notes((), SplitSpec(group="patient"), {"age", "patient"}) == []
 
 
 def test_a_profile_is_a_page_a_table_and_a_picture() -> None:

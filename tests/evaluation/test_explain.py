@@ -109,6 +109,8 @@ def test_the_card_says_what_it_is_how_it_was_chosen_and_what_it_cannot(evaluatio
     assert long.endswith("the whole card: model_card.md of the run that trained this model")
     later = _card(SplitSpec(time="sold"), challenger)
     assert "- split by time, `sold`, the latest rows held out: 600 to train" in later
+    grouped = _card(SplitSpec(group="owner"), challenger)
+    assert "- 'owner' deals the rows, left out of the features" in grouped
     assert "later times" in card
     assert "later times" not in later
     assert "name `split.group`" not in later

@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from ml_platform.errors import SpecError
-from ml_platform.features.treatments import FITTING, check_names, treated_columns
+from ml_platform.features.treatments import FITTING, beside_split, check_names, treated_columns
 from ml_platform.resources.progress import Progress, listening
 from ml_platform.specs.contracts import RAW_TYPES, Column, Contract
-from ml_platform.specs.tables import ColumnFeatures, FeatureSpec
+from ml_platform.specs.tables import ColumnFeatures, FeatureSpec, SplitSpec
 
 CONTRACT = Contract(
     columns=(
@@ -60,6 +60,26 @@ def test_identifiers_are_left_out_and_said_unless_somebody_says_what_they_are() 
     assert "1 column that identifies rows: row" in heard[-1].message
     asked = FeatureSpec(columns={"row": ColumnFeatures(treat="number")})
     assert [each.treat for each in treated_columns(contract, asked)] == ["number", "category"]
+
+
+@pytest.mark.parametrize("split", [SplitSpec(group="city"), SplitSpec(key_columns=("city",))], ids=str)
+def test_the_column_that_keeps_rows_apart_is_no_feature_unless_asked_for(split: SplitSpec) -> None:
+    """The holdout has other values of it: what is learnt of them cannot be right there."""
+    assert set(treats(beside_split(FeatureSpec(), split, "left"))) == {"age", "since", "member"}
+    asked = FeatureSpec(columns={"city": ColumnFeatures(treat="text")}, interactions=(("city", "age"),))
+    assert beside_split(asked, split, "left") is asked
+    dropped = FeatureSpec(drop=("city",))
+    assert beside_split(dropped, split, "left") is dropped
+    with pytest.raises(SpecError, match=r"'city', which deals the rows(.|\n)*features.columns.city.treat"):
+        beside_split(FeatureSpec(interactions=(("city", "age"),)), split, "left")
+
+
+@pytest.mark.parametrize(
+    "split", [SplitSpec(), SplitSpec(time="since"), SplitSpec(key_columns=("city", "since"))], ids=str
+)
+def test_columns_whose_values_lie_in_every_part_stay_features(split: SplitSpec) -> None:
+    """Of a time, its hour and weekday; of several keys, each alone."""
+    assert beside_split(FeatureSpec(), split, "left") == FeatureSpec()
 
 
 def test_booleans_are_not_scaled_unless_asked() -> None:

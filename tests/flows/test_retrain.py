@@ -10,8 +10,10 @@ import pytest
 from pyarrow import csv, parquet
 
 from flows.retrain import retrain
+from flows.tune import tune
 from ml_platform.cli.dag_command import main
 from ml_platform.specs.references import Family
+from ml_platform.specs.tables import FeatureSpec, SplitSpec
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +26,13 @@ def test_every_task_can_be_cached_and_no_key_is_coarse(
     plan = retrain.plan(families=get_args(Family))
     assert {decision.name: decision.uncacheable for decision in plan.nodes if decision.uncacheable} == {}
     assert plan.notes == ()
+
+
+def test_what_keeps_rows_apart_is_no_feature_of_any_model() -> None:
+    for flow in (retrain, tune):
+        graph = flow.graph(split=SplitSpec(group="patient"), features=FeatureSpec(drop=("zip",)))
+        (fitting,) = (node for node in graph.nodes if node.name == "fit_features")
+        assert fitting.arguments["spec"].drop == ("zip", "patient")
 
 
 @pytest.mark.parametrize(("suffix", "column"), [("parquet", "size"), ("csv", "declared")])

@@ -226,7 +226,7 @@ CASES = [
     Case(
         "visits", _visits, "ward", "multiclass", ("accuracy", 0.7),
         ("--split.group", "patient", "--features.columns.doctor.treat", "target", *TREES),
-        classes=("heart", "eye", "skin", "bone"),
+        classes=("heart", "eye", "skin", "bone"), says=("'patient' deals the rows, left out",),
     ),
     Case(
         "signs", _signs, "sign", "multiclass", ("accuracy", 0.9),
@@ -235,7 +235,7 @@ CASES = [
     ),
     Case(
         "reviews", _reviews, "returned", "binary", ("roc_auc", 0.9), TREES, classes=("yes", "no"),
-        says=("currency", "notes", "'refund code'", "id"),
+        says=("currency", "notes", "'refund code'", "id", "--split.key-columns id keeps each row"),
     ),
     Case(
         "bikes", _bikes, "rmse", "regression", ("r2", 0.7), ("--split.key-columns", "key", *TREES),

@@ -70,7 +70,7 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
     destination = tmp_path_factory.mktemp("out") / "scored"
-    options = ["--split.key-columns", "customer", "--features.drop", "customer", "--model", "churn"]
+    options = ["--split.key-columns", "customer", "--model", "churn"]
     options += ["--source", str(tables[0]), "--label", "churned", "--predictions", str(destination)]
     return _run(project, server, retrain, *options, *SMALL)["report_retrain"]
 
