@@ -121,13 +121,17 @@ def compared(
 
 def counts(pairs: Pairs) -> dict[str, Any]:
     """How many pairs stand behind a row, and when."""
-    today = dt.datetime.now(dt.UTC).date().isoformat()
     return {
         "pairs": len(pairs.kept),
         "discarded": pairs.discarded,
         "disturbed": pairs.disturbed,
-        "date": today,
+        "date": today(),
     }
+
+
+def today() -> str:
+    """The date of a row."""
+    return dt.datetime.now(dt.UTC).date().isoformat()
 
 
 def say(text: str) -> None:

@@ -22,8 +22,11 @@ OWN = frozenset(
             "ours_ranks",
             "ours_scoring",
             "ours_tables",
+            "ours_trees",
+            "ours_tuning",
         ),
-        *("ours_tuning", "by_hand", "images", "journal", "launchers", "reading", "scoring", "spark_tables"),
+        *("by_hand", "images", "journal", "launchers", "reading", "scoring", "spark_tables", "spark_trees"),
+        "whole_table",
     }
 )
 """Drivers that run in this project's own environment."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from bench.context import Context, compared, counts, say
-from bench.machine import FOREIGN_LIMIT
-from bench.pairing import Block, Interval, clean, interval
-from bench.report import Row, row
+from bench.context import Context, compared, say
+from bench.memory import growth_row
+from bench.pairing import Block, interval
+from bench.report import Row
 from bench.sides import Driver, rounds
 
 TARGETS = {"packed": 0.7, "columns": 0.4}
@@ -18,7 +17,6 @@ TARGETS = {"packed": 0.7, "columns": 0.4}
 RECORDS = 3
 """How much faster than TFRecord."""
 BATCH = 1024
-MEMORY_TARGET = 0.05
 
 
 def run(context: Context) -> Iterator[Row]:
@@ -90,18 +88,13 @@ def _epoch(context: Context, driver: Driver, rows: int, **question: object) -> B
 def _memory(context: Context) -> Row:
     """Each size in a process of its own: all of it, imports included."""
     sizes = [factor * 1024 * BATCH for factor in context.pick((1, 4), (1, 2, 4, 8))]
-    blocks, peaks = [], []
+    peaks = []
     for rows in sizes:
         question = {"kind": "packed", "folder": f"{context.home()}/packed"}
         with context.driver("reading") as driver:
             driver.ask(what="write", rows=rows, **question)
         with context.driver("ours_feed") as driver:
-            block = _epoch(context, driver, rows, side="ours", shuffle=True, **question)
+            _epoch(context, driver, rows, side="ours", shuffle=True, **question)
             peaks.append(driver.ask(what="read", side="ours", shuffle=True, **question)["peak"])
-        blocks.append((block, block))
-    value = math.log(peaks[-1] / peaks[0]) / math.log(sizes[-1] / sizes[0])
-    shown = {"ours": f"{peaks[0] / 2**20:.0f} to {peaks[-1] / 2**20:.0f} MiB", "limit": "constant, 0"}
-    pairs = counts(clean(blocks, limit=FOREIGN_LIMIT))
     case = f"memory, {sizes[0] / 1e6:.2g} to {sizes[-1] / 1e6:.2g} M rows"
-    more = {"unit": "exponent", "target": MEMORY_TARGET}
-    return row("B4", case, "ours", context.size, Interval(value, value, value), **pairs, **shown, **more)
+    return growth_row(context, "B4", case, sizes, peaks)

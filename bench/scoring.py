@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from bench.context import Context, compared, counts, say
-from bench.machine import FOREIGN_LIMIT
-from bench.pairing import Block, Interval, clean
-from bench.report import Row, row
+from bench.context import Context, compared, say
+from bench.memory import growth_row, watched
+from bench.pairing import Block
+from bench.report import Row
 from bench.sides import Driver, WrongAnswerError, rounds
 
 SHOWN = {
@@ -23,7 +22,6 @@ SMALL = "50 K parameters"
 FILES = 8
 CLOSE = 1e-5
 """Largest difference of a prediction."""
-MEMORY_TARGET = 0.05
 
 
 class Case(NamedTuple):
@@ -109,24 +107,17 @@ def _peaks(context: Context, rows: int, files: int) -> dict[str, int]:
     with context.driver("scoring") as theirs:
         question = {"table": table, "network": network, "kind": "vectors", "size": size}
         theirs.ask(what="prepare", rows=rows, files=files, **question)
-    with context.driver("ours_scoring") as ours:
-        found = ours.ask(what="watch", source=table, model=network, out=context.home())
+    with context.driver("ours_scoring") as ours, watched(ours.pid) as held:
+        found = ours.ask(what="score", source=table, model=network, out=context.home())
     if found["value"] != rows:
         raise WrongAnswerError(f"{found['value']} of {rows} rows were scored")
     shutil.rmtree(table)
-    return {name: found[name] for name in ("flow", "workers")}
+    return {"flow": held.flow, "workers": held.workers}
 
 
 def _flat(
     context: Context, case: str, times: float, few: dict[str, int], many: dict[str, int]
 ) -> Iterator[Row]:
-    alone = Block(1.0)
-    pairs = counts(clean([(alone, alone)] * 2, limit=FOREIGN_LIMIT))
     for name in few:
-        value = math.log(many[name] / few[name]) / math.log(times)
-        shown = {"ours": f"{few[name] / 2**20:.0f} to {many[name] / 2**20:.0f} MiB", "limit": "constant, 0"}
-        more = {"unit": "exponent", "target": MEMORY_TARGET}
-        interval = Interval(value, value, value)
-        yield row(
-            "B7", f"memory of the {name}, {case}", "ours", context.size, interval, **pairs, **shown, **more
-        )
+        sizes, peaks = (1, times), (few[name], many[name])
+        yield growth_row(context, "B7", f"memory of the {name}, {case}", sizes, peaks)

@@ -52,6 +52,11 @@ class Driver:
             )
         os.close(writing)
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def ask(self, **question: Any) -> dict[str, Any]:
         """Raises WrongAnswerError with the end of its log when the driver ends instead."""
         assert self._process.stdin is not None

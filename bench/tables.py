@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.context import Context, compared, counts, say
-from bench.machine import FOREIGN_LIMIT
-from bench.pairing import Block, Interval, clean
-from bench.report import Row, row
+from bench.context import Context, compared, say
+from bench.memory import growth_row
+from bench.pairing import Block
+from bench.report import Row
 from bench.sides import Driver, WrongAnswerError, rounds
 
-MEMORY_TARGET = 0.05
 TARGETS = {"B16": 0.8, "B17": 1.5}
 """Our time over theirs, at most."""
 MOST_GROWN = 256 << 20
@@ -60,13 +58,8 @@ def memory(context: Context) -> Iterator[Row]:
         if found["value"] != rows:
             raise WrongAnswerError(f"{found['value']} of {rows} rows became features")
         peaks.append(found["peak"])
-    alone = Block(1.0)
-    pairs = counts(clean([(alone, alone)] * len(sizes), limit=FOREIGN_LIMIT))
-    value = math.log(peaks[-1] / peaks[0]) / math.log(sizes[-1] / sizes[0])
-    shown = {"ours": f"{peaks[0] / 2**20:.0f} to {peaks[-1] / 2**20:.0f} MiB", "limit": "constant, 0"}
     case = f"memory of the flow, {sizes[0] / 1e6:.2g} to {sizes[-1] / 1e6:.2g} M rows"
-    more = {"unit": "exponent", "target": MEMORY_TARGET}
-    yield row("B16", case, "ours", context.size, Interval(value, value, value), **pairs, **shown, **more)
+    yield growth_row(context, "B16", case, sizes, peaks)
 
 
 def _places(context: Context, folder: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from bench.environments import OWN, PEERS, version
 from bench.machine import foreign_cpu_seconds
+from bench.memory import watched
 from bench.pairing import Block, Interval, clean, difference, growth, growth_exponent, interval, ratio
 from bench.peers import exchange
 from bench.report import Row, merged, read_rows, row, table
@@ -23,6 +25,8 @@ from bench.sides import rounds
 
 NAMES = sorted(path.parent.name for path in PEERS.glob("*/driver.py"))
 PINNED = [name for name in NAMES if name not in OWN]
+HELD = 64 << 20
+"""Bytes."""
 WANTED = {"bench", "peer", "size", "ratio", "low", "high", "target", "met"}
 
 
@@ -203,3 +207,39 @@ def test_drivers_are_short_and_import_nothing_of_ours(name: str) -> None:
 def test_the_exchange_needs_the_standard_library_alone() -> None:
     imported = re.findall(r"^(?:from|import) (\w+)", (PEERS / "exchange.py").read_text(), re.MULTILINE)
     assert set(imported) <= sys.stdlib_module_names
+
+
+def test_a_side_that_holds_too_much_is_ended() -> None:
+    with _holding(f"b'x' * {HELD}") as greedy, watched(greedy.pid, most=HELD // 2) as held:
+        greedy.communicate(b"\n")
+    assert greedy.returncode == -signal.SIGKILL
+    assert held.killed
+    assert held.anonymous > HELD // 2 > held.at_first
+
+
+def test_pages_of_a_file_do_not_end_a_side(tmp_path: Path) -> None:
+    """They are given back when memory lacks."""
+    file = tmp_path / "pages"
+    file.write_bytes(bytes(HELD))
+    pages = f"mmap.mmap(os.open({str(file)!r}, os.O_RDONLY), 0, access=mmap.ACCESS_READ)"
+    with _holding(f"(mapped := {pages}, sum(mapped[::4096]))") as modest:
+        with watched(modest.pid, most=HELD // 2) as held:
+            assert modest.stdin is not None
+            assert modest.stdout is not None
+            modest.stdin.write(b"\n")
+            modest.stdin.flush()
+            assert modest.stdout.readline() == b"held\n"
+        modest.communicate()
+    assert modest.returncode == 0
+    assert not held.killed
+    assert held.flow > HELD
+    assert held.anonymous < HELD // 2
+
+
+@contextmanager
+def _holding(what: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that makes `what` when it gets a line, says so, and holds it until its stdin ends."""
+    code = f"import mmap, os, sys; input(); it = {what}; print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process

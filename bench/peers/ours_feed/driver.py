@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import exchange
+from sums import sums
 
 from ml_platform.worker.columns import Columns
 from ml_platform.worker.feed import open_feed
@@ -49,8 +50,13 @@ def read(kind: str, side: str, folder: str, shuffle: bool) -> dict[str, Any]:
     return {"seconds": seconds, "peak": 1024 * int(status.split()[0]), "value": rows}
 
 
+def seen(folder: str) -> dict[str, Any]:
+    """What came in a shuffled epoch of columns."""
+    return {"value": sums(pipeline("columns", folder, shuffle=True))}
+
+
 def answer(what: str, **question: Any) -> dict[str, Any]:
-    return {"read": read}[what](**question)
+    return {"read": read, "sums": seen, "ready": dict}[what](**question)
 
 
 if __name__ == "__main__":

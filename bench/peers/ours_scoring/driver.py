@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import exchange
-from memory import watched
 
 from ml_platform.data.sources import open_source, plain_files
 from ml_platform.inference.any_model import predict_table
@@ -44,11 +43,6 @@ def predict(source: str, model: str, out: str) -> int:
 
 
 def answer(what: str, source: str, model: str, out: str, kind: str = "") -> dict[str, Any]:
-    if what == "watch":
-        peaks: dict[str, int] = {}
-        with watched(peaks):
-            rows = predict(source, model, out)
-        return {**peaks, "value": rows}
     seconds, rows = exchange.timed(lambda: predict(source, model, out))
     return {"seconds": seconds, "value": rows}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import exchange
-from epochs import SIDES
+from epochs import SIDES, batches
+from sums import sums
 from written import WRITERS
 
 
@@ -23,8 +24,13 @@ def read(kind: str, side: str, folder: str, shuffle: bool) -> dict[str, Any]:
     return {"seconds": seconds, "value": rows}
 
 
+def seen(folder: str) -> dict[str, Any]:
+    """What is there, for those who are compared."""
+    return {"value": sums(batches(Path(folder)))}
+
+
 def answer(what: str, **question: Any) -> dict[str, Any]:
-    return {"write": write, "read": read}[what](**question)
+    return {"write": write, "read": read, "sums": seen}[what](**question)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ def scan(kind: str, folder: Path, shuffle: bool) -> int:
                     column.to_numpy()
             rows += batch.num_rows
     return rows
+
+
+def batches(folder: Path) -> Iterator[tuple[Any, Any]]:
+    """The first column alone, and the labels."""
+    with parquet.ParquetFile(folder / "part.parquet", memory_map=True) as file:
+        for batch in file.iter_batches(GROUP_ROWS, columns=["f0", "label"]):
+            yield batch.column("f0").to_numpy()[:, None], batch.column("label")
 
 
 @cache

@@ -36,6 +36,12 @@ def _columns(features: np.ndarray, labels: np.ndarray) -> pa.Table:
     return pa.table({"label": labels, **{name: features[:, at].copy() for at, name in enumerate(NAMES)}})
 
 
+def _classes(features: np.ndarray, labels: np.ndarray) -> pa.Table:
+    """Two classes that trees can tell apart, and one row in ten that is held out."""
+    table = _columns(features, (features[:, :8].sum(axis=1) > 0).astype(np.int32))
+    return table.append_column("held_out", pa.array(np.arange(len(labels)) % 10 == 0))
+
+
 def _write_parquet(table: Callable[..., pa.Table]) -> Callable[[Path, int], None]:
     def write(folder: Path, rows: int) -> None:
         folder.mkdir(parents=True)
@@ -63,5 +69,6 @@ def _write_records(folder: Path, rows: int) -> None:
 WRITERS: dict[str, Callable[[Path, int], None]] = {
     "packed": _write_parquet(_packed),
     "columns": _write_parquet(_columns),
+    "classes": _write_parquet(_classes),
     "records": _write_records,
 }
