@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ml_platform.data.text_types import MISSING
 from ml_platform.errors import DataError
 from ml_platform.features.labels import has_fractions, label_names, label_values, name_counts, natural_order
 from ml_platform.specs.problems import AskedProblem, Problem, ProblemKind
@@ -53,6 +54,9 @@ def find_problem(dataset: Dataset, label: str, source: str, asked: AskedProblem 
         kind = "binary"
     if kind == "binary":
         why += f", {natural_order(seen.counts)[1]!r} is the positive one"
+    words = [name for name in MISSING if name in seen.counts] if kind != "regression" else []
+    if words:
+        why += f", {words[0]!r} among them (does it stand for no value? then leave its rows out of the table)"
     if asked != "auto":
         return Problem(kind=kind, reason=f"{label!r}, {why}.")
     others = "regression" if kind != "regression" else "multiclass"
