@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ml_platform.errors import DataError
+from ml_platform.store.contents import content_digests
 
 _WILD = "*?["
 HASHED_BYTES = 1 << 20
+UNREADABLE = "unreadable"
+LOCAL = "file://"
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,13 @@ def images_identity(source: str) -> str:
     A file that cannot be read has no content: that is its row's error later on, and another identity once it
     can be read.
     """
+    files = list_images(source)
+    local = (Path(file.uri.removeprefix(LOCAL)) for file in files if file.uri.startswith(LOCAL))
+    known = content_digests(local, unreadable=UNREADABLE)
     identity = hashlib.sha256()
-    for file in list_images(source):
-        identity.update(f"{file.path}\0{_digest(file.uri)}\n".encode())
+    for file in files:
+        content = known.get(file.uri.removeprefix(LOCAL)) or _digest(file.uri)
+        identity.update(f"{file.path}\0{content}\n".encode())
     return identity.hexdigest()
 
 
@@ -89,7 +96,7 @@ def _digest(uri: str) -> str:
             while block := file.read(HASHED_BYTES):
                 content.update(block)
     except OSError:
-        return "unreadable"
+        return UNREADABLE
     return content.hexdigest()
 
 

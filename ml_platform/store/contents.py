@@ -1,82 +1,104 @@
 """What local files hold, as digests; a file that has not changed is not read again.
 
-A digest is remembered by path, size, times and inode of the file. One that was changed less than two
-seconds before is read again: a second change may carry the same times.
+A digest is remembered by path, size, times, device and inode of the file; not that of one which was changed
+less than two seconds before, as a second change may carry the same times.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import sqlite3
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, TypeAdapter
 
 from ml_platform.errors import StoreError
-from ml_platform.store.atomic import write_atomically
 from ml_platform.store.digests import file_digest
 from ml_platform.store.location import home
 
 YOUNG_S = 2.0
-KEPT_FILES = 10_000
+KEPT_FILES = 2_000_000
+"""Whose digests are remembered, at some 250 bytes each: the latest ones."""
 
 
-def content_digests(paths: Iterable[Path]) -> dict[str, str]:
+def content_digests(paths: Iterable[Path], *, unreadable: str | None = None) -> dict[str, str]:
     """sha256 of each file, by its path as given.
 
+    Args:
+        unreadable: Stands for the digest of a file that cannot be read. Empty: such a file is an error.
     Raises:
         StoreError: A file cannot be read.
     """
-    known = _read()
-    found, changed = {}, False
-    for path in paths:
-        real = str(path.resolve())
-        facts = _facts(path)
-        remembered = known.get(real)
-        if remembered is None or remembered[:-1] != facts or _is_young(facts):
-            remembered = known[real] = [*facts, file_digest(path)]
-            changed = True
-        found[str(path)] = remembered[-1]
-    if changed:
-        _write(known)
+    wanted = {str(path): path.absolute() for path in paths}
+    facts = {str(path): seen for path in wanted.values() if (seen := _facts(path)) is not None}
+    known = _recalled(facts)
+    found, new = {}, {}
+    for given, path in wanted.items():
+        name = str(path)
+        if name in known:
+            found[given] = known[name]
+            continue
+        try:
+            found[given] = file_digest(path)
+        except StoreError:
+            if unreadable is None:
+                raise
+            found[given] = unreadable
+        else:
+            if name in facts:
+                new[name] = found[given]
+    if new:
+        _remember({name: (facts[name], digest) for name, digest in new.items()})
     return found
 
 
-def _facts(path: Path) -> list[str]:
+def _facts(path: Path) -> str | None:
+    """What changes when the file does. None where that is not sure: it is not there, was changed just now, or
+    will have been changed, as somebody has moved the clock."""
     try:
-        facts = path.stat()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read", got=f"{type(error).__name__}: {error.strerror}") from error
-    return [str(value) for value in (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)]
-
-
-def _is_young(facts: list[str]) -> bool:
-    """Also true of a time in the future: somebody moved the clock."""
-    changed_s = max(int(facts[1]), int(facts[2])) / 1e9
-    return time.time() - changed_s < YOUNG_S
+        seen = path.stat()
+    except OSError:
+        return None
+    if time.time() - max(seen.st_mtime, seen.st_ctime) < YOUNG_S:
+        return None
+    return f"{seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns} {seen.st_dev} {seen.st_ino}"
 
 
 def _path() -> Path:
-    return home() / "contents.json"
+    return home() / "contents.sqlite3"
 
 
-def _read() -> dict[str, list[str]]:
-    """Empty when what lies there cannot be read, or is something else."""
-    # Not a constant of the module: it has no identity, and whoever reaches it could not be cached.
-    known: TypeAdapter[dict[str, list[str]]] = TypeAdapter(
-        dict[str, Annotated[list[str], Field(min_length=5, max_length=5)]]
-    )
-    try:
-        return known.validate_json(_path().read_bytes())
-    except (OSError, ValueError):
+def _recalled(facts: Mapping[str, str]) -> dict[str, str]:
+    """Digests of the files that are as they were. Empty when the memory cannot be read."""
+    if not facts or not _path().exists():
         return {}
+    ask = "SELECT digest FROM contents WHERE path = ? AND facts = ?"
+    found = {}
+    try:
+        with closing(sqlite3.connect(_path())) as memory:
+            for name, seen in facts.items():
+                if row := memory.execute(ask, (os.fsencode(name), seen)).fetchone():
+                    found[name] = str(row[0])
+    except sqlite3.Error:
+        return {}
+    return found
 
 
-def _write(known: dict[str, list[str]]) -> None:
+def _remember(new: Mapping[str, tuple[str, str]]) -> None:
     """Without it, files are read again."""
-    kept = dict(list(known.items())[-KEPT_FILES:])
-    with suppress(OSError):
-        write_atomically(_path(), json.dumps(kept).encode())
+    try:
+        with closing(sqlite3.connect(_path())) as memory, memory:
+            memory.execute(
+                "CREATE TABLE IF NOT EXISTS contents (path BLOB PRIMARY KEY, facts TEXT, digest TEXT)"
+            )
+            rows = [(os.fsencode(name), *known) for name, known in new.items()]
+            memory.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
+            oldest = "(SELECT MAX(rowid) FROM contents) - ?"
+            memory.execute(f"DELETE FROM contents WHERE rowid <= {oldest}", (KEPT_FILES,))
+    except sqlite3.OperationalError:
+        pass  # no room, no right to write there, or somebody else is at it for long
+    except sqlite3.DatabaseError:
+        # What lies there is no database, or a damaged one.
+        with suppress(OSError):
+            _path().unlink()

@@ -9,6 +9,7 @@ import pytest
 
 from ml_platform.errors import DataError
 from ml_platform.images.files import images_identity, list_images, read_bytes
+from ml_platform.store import contents
 from tests.images.pictures import unreadable
 
 NAMES = ("a b/x#1.png", "grün %20/y?.png", "[c]/d*.png", "top.png")
@@ -66,6 +67,17 @@ def test_identity_is_that_of_names_and_contents(folder: Path) -> None:
     assert changed != before
     (folder / "top.png").rename(folder / "tip.png")
     assert images_identity(str(folder)) not in (before, changed)
+
+
+def test_images_that_have_not_changed_are_not_read_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred thousand of them are asked for at each plan."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(folder / "_home"))
+    monkeypatch.setattr(contents, "YOUNG_S", 0)
+    before = images_identity(str(folder))
+    monkeypatch.setattr(contents, "file_digest", None)
+    assert images_identity(str(folder)) == before
 
 
 def test_links_to_files_are_files_and_what_cannot_be_read_changes_the_identity_once_it_can(

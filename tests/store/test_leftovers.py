@@ -34,7 +34,7 @@ for name in (f"data/numbers/1.tmp-{builder()}-x", f"scratch/spark-{builder()}-y"
 (home() / "data" / ".results" / f".building-{builder()}-z").touch()
 for name in ("runs/r", "history", "evaluations"):
     (home() / name).mkdir(parents=True)
-for name in ("runs/r/.run.json-", "history/.a.json-", ".contents.json-", "evaluations/.rows.parquet."):
+for name in ("runs/r/.run.json-", "history/.a.json-", ".anything.json-", "evaluations/.rows.parquet."):
     (home() / f"{name}{builder()}").touch()
 os.kill(os.getpid(), signal.SIGKILL)
 """
