@@ -61,7 +61,9 @@ def begin_alike(model: Any, collective: Collective, *, width: int) -> None:
         DesyncError: Ranks built different models.
     """
     if not model.built:
-        model.build((None, width))
+        import keras
+
+        model(keras.Input((width,)))  # `build` alone leaves the layers of a subclass without weights
     model.optimizer.build(model.trainable_variables)
     variables = variables_of(model)
     shapes: list[list[Any]] = gather_json(

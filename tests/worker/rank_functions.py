@@ -367,6 +367,35 @@ def fit_sparse(rank: Rank, train: Dataset) -> tuple[set[str], list[Any], list[An
     return recorder.kinds, both[0], both[1]
 
 
+def fit_own_step(rank: Rank, train: Dataset) -> tuple[list[float], list[Any]]:
+    """A model that creates its layers and no weights before it is called, with a `train_step` of its own."""
+    import keras
+    import tensorflow as tf
+
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = keras.layers.Dense(3, "softmax")
+
+        def call(self, x: Any) -> Any:
+            return self.head(tf.abs(x[:, :4]))
+
+        def train_step(self, data: Any) -> Any:
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+            with tf.GradientTape() as tape:
+                out = self(x, training=True)
+                loss = self.compute_loss(x=x, y=y, y_pred=out, sample_weight=weight)
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            self.metrics[0].update_state(loss)
+            return self.compute_metrics(x, y, out, sample_weight=weight)
+
+    model = Own()
+    model.compile("adam", loss="sparse_categorical_crossentropy")
+    history = rank.fit(model, train, batch_rows=64, epochs=2)
+    return history.metrics["loss"], weights_of(model)
+
+
 def overflow_on_one_rank(rank: Rank) -> tuple[list[float], list[float]]:
     """Loss scaling: weights after a step that overflows on rank 1 alone, and after a good one."""
     import keras

@@ -97,6 +97,14 @@ def test_sparse_and_missing_gradients_and_clipping(pair: HorovodJob, train: Data
     assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0][1], results[1][1], strict=True))
 
 
+def test_a_model_without_a_build_trains_by_its_own_step(pair: HorovodJob, train: Dataset) -> None:
+    """As plain Keras would, which calls it first to see its weights."""
+    (losses, weights), (_, others) = pair.run(rank_functions.fit_own_step, train)
+    assert losses[1] < losses[0]
+    assert [a.shape for a in weights] == [(4, 3), (3,)]
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(weights, others, strict=True))
+
+
 def test_overflow_on_one_rank_is_skipped_by_both(pair: HorovodJob) -> None:
     """Loss scaling checks the reduced gradient: both skip the step, both halve the scale, both go on."""
     # 1.0 stays; then the mean of 2 and 4 divided by the halved scale of 1 is taken off.
