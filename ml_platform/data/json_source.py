@@ -17,7 +17,7 @@ from ml_platform.data.declared import declared
 from ml_platform.data.files import base_folder, data_files, named_digests, partition_names
 from ml_platform.data.source import Source
 from ml_platform.data.text_files import open_bytes, too_many_bad
-from ml_platform.data.text_types import PATTERNS, QUARANTINE_LIMIT
+from ml_platform.data.text_types import EXCEPTIONS, PATTERNS, QUARANTINE_LIMIT
 from ml_platform.errors import DataError
 from ml_platform.specs.contracts import ColumnType, Contract
 from ml_platform.specs.schemas import TableSchema
@@ -45,6 +45,23 @@ TYPES = {
 }
 """Kinds of values that a column of each type may mix, narrowest first."""
 
+NAMES: Mapping[str, ColumnType] = {
+    "bigint": "integer",
+    "double": "float",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamp",
+}
+WORDS = {
+    "integer": "numbers",
+    "float": "numbers",
+    "boolean": "truth values",
+    "date": "dates",
+    "timestamp": "moments",
+    "text": "texts",
+}
+"""What a person calls kinds of values."""
+
 SERVING: Mapping[ColumnType, Set[str]] = {
     **dict.fromkeys(("integer", "float", "decimal"), TYPES["double"]),
     "boolean": TYPES["boolean"],
@@ -57,7 +74,8 @@ SERVING: Mapping[ColumnType, Set[str]] = {
 class JsonSource(Source):
     """A file of objects, UTF-8, or every .jsonl, .ndjson and .json file below a folder, perhaps compressed.
 
-    A key that a line lacks is null there. A line that is no object is a bad row.
+    A key that a line lacks is null there. A line that is no object is a bad row, and so is one with a value
+    that is not of the type which 99 of 100 of its column have.
     """
 
     def __init__(self, source: str, reading: ReadingSpec) -> None:
@@ -80,6 +98,17 @@ class JsonSource(Source):
     def frame(
         self, spark: SparkSession, reason: str | None = None, as_text: Set[str] = frozenset()
     ) -> DataFrame:
+        usual = {name: usual_type(kinds) for name, kinds in self._seen.items() if name not in as_text}
+        typed = {name: kind for name, kind in usual.items() if kind is not None}
+        if reason is None or not typed:
+            return self._frame(spark, reason, as_text)
+        frame = self._frame(spark, reason, as_text | typed.keys())
+        return declared(frame, reason, TableSchema(columns={**typed}), str(self._path))
+
+    def notes(self) -> tuple[str, ...]:
+        return tuple(said for name, kinds in self._seen.items() if (said := _mixture(name, kinds)))
+
+    def _frame(self, spark: SparkSession, reason: str | None, as_text: Set[str]) -> DataFrame:
         import pyspark.sql.functions as sf
         from pyspark.sql.types import StringType, StructField, StructType
 
@@ -135,8 +164,8 @@ class JsonSource(Source):
                     written[name] = known[name] if not is_number else "float" if kinds["float"] else "integer"
                     exceptions = exceptions or others > 0
         if not bad and not exceptions:
-            return self.frame(spark, as_text=as_text)
-        frame = self.frame(spark, reason, as_text | written.keys())
+            return self._frame(spark, None, as_text)
+        frame = self._frame(spark, reason, as_text | written.keys())
         return declared(frame, reason, TableSchema(columns={**written}), str(self._path))
 
     @cached_property
@@ -309,6 +338,32 @@ def column_type(kinds: Set[str]) -> str:
     ('double', 'string', 'string')
     """
     return next((kind for kind, may in TYPES.items() if kinds and kinds <= may), "string")
+
+
+def usual_type(kinds: Mapping[str, int]) -> ColumnType | None:
+    """The narrowest type that all values but a few have; None where all have one, or no type has so many.
+
+    >>> usual_type({"integer": 99, "text": 1}), usual_type({"integer": 98, "text": 2}), usual_type({})
+    ('integer', None, None)
+    """
+    if not kinds or column_type(kinds.keys()) != "string":
+        return None
+    enough = (1 - EXCEPTIONS) * sum(kinds.values())
+    counts = {kind: sum(kinds.get(each, 0) for each in mixed) for kind, mixed in TYPES.items()}
+    return next((NAMES[kind] for kind, count in counts.items() if count >= enough), None)
+
+
+def _mixture(name: str, kinds: Mapping[str, int]) -> str | None:
+    """Said of a column of numbers, say, that is read as text because some of its values are texts."""
+    if "nested" in kinds or column_type(kinds.keys()) != "string" or usual_type(kinds) is not None:
+        return None
+    counts: Counter[str] = Counter()
+    for kind, count in kinds.items():
+        counts[WORDS[kind]] += count
+    if len(counts) < 2:
+        return None
+    listed = " and ".join(f"{count:,} {word}" for word, count in counts.most_common())
+    return f"{name!r} mixes {listed}: text, unless --schema says what it is"
 
 
 def _typed(name: str, kinds: Set[str]) -> Column:

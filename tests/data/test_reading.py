@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,26 @@ def test_a_bad_line_of_json_is_set_aside_and_too_many_are_refused(
         load_table(spark, many, "label")
     with pytest.raises(DataError, match="line 201 is no JSON object"):
         open_source(many).frame(spark)
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("store")
+def test_a_few_values_of_another_kind_do_not_make_a_column_of_json_text(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """As in a CSV file: 99 of 100 values decide, the other rows are set aside. More of them are said."""
+    rows = (
+        {"few": at / 2 if at % 150 else "n/a", "many": at if at % 20 else "none", "l": "xy"[at % 2]}
+        for at in range(1, 401)
+    )
+    source = written(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)))
+    table = load_table(spark, source, "l")
+    types = {column.name: column.type for column in table.data.contract.columns}
+    assert types == {"few": "float", "many": "string", "l": "string"}
+    assert (table.data.rows, table.quarantined) == (398, 2)
+    assert table.quarantine is not None
+    assert set(read_table(table.quarantine)["_reason"].to_pylist()) == {"column 'few' is no number: n/a"}
+    assert table.notes == ("'many' mixes 380 numbers and 20 texts: text, unless --schema says what it is",)
 
 
 @pytest.mark.spark
