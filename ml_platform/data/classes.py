@@ -25,6 +25,9 @@ MANY_NUMBERS = 50
 ROWS_PER_NUMBER = 5
 """More than 50 numbers with fewer than 5 rows each on average are a quantity, not classes."""
 
+MOST_NAMED = 10
+"""As many classes are named in the report: one that nobody meant, such as a misspelt one, is seen there."""
+
 NUMBERS = {"integer", "float", "decimal"}
 
 
@@ -56,7 +59,7 @@ def find_problem(dataset: Dataset, label: str, source: str, asked: AskedProblem 
         why += f", {natural_order(seen.counts)[1]!r} is the positive one"
     words = [name for name in MISSING if name in seen.counts] if kind != "regression" else []
     if words:
-        why += f", {words[0]!r} among them (does it stand for no value? then leave its rows out of the table)"
+        why += f" (does {words[0]!r} stand for no value? then leave its rows out of the table)"
     if asked != "auto":
         return Problem(kind=kind, reason=f"{label!r}, {why}.")
     others = "regression" if kind != "regression" else "multiclass"
@@ -106,7 +109,9 @@ def _found(seen: _Seen, rows: int, *, is_number: bool) -> tuple[ProblemKind, str
         return "regression", f"has more than {MOST_CLASSES:,} different numbers"
     if is_number and different > MANY_NUMBERS and rows < ROWS_PER_NUMBER * different:
         return "regression", f"has {different} different numbers in {rows:,} rows"
-    return ("binary" if different == 2 else "multiclass"), f"has {different} different values"
+    if is_number or not 2 < different <= MOST_NAMED:
+        return ("binary" if different == 2 else "multiclass"), f"has {different} different values"
+    return "multiclass", f"has {different} different values: {', '.join(natural_order(seen.counts))}"
 
 
 def _check_numbers(seen: _Seen, dataset: Dataset, label: str, source: str) -> None:

@@ -3,7 +3,7 @@
 ```
 <store>/<name>/<uuid>/
   part-00000.parquet …   immutable; empty partitions leave no file
-  manifest.json          written last: without it there is no data set
+  _manifest.json         written last: without it there is no data set; readers of Parquet pass it over
 ```
 """
 
@@ -27,7 +27,7 @@ from ml_platform.store.parquet_files import open_parquet
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
 
 
 class FileEntry(Spec):

@@ -45,7 +45,7 @@ SETTINGS = {
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
 CHECK_TIMEOUT_S = 6
-LOCKED_WAITS_S = (0.1, 0.3, 1.0, 3.0)
+PASSING_WAITS_S = (0.1, 0.3, 1.0, 3.0)
 EMBEDDED = "unset MLFLOW_TRACKING_URI to use the embedded database"
 
 chatter = logging.getLogger("ml_platform.mlflow")
@@ -67,17 +67,18 @@ def client() -> MlflowClient:
 def ask(what: str, question: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """`question(*args, **kwargs)`, with MLflow's errors turned into TrackingError, its cause kept.
 
-    A locked SQLite file is asked again: the statement was rolled back, so nothing happens twice.
+    What passes is asked again: a locked SQLite file, whose statement was rolled back, so that nothing happens
+    twice; and an entity of MLflow's that met `pyspark.ml` while another thread was importing it.
     """
-    waits = iter(LOCKED_WAITS_S)
+    waits = iter(PASSING_WAITS_S)
     while True:
         try:
             return question(*args, **kwargs)
         except Exception as error:
-            if not isinstance(error, _foreign()):
-                raise
-            wait_s = next(waits, None) if _is_locked(error) else None
+            wait_s = next(waits, None) if _passes(error) else None
             if wait_s is None:
+                if not isinstance(error, _foreign()):
+                    raise
                 raise _translated(what, error) from _scrubbed(error)
         time.sleep(wait_s)
 
@@ -263,5 +264,5 @@ def _scrubbed(error: Exception) -> Exception:
     return error
 
 
-def _is_locked(error: Exception) -> bool:
-    return "database is locked" in str(error)
+def _passes(error: Exception) -> bool:
+    return any(text in str(error) for text in ("database is locked", "cannot access submodule 'ml'"))

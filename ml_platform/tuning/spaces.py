@@ -85,9 +85,18 @@ def read_space(
             and isinstance(dimension, Range)
             and not (dimension.step or is_whole(base, name))
         ):
-            hint = f"{written(dimension)} step S, or values: A | B"
-            raise SpecError(f"a grid has no end: {family}.{name} is a range without a step", hint=hint)
+            raise SpecError(
+                f"a grid has no end: {family}.{name} is a range without a step",
+                got=written(dimension),
+                hint=_as_grid(f"--space.{family}.{name}", dimension),
+            )
     return Space(dimensions=dimensions)
+
+
+def _as_grid(option: str, dimension: Range) -> str:
+    if dimension.log:  # steps are equal differences, a logarithm asks for equal ratios: it has none
+        return f'a grid takes no logarithmic range: {option} "A | B | C"'
+    return f'{option} "{written(dimension)} step S", or "A | B | C"'
 
 
 def parse(where: str, line: Dimension | str) -> Dimension:
@@ -191,8 +200,12 @@ def _check(
     before = list(all_of_them)[: list(all_of_them).index(name)]
     for other, values in dimension.when.items():
         if other not in before:
+            option = f"--space.{where.removesuffix(name)}{other}"
             raise SpecError(
-                f"{where} depends on {other!r}, which is not asked for before it", wanted=f"one of {before}"
+                f"{where} depends on {other!r}, which is not asked for before it",
+                hint=f'search it too, before this one: {option} "A | B"'
+                if other in fields
+                else nearest(other, fields),
             )
         choices = all_of_them[other]
         if isinstance(choices, Choice) and not any(value in choices.values for value in values):

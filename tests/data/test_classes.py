@@ -48,10 +48,11 @@ def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Labels:
             ["no", "yes", "NA"] * 20,
             "multiclass",
             (
-                "'y' has 3 different values, 'NA' among them "
-                "(does it stand for no value? then leave its rows out of the table)."
+                "'y' has 3 different values: NA, no, yes "
+                "(does 'NA' stand for no value? then leave its rows out of the table)."
             ),
         ),
+        (["red", "deep er", "blue"] * 30, "multiclass", "'y' has 3 different values: blue, deep er, red."),
         ([f"c{at % 300}" for at in range(900)], "multiclass", "'y' has 300 different values."),
         ([1, 2, 3] * 20, "multiclass", "'y' has 3 different values; `--problem regression` says otherwise."),
         ([0.0, 1.0] * 20, "binary", "'y' has 2 different values, '1' is the positive one."),
@@ -68,7 +69,19 @@ def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Labels:
         ([at % 60 for at in range(300)], "multiclass", None),
         ([at % 1001 for at in range(9009)], "regression", None),
     ],
-    ids=["text", "bool", "missing", "many", "few", "two", "fractions", "distinct", "often", "thousand"],
+    ids=[
+        "text",
+        "bool",
+        "missing",
+        "named",
+        "many",
+        "few",
+        "two",
+        "fractions",
+        "distinct",
+        "often",
+        "thousand",
+    ],
 )
 def test_the_rule_finds_it_and_says_why(
     labels: Labels, values: list[object], kind: str, because: str | None

@@ -8,7 +8,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from flows.tune import tune
-from ml_platform.errors import DataError
+from ml_platform.errors import DataError, SpecError
 from ml_platform.specs.references import Family
 from ml_platform.specs.training import KerasSpec, MLlibSpec, SklearnSpec, XGBoostSpec
 from ml_platform.specs.tuning import StudySpec, Trial
@@ -47,6 +47,13 @@ def test_where_no_family_gives_a_model_the_run_says_why() -> None:
     with pytest.raises(DataError, match="no trial of keras gave a model") as refused:
         with_models.fn([None], [[failed]])
     assert "keras: 1 × failed: the loss is inf" in str(refused.value)
+
+
+def test_a_space_of_a_family_that_is_not_searched_is_refused() -> None:
+    """It would be passed over in silence, with every mistake in it."""
+    with pytest.raises(SpecError, match="there is a space for sklearn, which is not searched") as refused:
+        tune.plan(space={"sklearn": {"l2": "0.1..1"}}, families=("xgboost",))
+    assert "--families xgboost sklearn" in str(refused.value)
 
 
 def refuse(*_: object, **__: object) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from flows.retrain import retrain
 from ml_platform.cli.dag_command import main
+from ml_platform.store.manifest import MANIFEST
 from tests.engine.conftest import prefect_api
 from tests.gangs import ranks_of_this_process
 from tests.scenarios.conftest import Project
@@ -37,7 +38,7 @@ def _said_well(out: str, err: str, said: str) -> None:
 
 
 def _stored(home: Path) -> int:
-    return len(list((home / "data").rglob("manifest.json")))
+    return len(list((home / "data").rglob(MANIFEST)))
 
 
 @pytest.fixture

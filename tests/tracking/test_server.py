@@ -24,9 +24,17 @@ from ml_platform.inference.raw_model import load_raw_model
 from ml_platform.resources.ports import free_port
 from ml_platform.specs.references import Dataset
 from ml_platform.store.digests import digest
-from ml_platform.tracking import champion, check_tracking, fetch, find, how_to_open, promote, register
+from ml_platform.tracking import (
+    champion,
+    check_tracking,
+    fetch,
+    find,
+    how_to_open,
+    promote,
+    register,
+)
 from ml_platform.tracking.locks import exclusive
-from ml_platform.tracking.server import client
+from ml_platform.tracking.server import ask, client
 from tests.tracking.conftest import log, opened, serving
 
 
@@ -190,6 +198,30 @@ def test_a_database_without_its_driver_is_a_clear_error(monkeypatch: pytest.Monk
         check_tracking()
     assert "mysql+pymysql://***@localhost/mlflow" in str(caught.value)
     assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_mlflow_is_asked_again_where_another_thread_is_importing_pyspark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MLflow's own entities look into `pyspark.ml` as soon as its import has begun: trees that begin to train
+    beside a task that is measured are no failure of MLflow's."""
+    import pyspark.ml.param
+    from mlflow.entities import Param
+
+    whole = pyspark.ml
+    monkeypatch.delattr(pyspark, "ml")
+    monkeypatch.setattr(pyspark.__spec__, "_uninitialized_submodules", ["ml"])
+    monkeypatch.setattr("ml_platform.tracking.server.PASSING_WAITS_S", (0, 0))
+    asked = []
+
+    def read() -> Param:
+        asked.append(1)
+        if len(asked) == 2:
+            monkeypatch.setattr(pyspark, "ml", whole, raising=False)
+        return Param("rate", "0.1")
+
+    assert ask("read a run", read).value == "0.1"
+    assert len(asked) == 2
 
 
 def test_settings_of_the_person_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

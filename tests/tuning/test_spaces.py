@@ -80,9 +80,33 @@ def test_a_condition_that_never_holds_is_refused() -> None:
         read_space("keras", asked, KerasSpec())
 
 
-def test_a_grid_of_a_range_without_a_step_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"a grid has no end: xgboost\.rate"):
-        read_space("xgboost", {}, XGBoostSpec(), "grid")
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("estimator", 'search it too, before this one: --space.sklearn.estimator "A | B"'),
+        ("estimatr", "did you mean 'estimator'?"),
+    ],
+)
+def test_a_condition_on_what_is_not_searched_says_what_to_write(other: str, said: str) -> None:
+    asked = {"sklearn": {"l2": f"0.1..1 if {other} = boosting"}}
+    with pytest.raises(SpecError, match=f"sklearn.l2 depends on '{other}', which is not asked") as refused:
+        read_space("sklearn", asked, SklearnSpec())
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "line", "said"),
+    [
+        ("rate", "0.02..0.5 log", 'a grid takes no logarithmic range: --space.xgboost.rate "A | B | C"'),
+        ("subsample", "0.5..1", '--space.xgboost.subsample "0.5..1 step S", or "A | B | C"'),
+    ],
+)
+def test_a_grid_of_a_range_without_a_step_is_refused_with_what_can_be_written(
+    field: str, line: str, said: str
+) -> None:
+    with pytest.raises(SpecError, match=rf"a grid has no end: xgboost\.{field}") as refused:
+        read_space("xgboost", {"xgboost": {field: line}}, XGBoostSpec(), "grid")
+    assert said in str(refused.value)
 
 
 def test_an_unknown_family_is_refused() -> None:

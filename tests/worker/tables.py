@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from ml_platform.specs.contracts import Column, Contract
 from ml_platform.specs.references import Dataset
-from ml_platform.store.manifest import FileEntry, Manifest
+from ml_platform.store.manifest import MANIFEST, FileEntry, Manifest
 
 
 def packed_dataset(
@@ -51,7 +51,7 @@ def packed_dataset(
         arrow_schema=base64.b64encode(_table(features[:1], labels[:1]).schema.serialize()).decode(),
         created="2026-01-01T00:00:00Z",
     ).sealed()
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
     return manifest.reference(folder.as_uri())
 
 
