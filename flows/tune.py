@@ -26,7 +26,7 @@ from ml_platform.data.schema_file import read_schema
 from ml_platform.features.treatments import beside_split
 from ml_platform.specs.problems import AskedProblem
 from ml_platform.specs.references import Family
-from ml_platform.tuning.spaces import read_space
+from ml_platform.tuning.spaces import check_searched, read_space
 from tasks.data import apply_features, check_retrain, find_problem, fit_features, load_table, split_table
 from tasks.evaluate import (
     choose_challenger,
@@ -107,6 +107,7 @@ def tune(
     state = fit_features(parts.train, beside_split(features, split, label), found)
     train, validation = apply_features(parts.train, state), apply_features(parts.validation, state)
 
+    check_searched(space, families)
     bases = {"keras": keras, "xgboost": xgboost, "sklearn": sklearn, "mllib": mllib}
     studies, importance, measured = [], [], []
     for family in families:

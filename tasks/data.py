@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from ml_platform import (
     Dataset,
@@ -42,18 +41,10 @@ def check_retrain(
     slices: tuple[str, ...] = (),
     score_reading: ReadingSpec = ReadingSpec(),
     families: tuple[Family, ...] = ("keras",),
-    space: Mapping[str, object] = {},
 ) -> None:
     """Refuse, before anything starts, columns that are asked for and are not there, and a run of nothing."""
     if not families:
         raise SpecError("nothing would be trained", wanted="one family at least", hint="--families xgboost")
-    if idle := [family for family in space if family not in families]:
-        more = f"--families {' '.join([*families, idle[0]])}, or no --space.{idle[0]}"
-        raise SpecError(
-            f"there is a space for {idle[0]}, which is not searched",
-            got=f"--families {' '.join(families)}",
-            hint=more if idle[0] in get_args(Family) else nearest(idle[0], get_args(Family)),
-        )
     check_columns(source, label, reading, schema_file, score, score_reading)
     for name in listed(slices):
         if name not in (there := source_columns(source, reading)):

@@ -29,9 +29,9 @@ from ml_platform import (
 )
 from ml_platform.errors import SpecError, one_line
 from ml_platform.images import features, load
-from ml_platform.images.backbone import backbone_identity
+from ml_platform.images.backbone import backbone_identity, check_backbone
 from ml_platform.images.files import images_identity, list_images
-from ml_platform.images.mistakes import draw_mistakes, worst_mistakes
+from ml_platform.images.mistakes import SHOWN, draw_mistakes, worst_mistakes
 from ml_platform.images.parts import image_parts
 from ml_platform.images.read import files_frame, read_files
 from ml_platform.images.samples import image_folder
@@ -80,7 +80,7 @@ def probe_backbone(spec: BackboneSpec) -> dict[str, str]:
     return backbone_identity(spec)
 
 
-@task(probe=probe_backbone)
+@task(preflight=check_backbone, probe=probe_backbone)
 def fit_images(train: Dataset, spec: BackboneSpec) -> ImageState:
     """The classes of the training part, and the network that turns images into features."""
     return features.fit_images(train, spec)
@@ -105,7 +105,8 @@ def show_mistakes(
     """A picture of the images that the model was most wrong about, on its own run. Returns how many."""
     mistakes = worst_mistakes(spark, evaluation, part)
     model = evaluation.model
-    title = f"{model.family} on {evaluation.part}: {len(mistakes)} mistakes, the surest first"
+    count = f"{len(mistakes)} mistakes" if len(mistakes) < SHOWN else f"the {SHOWN} worst mistakes"
+    title = f"{model.family} on {evaluation.part}: {count}, the surest first"
     run.at(model.run_id).log_figure(draw_mistakes(mistakes, title), f"mistakes_{evaluation.part}.png")
     return len(mistakes)
 

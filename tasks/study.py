@@ -13,7 +13,7 @@ from rich.text import Text
 from ml_platform import Tracking, task
 from ml_platform.evaluation.pictures import draw_importance
 from ml_platform.specs.base import NotIdentity, Spec
-from ml_platform.specs.references import Family, ModelFamily
+from ml_platform.specs.references import Family, ModelFamily, shown
 from ml_platform.specs.tracking import TrackingRun
 from ml_platform.specs.tuning import Space, Trial
 from ml_platform.tuning import pictures
@@ -178,4 +178,9 @@ def _shown(value: JsonValue) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    """A loss, with decimals that stand under each other.
+
+    >>> _number(0.546), _number(0.53441), _number(None)
+    ('0.5460', '0.5344', '–')
+    """
+    return "–" if value is None else shown(value)[0]

@@ -117,7 +117,8 @@ def _dealt(split: SplitSpec) -> str:
 def _features(state: FeatureState, importance: Mapping[str, float], metric: str) -> list[str]:
     columns = list(state.columns)
     more = f" and {len(columns) - MOST_NAMED} more" if len(columns) > MOST_NAMED else ""
-    lines = [f"{state.width:,} features of {len(columns):,} columns: {', '.join(columns[:MOST_NAMED])}{more}"]
+    count = "1 column" if len(columns) == 1 else f"{len(columns):,} columns"
+    lines = [f"{state.width:,} features of {count}: {', '.join(columns[:MOST_NAMED])}{more}"]
     top = list(importance.items())[:10]
     if top:
         lines += ["", f"What matters most (rise of {metric} when a column is dealt anew among rows):", ""]
@@ -128,10 +129,9 @@ def _features(state: FeatureState, importance: Mapping[str, float], metric: str)
 
 def _limits(challenger: Evaluation, state: FeatureState, split: SplitSpec) -> list[str]:
     later = "" if split.time is not None else " or later times"
-    lines = [
-        f"- Measured on rows of the same table: it says nothing about other sources{later}.",
-        "- A value that training did not see falls into the bucket of unknown ones.",
-    ]
+    lines = [f"- Measured on rows of the same table: it says nothing about other sources{later}."]
+    if state.categories:
+        lines.append("- A category that training did not see falls into the bucket of unknown ones.")
     if challenger.calibration is not None and challenger.calibration.error > challenger.calibration.limit:
         lines.append("- Its probabilities are not frequencies: use their order, or calibrate them.")
     if state.classes:

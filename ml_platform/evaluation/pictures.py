@@ -58,7 +58,7 @@ def draw_ranking(rows: pa.Table, positive: str, title: str) -> Figure | None:
     ranking = Ranking(rows.column("score").to_numpy()[known], of_class)
     curves, ones, share = ranking.curves(), np.ones(len(of_class)), float(of_class.mean())
     figure = _figure(9.6, 4.8)
-    name = _short(positive, LONG_NAME_CHARACTERS)
+    name = short(positive, LONG_NAME_CHARACTERS)
     counted = f"{int(of_class.sum()):,} of {len(of_class):,} rows are {name}"
     figure.suptitle(f"{title}\n{counted}", fontsize=11)
     left, right = figure.subplots(1, 2)
@@ -127,9 +127,9 @@ def draw_confusion(rows: pa.Table, classes: Sequence[str], title: str) -> Figure
     """
     confusion = confusion_of(rows, len(classes))
     if len(classes) > MOST_CLASSES:
-        names = [_short(name, LONG_NAME_CHARACTERS) for name in classes]
+        names = [short(name, LONG_NAME_CHARACTERS) for name in classes]
         return _draw_top_confusions(confusion, [*names, "(unknown)"], title)
-    names = [_short(name, NAME_CHARACTERS) for name in classes]
+    names = [short(name, NAME_CHARACTERS) for name in classes]
     unknown, failed = confusion[-1].sum() > 0, confusion[:, -1].sum() > 0
     shown = confusion[: len(classes) + unknown, : len(classes) + failed]
     rows_named = names + ["(unknown)"] * bool(unknown)
@@ -172,7 +172,7 @@ def draw_importance(
     axes.barh(range(len(top)), [value for _, value in top], color=BLUE)
     for at, (_, value) in enumerate(top):
         axes.text(max(value, 0), at, f" {value:.4g}", va="center", fontsize=8)
-    names = [_short(name, LONG_NAME_CHARACTERS) for name, _ in top]
+    names = [short(name, LONG_NAME_CHARACTERS) for name, _ in top]
     axes.set_yticks(range(len(top)), names, fontsize=8)
     axes.set_ylim(max(len(top), 1) - 0.4, -0.6)
     axes.margins(x=0.12)
@@ -192,7 +192,7 @@ def draw_reliability(rows: pa.Table, title: str, classes: Sequence[str] = ()) ->
     """
     confidence, right = believed(rows)
     if "score" in rows.column_names and len(classes) == 2:
-        name = _short(classes[1], NAME_CHARACTERS)
+        name = short(classes[1], NAME_CHARACTERS)
         happened, of = f"share that is {name}", f"predicted probability of {name}"
     else:
         happened, of = "share predicted rightly", "confidence of the prediction"
@@ -318,7 +318,8 @@ def _plain(*several: Any) -> None:
         axes.set_axisbelow(True)
 
 
-def _short(name: str, characters: int) -> str:
+def short(name: str, characters: int) -> str:
+    """A name as it can stand in a picture: in one line, not too long, and never taken for a formula."""
     text = " ".join(name.split()) or "(empty)"
     text = text.replace("$", r"\$")
     return text if len(text) <= characters else text[: characters - 1] + "…"

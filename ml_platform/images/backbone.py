@@ -55,6 +55,18 @@ def write_backbone(spec: BackboneSpec, path: Path) -> Features:
     )
 
 
+def check_backbone(spec: BackboneSpec) -> None:
+    """Are the files there that a spec names? Whether Keras knows a name shows when it is built.
+
+    Raises:
+        DataError: One is not.
+    """
+    if spec.name.endswith(SUFFIX) and not Path(spec.name).is_file():
+        raise DataError(f"there is no file {spec.name}", wanted="a network that Keras has saved")
+    if spec.weights not in ("imagenet", "none") and not _is_url(spec.weights):
+        _local(spec.weights)
+
+
 def backbone_identity(spec: BackboneSpec) -> dict[str, str]:
     """Digests of the files that a spec names, here or at a URL: the content decides, not the path.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ml_platform.evaluation.explain import measured_rows
 from ml_platform.evaluation.measure import read_rows
+from ml_platform.evaluation.pictures import LONG_NAME_CHARACTERS, NAME_CHARACTERS, short
 from ml_platform.images.decode import decode
 from ml_platform.specs.base import Spec
 from ml_platform.specs.references import Dataset, Evaluation
@@ -57,12 +59,12 @@ def worst_mistakes(spark: SparkSession, evaluation: Evaluation, part: Dataset) -
 
 
 def draw_mistakes(mistakes: Sequence[Mistake], title: str) -> Figure:
-    """A grid of images with what each is and what it was taken for."""
+    """A grid of images with what each is, what it was taken for, and its file's name."""
     from matplotlib.figure import Figure
     from PIL import Image
 
     lines = max(1, -(-len(mistakes) // COLUMNS))
-    figure = Figure(figsize=(2.2 * COLUMNS, 2.5 * lines + 0.6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(2.2 * COLUMNS, 2.3 * lines + 0.6), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=11)
     cells = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
     for cell in cells:
@@ -71,5 +73,7 @@ def draw_mistakes(mistakes: Sequence[Mistake], title: str) -> Figure:
         image = Image.fromarray(decode(mistake.content)[:, :, ::-1])
         image.thumbnail((TILE, TILE))
         cell.imshow(image)
-        cell.set_title(f"{mistake.label}, taken for {mistake.predicted}", fontsize=8)
+        right, taken = (short(name, NAME_CHARACTERS) for name in (mistake.label, mistake.predicted))
+        file = short(PurePosixPath(mistake.path).name, LONG_NAME_CHARACTERS)
+        cell.set_title(f"{right}, taken for {taken}\n{file}", fontsize=7)
     return figure

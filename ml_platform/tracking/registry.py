@@ -78,7 +78,7 @@ def find(uri: str) -> Version:
             raise SpecError(
                 f"MLflow has no {uri}",
                 got=f"aliases of {name!r}: {', '.join(sorted(aliases)) or 'none'}",
-                hint=f"promote a version of {name!r} first: python -m flows.retrain",
+                hint=f"promote one: flows.retrain, or another flow that learns, with --model {name}",
             )
         number = aliases[alias]
     return _version(mlflow, name, number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -12,7 +12,7 @@ from pydantic import JsonValue, ValidationError
 
 from ml_platform.errors import SpecError, nearest
 from ml_platform.specs.base import Spec
-from ml_platform.specs.references import ModelFamily
+from ml_platform.specs.references import Family, ModelFamily
 from ml_platform.specs.tuning import Choice, Dimension, Range, Sampler, Space
 
 S = TypeVar("S", bound=Spec)
@@ -57,6 +57,22 @@ WRITTEN = "LOW..HIGH, LOW..HIGH log, LOW..HIGH step S, or A | B | C; then perhap
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\s*\.\.\s*({_NUMBER})(\s+log)?(?:\s+step\s+({_NUMBER}))?")
 _CONDITION = re.compile(r"^(.*?)\s+if\s+(\w+)\s*=\s*(.*)$")
+
+
+def check_searched(asked: Mapping[str, object], families: Sequence[Family]) -> None:
+    """Refuse a space that nobody would search.
+
+    Raises:
+        SpecError: One is for a family that is not among these.
+    """
+    for name in asked:
+        if name not in families:
+            more = f"--families {' '.join([*families, name])}, or no --space.{name}"
+            raise SpecError(
+                f"there is a space for {name}, which is not searched",
+                got=f"--families {' '.join(families)}",
+                hint=more if name in get_args(Family) else nearest(name, get_args(Family)),
+            )
 
 
 def read_space(

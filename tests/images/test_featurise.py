@@ -22,6 +22,7 @@ from ml_platform.images.backbone import (
     Features,
     applications,
     backbone_identity,
+    check_backbone,
     write_backbone,
 )
 from ml_platform.images.featurise import batch_images, forward, ship_backbone
@@ -448,3 +449,21 @@ def test_a_network_gets_many_small_images_at_once_and_no_more_than_there_are() -
     rows = np.concatenate(list(forward(Sums, iter(images), Features(size=(16, 16), layers={}))))
     assert shapes == [128, 2]
     np.testing.assert_array_equal(rows[:, 0], np.arange(130) * 256)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (BackboneSpec(name="mine.keras"), "there is no file mine.keras"),
+        (BackboneSpec(name="ResNet50", weights="mine.weights.h5"), "no file mine.weights.h5"),
+    ],
+)
+def test_a_file_that_is_not_there_is_found_before_any_image_is_read(spec: BackboneSpec, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        check_backbone(spec)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "none", "https://127.0.0.1/w.h5"])
+def test_what_is_no_file_is_not_looked_for(weights: str) -> None:
+    check_backbone(BackboneSpec(name="ResNet50", weights=weights))
+    check_backbone(BackboneSpec(name="pixels", weights=weights))
