@@ -388,10 +388,8 @@ def _flatten(name: str, value: Any, into: dict[str, str]) -> None:
         for field, member in inner.items():
             _flatten(f"{name}.{field}", member, into)
         return
-    if isinstance(inner, list) and inner and all(each == {"$": "input"} for each in inner):
-        into[name] = f"{len(inner)} input{'s' * (len(inner) > 1)}"
-        return
     text = json.dumps(kind if inner is None and kind else inner, sort_keys=True, ensure_ascii=False)
+    text = text.replace(json.dumps({"$": "input"}), "input")
     into[name] = text if len(text) <= SHOWN_CHARACTERS else f"sha256 {digest_of(value)}"
 
 

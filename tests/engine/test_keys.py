@@ -574,12 +574,12 @@ def test_the_parts_of_inputs_name_their_places() -> None:
     assert set(parts) == {"input value['k'][0]", "input value['k'][2]", "input other"}
 
 
-def test_inputs_in_a_list_are_counted_for_people() -> None:
+def test_inputs_in_a_list_are_called_inputs() -> None:
     @dag
     def listed() -> int:
-        return free([add(1), add(2)])
+        return free([[add(1), add(2)], 3])
 
-    assert own(listed.graph(), "free", None).parts["parameter value"] == "2 inputs"
+    assert own(listed.graph(), "free", None).parts["parameter value"] == "[[input, input], 3]"
 
 
 def test_either_is_one_input() -> None:
