@@ -105,8 +105,8 @@ def show_mistakes(
     """A picture of the images that the model was most wrong about, on its own run. Returns how many."""
     mistakes = worst_mistakes(spark, evaluation, part)
     model = evaluation.model
-    count = f"{len(mistakes)} mistakes" if len(mistakes) < SHOWN else f"the {SHOWN} worst mistakes"
-    title = f"{model.family} on {evaluation.part}: {count}, the surest first"
+    count = f"the {SHOWN} worst mistakes" if len(mistakes) == SHOWN else f"mistakes: {len(mistakes)}"
+    title = f"{model.family} on {evaluation.part}, {count}, the surest first"
     run.at(model.run_id).log_figure(draw_mistakes(mistakes, title), f"mistakes_{evaluation.part}.png")
     return len(mistakes)
 

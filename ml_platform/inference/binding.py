@@ -141,7 +141,7 @@ def _check_types(each: Input, types: Mapping[str, pa.DataType]) -> None:
                 f"column {name!r} makes no numbers for the model's input {each.name!r}",
                 wanted="numbers, or vectors of them",
                 got=str(kind),
-                hint="cast it, or name other columns",
+                hint="cast it, or name other columns; one text in a CSV's column makes all of it text",
             )
     vectors = [name for name, kind in types.items() if _is_vector(kind)]
     if vectors and len(types) > 1:
