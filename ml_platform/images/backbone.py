@@ -141,7 +141,7 @@ def _application(spec: BackboneSpec) -> tuple[keras.Model, Any]:
         raise InfrastructureError(
             f"the {spec.weights} weights of {spec.name} cannot be fetched",
             got=error,
-            hint="name a file of weights (weights=FILE), or train from scratch (weights=none)",
+            hint="--backbone.weights FILE; or none, with --trainers fine_tune, to train from scratch",
         ) from error
     return model, keras.Input((height, width, 3))
 

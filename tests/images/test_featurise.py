@@ -269,7 +269,7 @@ def test_without_a_network_training_from_scratch_is_proposed(
         monkeypatch.setattr(vgg16, "WEIGHTS_PATH_NO_TOP", f"{web[0]}/cut.h5")
     with pytest.raises(InfrastructureError, match="imagenet weights of VGG16 cannot be fetched") as caught:
         write_backbone(BackboneSpec(name="VGG16", size=(32, 32)), tmp_path / "x.keras")
-    assert "train from scratch (weights=none)" in str(caught.value)
+    assert "--backbone.weights FILE; or none, with --trainers fine_tune" in str(caught.value)
 
 
 def test_local_weights_count_by_content(network: str, tmp_path: Path) -> None:
