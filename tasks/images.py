@@ -42,6 +42,7 @@ from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import home
 from ml_platform.tracking.fetching import fetch
 from tasks.report import RetrainReport
+from tasks.score import at_place
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -138,7 +139,7 @@ def score_images(
     """
     if version is None:
         return None
-    return score_table(
+    scored = score_table(
         spark,
         fetch(version),
         version,
@@ -149,6 +150,7 @@ def score_images(
         unread="unread",
         tell=get_run_logger().info,
     )
+    return at_place(scored, destination)
 
 
 FUNCTION, VIEW = "classify", "images"

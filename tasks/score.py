@@ -133,7 +133,7 @@ def score_table(
         frame, unread = read_raw(spark, source, contract, reading)
         files = plain_files(source, contract, reading)
     when = which_day(day)
-    return score(
+    scored = score(
         spark,
         fetch(version),
         version,
@@ -145,6 +145,12 @@ def score_table(
         unread=unread,
         tell=get_run_logger().info,
     )
+    return at_place(scored, destination, day)
+
+
+def at_place(scored: Predictions, destination: str | None, day: str | None = None) -> Predictions:
+    """Predictions that say what was asked for, so that no report of others is taken for theirs."""
+    return scored.model_copy(update={"asked": scored.uri if destination else day or ""})
 
 
 def _own_folder(name: str, day: date | None) -> str:
@@ -194,7 +200,7 @@ def batch_predict(
     contract = _contract(model)
     when = which_day(day)
     frame, unread = read_raw(spark, source, contract, reading)
-    return predict_table(
+    scored = predict_table(
         spark,
         model,
         frame,
@@ -204,6 +210,7 @@ def batch_predict(
         parts=file_parts(plain_files(source, contract, reading)),
         unread=unread,
     )
+    return at_place(scored, destination, day)
 
 
 def _contract(model: ModelFiles) -> Contract:

@@ -52,6 +52,18 @@ def test_hourly_predictions_are_not_written_over_those_of_a_retrain(source: str,
     assert written.endswith("-batch")
 
 
+def test_a_report_of_equal_predictions_elsewhere_is_not_taken_for_theirs(source: str, tmp_path: Path) -> None:
+    model, folders = str(OTHERS["xgboost"](tmp_path).path), (None, str(tmp_path / "mine"))
+    asked = [(folder, day) for folder in folders for day in (None, "2026-11-27", "2026-11-28")]
+    told = [
+        batch_inference(
+            model=model, source=source, keys=("id",), predictions=(folder and f"{folder}{day}"), day=day
+        ).predictions.uri
+        for folder, day in asked
+    ]
+    assert len(set(told)) == len(asked)
+
+
 def test_a_record_that_cannot_be_read_is_an_error_for_a_model_of_others_too(tmp_path: Path) -> None:
     """What its columns are need not be known for that."""
     csv.write_csv(table(), tmp_path / "rows.csv")
