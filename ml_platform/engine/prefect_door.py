@@ -239,8 +239,8 @@ def wait_until_recorded(flow_run_ids: Iterable[UUID], *, timeout_s: float = 120)
     """
     from prefect.client.orchestration import get_client
 
-    flush()
     deadline = time.monotonic() + timeout_s
+    flush(timeout_s=timeout_s)
     with get_client(sync_client=True) as client:
         while not all(_recorded(client, flow_run_id) for flow_run_id in flow_run_ids):
             if time.monotonic() > deadline:

@@ -21,7 +21,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings, temporary_settings
 
 from ml_platform.engine.prefect_door import flow_runs_of_this_process, wait_until_recorded
-from ml_platform.errors import InfrastructureError
+from ml_platform.errors import InfrastructureError, PlatformError
 from ml_platform.resources.ports import free_port
 from ml_platform.store.location import home
 from ml_platform.store.prefect_database import database_url, keep_blank, prepare_database
@@ -119,7 +119,12 @@ def prefect_api(running: str | None, meanwhile: Callable[[], None]) -> Iterator[
                 yield "a temporary server"
                 recording_s = RECORDING_S
             finally:
-                wait_until_recorded(flow_runs_of_this_process(), timeout_s=recording_s)
+                if server.is_alive():
+                    wait_until_recorded(flow_runs_of_this_process(), timeout_s=recording_s)
+    except Exception as error:
+        if server.is_alive() or isinstance(error, PlatformError):
+            raise
+        raise server.lost() from error
     finally:
         server.stop()
 
@@ -182,18 +187,30 @@ class TemporaryServer:
             InfrastructureError: It ended or did not answer in time; quotes its log.
         """
         deadline = time.monotonic() + self._timeout_s
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and self.is_alive():
             if _answers(f"{self.address}/health"):
                 keep_blank()
                 return self.address
             time.sleep(0.1)
-        raise InfrastructureError(
-            "the temporary Prefect server did not start",
-            wanted=f"an answer within {self._timeout_s:g} s",
-            got="silence" if self._process.poll() is None else f"exit code {self._process.poll()}",
+        wanted = f"an answer within {self._timeout_s:g} s"
+        raise self._error("the temporary Prefect server did not start", wanted)
+
+    def lost(self) -> InfrastructureError:
+        """It has ended before its time."""
+        return self._error("the temporary Prefect server ended while a run was under way", "one that stays")
+
+    def _error(self, what: str, wanted: str) -> InfrastructureError:
+        return InfrastructureError(
+            what,
+            wanted=wanted,
+            got="silence" if self.is_alive() else f"exit code {self._process.poll()}",
             evidence=_tail(self._log),
             hint="`make up` keeps a server running; or set PREFECT_API_URL to one of yours",
         )
+
+    def is_alive(self) -> bool:
+        """Whether there is still somebody to wait for."""
+        return self._process.poll() is None
 
     def stop(self) -> None:
         """End it. What it has not recorded by now is lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import urllib.request
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from prefect.task_engine import _create_task_run_locally, run_task_async, run_ta
 from ml_platform.engine import server as server_of
 from ml_platform.engine.prefect_door import _new_run, new_run_id, run_node
 from ml_platform.engine.server import TemporaryServer, prefect_api
-from ml_platform.errors import DataError
+from ml_platform.errors import DataError, InfrastructureError
 from tests.engine.runs import FlowRun
 
 ENGINE = Path(__file__).parents[2] / "ml_platform" / "engine"
@@ -107,3 +108,24 @@ def test_what_fails_while_a_server_starts_ends_it(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("the block was entered")
     assert started
     assert not any(process.is_running() for process in started)
+
+
+@pytest.mark.slow
+def test_a_server_that_was_killed_is_named_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Out of memory, say. Nobody records the lines that are still queued, and no end of a run."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    monkeypatch.setattr(server_of, "configured_api", lambda: None)
+    monkeypatch.setattr(server_of, "wait_until_recorded", None)
+    before = set(psutil.Process().children())
+
+    def lose_it() -> None:
+        (server,) = set(psutil.Process().children()) - before
+        server.kill()
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+        raise ConnectionError("refused")
+
+    with pytest.raises(InfrastructureError, match="ended while a run") as caught, prefect_api(None, int):
+        lose_it()
+    assert caught.value.got == "exit code -9"
