@@ -211,8 +211,8 @@ def test_the_exchange_needs_the_standard_library_alone() -> None:
 
 def test_a_side_that_holds_too_much_is_ended() -> None:
     with _holding(f"b'x' * {HELD}") as greedy, watched(greedy.pid, most=HELD // 2) as held:
-        greedy.communicate(b"\n")
-    assert greedy.returncode == -signal.SIGKILL
+        _begin(greedy)
+        assert greedy.wait(timeout=60) == -signal.SIGKILL
     assert held.killed
     assert held.anonymous > HELD // 2 > held.at_first
 
@@ -224,10 +224,8 @@ def test_pages_of_a_file_do_not_end_a_side(tmp_path: Path) -> None:
     pages = f"mmap.mmap(os.open({str(file)!r}, os.O_RDONLY), 0, access=mmap.ACCESS_READ)"
     with _holding(f"(mapped := {pages}, sum(mapped[::4096]))") as modest:
         with watched(modest.pid, most=HELD // 2) as held:
-            assert modest.stdin is not None
+            _begin(modest)
             assert modest.stdout is not None
-            modest.stdin.write(b"\n")
-            modest.stdin.flush()
             assert modest.stdout.readline() == b"held\n"
         modest.communicate()
     assert modest.returncode == 0
@@ -243,3 +241,10 @@ def _holding(what: str) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-c", code]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
+
+
+def _begin(process: subprocess.Popen[bytes]) -> None:
+    """Send it its line, and leave its stdin open: it holds what it made until that ends."""
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
