@@ -38,7 +38,8 @@ def run(context: Context, shape: str) -> Iterator[Row]:
         blocks = rounds({name: partial(side, nodes) for name, side in sides.items()}, count)
     limit = f"a plain loop {1e3 * _plain_loop_s(shape, nodes) / nodes:.2g} ms"
     for name in list(sides)[1:]:
-        more = {"per": nodes, "target": TARGETS.get((shape, name)), "limit": limit}
+        target = context.pick(None, TARGETS.get((shape, name)))
+        more = {"per": nodes, "target": target, "limit": limit}
         pair = blocks["ours"], blocks[name]
         yield compared(context, "B1", shape, name, pair, **more)
         if name in (CALL, SUBMIT):
