@@ -35,7 +35,7 @@ from tasks.images import (
     as_pixels,
     by_content,
     check_query,
-    check_trainers,
+    check_training,
     fit_images,
     load_images,
     query_images,
@@ -49,7 +49,7 @@ from tasks.train import fine_tune, train_keras, train_xgboost
 Trainer = Literal["keras", "xgboost", "fine_tune"]
 
 
-@dag(preflight=check_trainers)
+@dag(preflight=check_training)
 def image_classification(
     source: str = "sklearn:digits",
     model: str | None = None,

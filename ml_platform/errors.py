@@ -145,13 +145,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     >>> nearest("lable", ["label", "age"])
     "did you mean 'label'?"
+    >>> nearest("vgg16", ["ResNet50", "VGG16"])
+    "did you mean 'VGG16'?"
     >>> nearest("zzz", ["label", "age"])
     'known: age, label'
     """
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=1)
+    written = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(name.lower(), written, n=1)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {written[close[0]]!r}?"
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"known: {shown or 'none'}"
 

@@ -48,10 +48,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def check_trainers(trainers: tuple[str, ...]) -> None:
-    """Refuse a run that would train nothing."""
+def check_training(trainers: tuple[str, ...], backbone: BackboneSpec) -> None:
+    """Refuse, before anything starts, a run that would train nothing, and a backbone that is not there."""
     if not trainers:
         raise SpecError("nothing would be trained", wanted="one trainer at least", hint="--trainers xgboost")
+    check_backbone(backbone)
 
 
 def check_images(source: str) -> None:

@@ -17,13 +17,14 @@ from ml_platform.data.sources import (
     source_types,
 )
 from ml_platform.errors import SpecError, nearest
-from ml_platform.inference.any_model import SIGNATURE, Asking, predict_table
+from ml_platform.inference.any_model import Asking, check_asking, check_own, predict_table
 from ml_platform.inference.destination import check_destination
-from ml_platform.inference.flavours import check_consent, recognise
+from ml_platform.inference.flavours import recognise
 from ml_platform.inference.input_check import check_input, input_diff
 from ml_platform.inference.parts import file_parts
 from ml_platform.inference.raw_model import other_format, read_manifest
-from ml_platform.inference.score import Output, score_table as score
+from ml_platform.inference.saved_model_file import SIGNATURE
+from ml_platform.inference.score import Output, kept, score_table as score
 from ml_platform.specs.references import ModelFiles
 from ml_platform.store.datasets import dataset_files, spark_frame
 from ml_platform.store.folders import local_path
@@ -46,7 +47,9 @@ def check_batch(
     model: str,
     source: str,
     reading: ReadingSpec = ReadingSpec(),
+    keys: tuple[str, ...] = (),
     columns: tuple[str, ...] = (),
+    signature: str = SIGNATURE,
     trust_pickle: bool = False,
 ) -> None:
     """Before anything starts: is there such a model, and does the table have the columns that it reads?
@@ -54,19 +57,22 @@ def check_batch(
     And of types that serve, where its files say them; those of text are found out when it is opened. What a
     model of others reads is seen when it is opened, on an executor.
     """
+    asking = Asking(columns=columns, signature=signature, trust_pickle=trust_pickle)
     there = source_columns(source, reading)
     for name in columns:
         if name not in there:
             raise SpecError(f"{source} has no column {name!r}", hint=nearest(name, there))
+    kept(there, keys or None)
     version = ours(model)
     if version is not None:
+        check_own(version.uri, asking)
         contract = version.model.contract
         # What is text to the model is written out where a file holds it as a number.
         texts = {column.name for column in contract.columns if column.type == "string"}
         types = {name: kind for name, kind in source_types(source, reading).items() if name not in texts}
         check_input(contract, there, types=types, model=version.uri)
     elif not model.startswith(("models:/", "runs:/")):
-        check_consent(recognise(local(model), model), trust_pickle=trust_pickle)
+        check_asking(recognise(local(model), model), asking)
 
 
 def check_scoring(

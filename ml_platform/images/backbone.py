@@ -6,9 +6,11 @@ part of the file, so whoever runs it needs to know nothing about the network.
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import shutil
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +58,15 @@ def write_backbone(spec: BackboneSpec, path: Path) -> Features:
 
 
 def check_backbone(spec: BackboneSpec) -> None:
-    """Are the files there that a spec names? Whether Keras knows a name shows when it is built.
+    """Is there such a network, and are the files there that a spec names? Keras is not imported for it.
 
     Raises:
-        DataError: One is not.
+        SpecError: Keras has no such application.
+        DataError: A file is not there.
     """
-    if spec.name.endswith(SUFFIX) and not Path(spec.name).is_file():
+    if not spec.name.endswith(SUFFIX):
+        _check_name(spec.name, {PIXELS, *application_names()})
+    elif not Path(spec.name).is_file():
         raise DataError(f"there is no file {spec.name}", wanted="a network that Keras has saved")
     if spec.weights not in ("imagenet", "none") and not _is_url(spec.weights):
         _local(spec.weights)
@@ -103,6 +108,25 @@ def applications() -> Mapping[str, types.ModuleType]:
     return found | {name: getattr(keras.applications, module) for name, module in _WITH_THEIR_OWN.items()}
 
 
+def application_names() -> set[str]:
+    """Names of `applications()`, read from Keras' files: importing it takes seconds."""
+    package = importlib.util.find_spec("keras")
+    assert package is not None
+    assert package.origin is not None
+    text = Path(package.origin).parent.joinpath("applications", "__init__.py").read_text(encoding="utf-8")
+    lines = [line for line in ast.parse(text).body if isinstance(line, ast.ImportFrom)]
+    return {name.name for line in lines for name in line.names if name.name[0].isupper()}
+
+
+def _check_name(name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise SpecError(
+            f"no backbone {name!r}",
+            wanted=f"an application of Keras, a {SUFFIX} file, or {PIXELS}",
+            hint=nearest(name, known),
+        )
+
+
 def _opened(spec: BackboneSpec) -> tuple[keras.Model, Any]:
     """The network, and the input to feed it from."""
     if spec.name == PIXELS:
@@ -123,11 +147,7 @@ def _pixels(spec: BackboneSpec) -> tuple[keras.Model, Any]:
 def _application(spec: BackboneSpec) -> tuple[keras.Model, Any]:
     import keras
 
-    known = applications()
-    if spec.name not in known:
-        raise SpecError(
-            f"no backbone {spec.name!r}", wanted=f"a {SUFFIX} file, or a name", hint=nearest(spec.name, known)
-        )
+    _check_name(spec.name, applications())
     height, width = spec.size or ((299, 299) if spec.name in LARGE else (224, 224))
     weights = None if spec.weights == "none" else _local(spec.weights)
     try:

@@ -12,10 +12,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import one_line
+from ml_platform.errors import SpecError, one_line
 from ml_platform.inference.binding import Bound, Needs, bind, tensor
 from ml_platform.inference.flavours import FLAVOURS, OpenedModel, check_consent, open_model
 from ml_platform.inference.parts import RowsPart
+from ml_platform.inference.saved_model_file import SIGNATURE, check_signature
 from ml_platform.inference.score import (
     Output,
     ScoringJob,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-SIGNATURE = "serving_default"
 SAMPLE_ROWS = 64
 """Rows that are tried to see what a model gives."""
 PREDICTION = "prediction"
@@ -87,17 +87,19 @@ def predict_table(
         keys: Columns to keep beside the predictions. None: all. Those that are named are no input.
         parts, unread: As `score_table`.
     Raises:
-        SpecError: The model is a pickle and not trusted, or its columns must be named.
+        SpecError: The model is a pickle and not trusted, it has no such signature, or its columns must be
+            named.
         DataError: It cannot be opened, or the table does not have what it takes.
         StoreError: As `score_table`.
     """
     stamp = Stamp(model.uri, model.name, model.version, model.digest)
     if model.flavour == "raw":
+        check_own(model.uri, asking)
         folder = local_path(model.path)
         return score_raw(spark, folder, stamp, source, keys=keys, output=output, parts=parts, unread=unread)
-    check_consent(model, trust_pickle=asking.trust_pickle)
+    check_asking(model, asking)
     table = source if unread is None else source.drop(named(unread))
-    keep = kept(table, keys)
+    keep = kept(table.columns, keys)
     shipped = ship_files(spark, model, asking.signature)
     able = asking.columns or tuple(name for name in table.columns if keys is None or name not in keep)
     with spark_failures(f"{model.uri} cannot score this table"):
@@ -107,6 +109,32 @@ def predict_table(
     scorer = AnyScorer(shipped, described, tuple(needed), tuple(keep), model.name, model.version, unread)
     job = ScoringJob(source, needed, scorer, described.spark_schema(source, keep), tuple(parts))
     return job.write(stamp, output, asking.signature, described.bound.model_dump(), model.entry)
+
+
+def check_asking(model: ModelFiles, asking: Asking) -> None:
+    """Refuse a model of others that cannot be used as it is asked for. Nothing of it is opened.
+
+    Raises:
+        SpecError: It runs code and is not trusted, or has no such signature.
+        DataError: It cannot be read.
+    """
+    check_consent(model, trust_pickle=asking.trust_pickle)
+    check_signature(model, asking.signature)
+
+
+def check_own(uri: str, asking: Asking) -> None:
+    """Refuse what a model of this platform would not heed: it knows its columns, and has no signatures.
+
+    Raises:
+        SpecError: Names the option.
+    """
+    for option, is_given in (("columns", asking.columns), ("signature", asking.signature != SIGNATURE)):
+        if is_given:
+            raise SpecError(
+                f"{uri} is a model of this platform: it reads the columns that it was trained on",
+                got=f"{option}={getattr(asking, option)!r}",
+                hint=f"leave out --{option}",
+            )
 
 
 @dataclass(frozen=True)

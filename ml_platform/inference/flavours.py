@@ -104,7 +104,7 @@ def open_model(path: Path, flavour: Flavour, signature: str) -> OpenedModel:
     """Open a model's file or folder.
 
     Raises:
-        DataError: It cannot be opened, or lacks the signature.
+        DataError: It cannot be opened.
     """
     return cast("OpenedModel", load_named(FLAVOURS[flavour].opener)(path, signature))
 

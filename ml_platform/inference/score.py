@@ -72,7 +72,7 @@ def score_frame(
     check_input(
         contract, frame.columns, types=frame_types(frame), model=version.uri if version else "the model"
     )
-    keep = kept(frame, keys)
+    keep = kept(frame.columns, keys)
     needed = [*keep, *(name for name in contract.names if name not in keep)]
     name, number = (version.name, version.version) if version else (None, None)
     scorer = RowScorer(ship(frame.sparkSession, folder), tuple(needed), tuple(keep), name, number)
@@ -169,7 +169,7 @@ def score_raw(
     contract = read_manifest(folder).contract
     table = source if unread is None else source.drop(named(unread))
     check_input(contract, table.columns, types=frame_types(table), model=stamp.uri)
-    keep = kept(table, keys)
+    keep = kept(table.columns, keys)
     read = [*contract.names, *([] if unread is None else [unread])]
     needed = [*keep, *(name for name in read if name not in keep)]
     scorer = RowScorer(ship(spark, folder), tuple(needed), tuple(keep), stamp.name, stamp.version, unread)
@@ -388,16 +388,16 @@ def _nulled(columns: Sequence[pa.Array], failed: pa.Array) -> list[pa.Array]:
     return [column.take(indices) for column in columns]
 
 
-def kept(frame: DataFrame, keys: Sequence[str] | None) -> list[str]:
-    """The columns to keep beside the predictions.
+def kept(columns: Sequence[str], keys: Sequence[str] | None) -> list[str]:
+    """Those of a table's columns that are kept beside the predictions.
 
     Raises:
         SpecError: One is not there, or has the name of a column that scoring adds.
     """
-    keep = list(frame.columns if keys is None else dict.fromkeys(keys))
-    unknown = [name for name in keep if name not in frame.columns]
+    keep = list(columns if keys is None else dict.fromkeys(keys))
+    unknown = [name for name in keep if name not in columns]
     if unknown:
-        raise SpecError(f"no key column {unknown[0]!r} in the table", hint=nearest(unknown[0], frame.columns))
+        raise SpecError(f"no key column {unknown[0]!r} in the table", hint=nearest(unknown[0], columns))
     taken = [name for name in keep if name.lower() in SCORE_COLUMNS]
     if taken:
         raise SpecError(

@@ -68,10 +68,10 @@ def open_keras(path: Path, signature: str) -> TensorModel:
 
 
 def open_saved_model(path: Path, signature: str) -> TensorModel:
-    """A signature of a SavedModel.
+    """A signature of a SavedModel, which it has.
 
     Raises:
-        DataError: It cannot be opened, has no such signature, or that takes input of no fixed shape.
+        DataError: It cannot be opened, or the signature takes input of no fixed shape.
     """
     calm_tensorflow()
     import tensorflow as tf
@@ -80,14 +80,6 @@ def open_saved_model(path: Path, signature: str) -> TensorModel:
         model = tf.saved_model.load(str(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path.name} cannot be opened as a SavedModel", got=error) from error
-    there = sorted(model.signatures)
-    if signature not in there:
-        raise DataError(
-            f"the SavedModel {path.name} has no signature {signature!r}",
-            wanted=signature,
-            got=f"signatures: {', '.join(there) or 'none'}",
-            hint="name one of them: signature=…, or --signature",
-        )
     function = model.signatures[signature]
     specs = function.structured_input_signature[1]
     inputs = tuple(_input(name, spec.shape[1:], spec.dtype.name) for name, spec in sorted(specs.items()))

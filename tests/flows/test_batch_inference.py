@@ -81,16 +81,37 @@ def test_a_record_that_cannot_be_read_is_an_error_for_a_model_of_others_too(tmp_
     assert rows.column_names == ["id", "prediction", "error", "model_name", "model_version"]
 
 
-@pytest.mark.parametrize("fault", ["signature", "shape", "columns"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--keys", "idd"], "no key column 'idd' in the table try: did you mean 'id'?"),
+        (["--columns", "x0", "x11"], "has no column 'x11' try: did you mean 'x1'?"),
+        (["--signature", "serve_default"], "exported has no signature 'serve_default'"),
+    ],
+)
+def test_a_misspelt_name_is_found_before_anything_starts(
+    options: list[str],
+    said: str,
+    source: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    OTHERS["saved_model"](tmp_path)
+    assert main(batch_inference, ["--model", "exported", "--source", source, *options]) == 2
+    err = " ".join(capfd.readouterr().err.split())
+    assert said in err
+    assert "running" not in err
+
+
+@pytest.mark.parametrize("fault", ["shape", "columns"])
 def test_what_does_not_fit_a_model_of_others_ends_the_command(
     fault: str, source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A SavedModel without the signature, columns that make no such shape: 3. A model that does not name its
-    columns, nor does the caller: 2."""
+    """Columns that make no such shape: 3. A model that does not name its columns, nor does the caller: 2."""
     model, options, code = OTHERS["saved_model"](tmp_path).path, ["--keys", "id"], 3
-    if fault == "signature":
-        said, options = "has no signature 'classify'", [*options, "--signature", "classify"]
-    elif fault == "shape":
+    if fault == "shape":
         said, options = "wanted: 4 numbers a row, for shape (4,)", ["--columns", "x0", "x1", "x2"]
     else:
         from sklearn.linear_model import LinearRegression

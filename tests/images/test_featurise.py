@@ -20,6 +20,7 @@ from ml_platform.errors import DataError, InfrastructureError, SpecError
 from ml_platform.images.backbone import (
     BackboneSpec,
     Features,
+    application_names,
     applications,
     backbone_identity,
     check_backbone,
@@ -165,6 +166,17 @@ def test_all_applications_have_their_preprocessing() -> None:
     known = applications()
     assert {"MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny", "NASNetMobile"} <= known.keys()
     assert all(callable(module.preprocess_input) for module in known.values())
+
+
+def test_a_misspelt_backbone_is_found_without_keras() -> None:
+    """Its names are read, since importing it takes seconds; they are those that it has."""
+    assert application_names() == applications().keys()
+    with pytest.raises(SpecError, match=r"no backbone 'resnet50'(.|\n)*did you mean 'ResNet50'\?"):
+        check_backbone(BackboneSpec(name="resnet50"))
+    with pytest.raises(SpecError, match=r"did you mean 'pixels'\?"):
+        check_backbone(BackboneSpec(name="pixel"))
+    for name in ("pixels", "VGG16", "MobileNetV3Small"):
+        check_backbone(BackboneSpec(name=name))
 
 
 def test_what_cannot_be_built_says_so(network: str, tmp_path: Path) -> None:

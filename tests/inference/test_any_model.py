@@ -12,10 +12,11 @@ import pytest
 
 from ml_platform.errors import DataError, SpecError
 from ml_platform.inference import any_model
-from ml_platform.inference.any_model import Asking, isolated, predict_table, predicted, tried
+from ml_platform.inference.any_model import Asking, check_own, isolated, predict_table, predicted, tried
 from ml_platform.inference.binding import Bound, bind
 from ml_platform.inference.flavours import OpenedModel, check_consent, open_model, recognise
 from ml_platform.inference.parts import file_parts
+from ml_platform.inference.saved_model_file import check_signature
 from ml_platform.inference.score import Output
 from ml_platform.specs.references import ModelFiles
 from ml_platform.store.folders import local_path
@@ -157,10 +158,36 @@ def test_a_table_that_makes_no_such_tensor_is_refused(types: dict[str, pa.DataTy
 
 
 def test_a_saved_model_without_the_signature_names_those_it_has(tmp_path: Path) -> None:
+    """Without opening it; by the URI that was given, not by the folder that it was fetched to."""
     path = OTHERS["saved_model"](tmp_path).path
-    with pytest.raises(DataError, match="has no signature 'classify'") as caught:
-        opened(path, "classify")
+    model = recognise(path, "models:/net/3")
+    with pytest.raises(SpecError, match="models:/net/3 has no signature 'serve_default'") as caught:
+        check_signature(model, "serve_default")
     assert "signatures: serve, serving_default" in str(caught.value)
+    assert "did you mean 'serving_default'?" in str(caught.value)
+    check_signature(model, "serve")
+
+
+def test_a_signature_of_what_has_none_is_refused(tmp_path: Path) -> None:
+    model = recognise(OTHERS["keras"](tmp_path).path, "net.keras")
+    with pytest.raises(SpecError, match=r"net\.keras has no signatures") as caught:
+        check_signature(model, "serve")
+    assert "got: keras, signature 'serve'" in str(caught.value)
+    check_signature(model, "serving_default")
+
+
+@pytest.mark.parametrize("asking", [Asking(columns=("x0",)), Asking(signature="serve")])
+def test_what_a_model_of_this_platform_would_not_heed_is_refused(asking: Asking) -> None:
+    check_own("models:/digits/1", Asking())
+    with pytest.raises(SpecError, match=r"models:/digits/1 is a model of this platform(.|\n)*leave out --"):
+        check_own("models:/digits/1", asking)
+
+
+def test_a_saved_model_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    path = OTHERS["saved_model"](tmp_path).path
+    (path / "saved_model.pb").write_bytes(b"\xff" * 20)
+    with pytest.raises(DataError, match="models:/net/3 cannot be read as a SavedModel"):
+        check_signature(recognise(path, "models:/net/3"), "serve")
 
 
 def test_a_model_without_a_signature_asks_for_its_columns(tmp_path: Path) -> None:
