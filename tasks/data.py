@@ -22,7 +22,7 @@ from ml_platform.data.sources import check_columns, source_columns, source_ident
 from ml_platform.errors import SpecError, nearest
 from ml_platform.evaluation.slices import listed
 from ml_platform.features import fit, write
-from ml_platform.features.treatments import check_names, check_treatments
+from ml_platform.features.treatments import beside_split, check_names, check_treatments
 from ml_platform.specs.problems import AskedProblem, Problem
 from ml_platform.specs.references import Family
 
@@ -45,7 +45,8 @@ def check_retrain(
     """Refuse, before anything starts, columns that are asked for and are not there, and a run of nothing."""
     if not families:
         raise SpecError("nothing would be trained", wanted="one family at least", hint="--families xgboost")
-    check_columns(source, label, reading, schema_file, score, score_reading)
+    left_out = set(beside_split(features, split, label).drop).difference(split.key_columns)
+    check_columns(source, label, reading, schema_file, score, score_reading, left_out)
     for name in listed(slices):
         if name not in (there := source_columns(source, reading)):
             raise SpecError(f"cannot slice by {name!r}: no such column", hint=nearest(name, there))

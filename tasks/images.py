@@ -42,7 +42,6 @@ from ml_platform.specs.tracking import TrackingRun
 from ml_platform.store.location import home
 from ml_platform.tracking.fetching import fetch
 from tasks.report import RetrainReport
-from tasks.score import at_place
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -140,7 +139,7 @@ def score_images(
     """
     if version is None:
         return None
-    scored = score_table(
+    return score_table(
         spark,
         fetch(version),
         version,
@@ -151,7 +150,6 @@ def score_images(
         unread="unread",
         tell=get_run_logger().info,
     )
-    return at_place(scored, destination)
 
 
 FUNCTION, VIEW = "classify", "images"
@@ -237,7 +235,7 @@ class ImageReport(RetrainReport):
         )
 
 
-@task
+@task(whole=["report"])
 def report_images(
     report: RetrainReport, answer: list[dict[str, JsonValue]], run: TrackingRun = Tracking()
 ) -> ImageReport:

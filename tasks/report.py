@@ -29,6 +29,7 @@ from ml_platform.data.profile_page import draw_profile, profile_page, profile_ro
 from ml_platform.engine.server import how_to_open as how_to_open_prefect
 from ml_platform.errors import GraphError, PromotionError
 from ml_platform.evaluation.bootstrap import sampling_notes
+from ml_platform.evaluation.calibration import calibration_notes
 from ml_platform.evaluation.slices import CANNOT_TELL, slice_table
 from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.problems import Problem, ProblemKind
@@ -42,7 +43,7 @@ SHOWN: dict[ProblemKind, tuple[str, ...]] = {
     "multiclass": ("log_loss", "accuracy"),
     "regression": ("rmse", "r2"),
 }
-"""Metrics in the terminal's table; all of them stand in the artifacts and in MLflow."""
+"""Metrics in the terminal's table, beside that of the gate; all stand in the artifacts and in MLflow."""
 
 
 BY_RANKS = ("keras", "fine_tuned")
@@ -88,8 +89,9 @@ class RetrainReport(Spec):
 
     def __rich__(self) -> RenderableType:
         verdict = f"{self.verdict.decision}: {self.verdict.reason}"
-        table = _models_table(self.models, SHOWN[self.problem.kind])
-        slices = [_slices_table(self.slices, SHOWN[self.problem.kind]), Text("")] if self.slices else []
+        names = tuple(dict.fromkeys((*SHOWN[self.problem.kind], self.verdict.metric)))
+        table = _models_table(self.models, names)
+        slices = [_slices_table(self.slices, names), Text("")] if self.slices else []
         evidence = [Text(f"{'':<12} {line}") for line in self.verdict.evidence.splitlines()]
         said = [*_lines({"verdict": verdict}), *evidence, *_lines(self._facts())]
         return Group(table, Text(""), *slices, *said)
@@ -146,7 +148,7 @@ class ScoringReport(Spec):
         return "\n".join([f"# Scored with {self.model}", "", counts, "", *facts])
 
 
-@task
+@task(whole=["table", "problem", "parts", "scored"])
 def report_retrain(
     table: Table,
     problem: Problem,
@@ -185,6 +187,7 @@ def report_retrain(
             *finding_notes(table.findings),
             *(split_notes(table.findings, split, state.columns) if split and state else ()),
             *_notes(evaluations),
+            *calibration_notes(challenger.calibration, verdict),
             *_unscored(winner, scored),
         ),
         links={**_quarantine(table), **_links(run)},
@@ -235,7 +238,7 @@ def _leave_profile(run: TrackingRun, table: Table) -> None:
     create_table_artifact(profile_rows(table.profile), key="retrain-profile", description="The columns.")
 
 
-@task
+@task(whole=["scored"])
 def report_scoring(scored: Predictions | None, run: TrackingRun = Tracking()) -> ScoringReport:
     """Gather what was scored; leave it in Prefect and MLflow."""
     if scored is None:
@@ -283,9 +286,10 @@ def _notes(evaluations: list[Evaluation]) -> list[str]:
 
 
 def _unscored(winner: Version | None, scored: Predictions | None) -> list[str]:
-    if winner is None or scored is not None:
+    if scored is not None:
         return []
-    return [f"Nothing was scored: {winner.uri} cannot read this table."]
+    why = f"{winner.uri} cannot read this table" if winner else "no version serves yet"
+    return [f"Nothing was scored: {why}."]
 
 
 def _quarantine(table: Table) -> dict[str, str]:
@@ -323,7 +327,7 @@ def _models_table(models: tuple[MeasuredModel, ...], shown: tuple[str, ...]) -> 
     for name in ("model", "measured on", *shown):
         table.add_column(name)
     for model in models:
-        ranks = f" × {model.ranks} ranks" if model.family in BY_RANKS else ""
+        ranks = f" × {model.ranks} rank{'s' if model.ranks > 1 else ''}" if model.family in BY_RANKS else ""
         table.add_row(f"{model.family}{ranks}", model.part, *(_shown(model.metrics, name) for name in shown))
     return table
 

@@ -139,7 +139,7 @@ def score_table(
         frame, unread = read_raw(spark, source, contract, reading)
         files = plain_files(source, contract, reading)
     when = which_day(day)
-    scored = score(
+    return score(
         spark,
         fetch(version),
         version,
@@ -151,12 +151,6 @@ def score_table(
         unread=unread,
         tell=get_run_logger().info,
     )
-    return at_place(scored, destination, day)
-
-
-def at_place(scored: Predictions, destination: str | None, day: str | None = None) -> Predictions:
-    """Predictions that say what was asked for, so that no report of others is taken for theirs."""
-    return scored.model_copy(update={"asked": scored.uri if destination else day or ""})
 
 
 def _own_folder(name: str, day: date | None) -> str:
@@ -206,7 +200,7 @@ def batch_predict(
     contract = _contract(model)
     when = which_day(day)
     frame, unread = read_raw(spark, source, contract, reading)
-    scored = predict_table(
+    return predict_table(
         spark,
         model,
         frame,
@@ -216,7 +210,6 @@ def batch_predict(
         parts=file_parts(plain_files(source, contract, reading)),
         unread=unread,
     )
-    return at_place(scored, destination, day)
 
 
 def _contract(model: ModelFiles) -> Contract:

@@ -141,7 +141,7 @@ def explain_study(
     return shares
 
 
-@task
+@task(whole=["studies", "retrain"])
 def report_study(
     studies: list[list[Trial]],
     importance: list[dict[str, float]],

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 UNEXPECTED = 1
+WIDTH_OF_FILES = 200
 
 Json = Annotated[bool, Parameter(group="Run", negative="", help="Print only the result, as JSON, on stdout.")]
 PlacementName = Annotated[
@@ -384,7 +385,10 @@ def _print_result(result: Any, out: TextIO, *, json: bool) -> None:
     elif json:
         print(json_module.dumps(result, default=repr), file=out, flush=True)
     else:
-        Console(file=out, highlight=False).print(result, soft_wrap=True)
+        console = Console(file=out, highlight=False)
+        if not console.is_terminal:  # a file is not 80 characters wide: numbers stay on their line
+            console.width = max(console.width, WIDTH_OF_FILES)
+        console.print(result, soft_wrap=True)
 
 
 @contextmanager

@@ -25,12 +25,16 @@ ALMOST_ALL = 0.99
 OF_ERRORS = 0.1
 """A column knows the label when it tells 99 % of rows, with at most a tenth of the errors that always naming
 the commonest class makes."""
+FAR = 50
+"""Widths of the middle 98 % of a label, beyond which a value is far from the others."""
 SHOWN = 5
 WORDS = {
     "empty": "without a value, left out of the features",
     "constant": "with one value alone, left out of the features",
     "identifier": "identifying rows, left out of the features",
     "leak": "nearly telling the label alone (known when a prediction is wanted? if not: --features.drop)",
+    "outliers": "to be predicted with values far from the others, and errors there outweigh all the rest "
+    "(mend such values, or judge by --gate.metric mae)",
 }
 
 
@@ -44,7 +48,8 @@ def find(profile: Profile, sample: pa.Table | None, label: str) -> tuple[Finding
         found += [
             Finding(column=name, problem="leak", said=said) for name, said in _leaks(sample, used, label)
         ]
-    order = {column.name: at for at, column in enumerate(columns)}
+    found += [finding for column in profile.columns if column.name == label for finding in _outliers(column)]
+    order = {column.name: at for at, column in enumerate(profile.columns)}
     return tuple(sorted(found, key=lambda finding: order[finding.column]))
 
 
@@ -90,6 +95,15 @@ def _of_no_use(column: ColumnProfile, rows: int) -> Iterator[Finding]:
         about = "" if column.distinct < 1000 else "about "
         said = f"{about}{column.distinct:,} different of {values:,} values"
         yield Finding(column=column.name, problem="identifier", said=said)
+
+
+def _outliers(label: ColumnProfile) -> Iterator[Finding]:
+    if not label.quantiles or label.low is None or label.high is None:
+        return
+    (first, *_, last), low, high = label.quantiles, float(label.low), float(label.high)
+    if last > first and max(first - low, high - last) > FAR * (last - first):
+        said = f"98 of 100 are within {first:,.4g} … {last:,.4g}, all within {low:,.4g} … {high:,.4g}"
+        yield Finding(column=label.name, problem="outliers", said=said)
 
 
 def _leaks(sample: pa.Table, names: Sequence[str], label: str) -> Iterator[tuple[str, str]]:

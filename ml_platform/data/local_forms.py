@@ -42,7 +42,7 @@ FORMS: Mapping[str, Form] = {
     ),
     "comma": Form(
         pattern=rf"^[+-]?{MONEY}? ?(?:[1-9]\d{{0,2}}(?:\.\d{{3}})+|0|[1-9]\d*)(?:,\d+)?(?: ?{MONEY})?$",
-        sure=r",(?:\d{1,2}|\d{4,})(?!\d)|\.\d{3}[.,]",
+        sure=r",(?:\d{1,2}|\d{4,})(?!\d)|\.\d{3}[.,]|(?<!\d)0,",
         sql=r"translate(regexp_replace({0}, r'[ €$£]', ''), ',.', '.')",
         said="numbers with a decimal comma, such as 1.234,50",
     ),

@@ -5,8 +5,9 @@ A new kind of source is one new file and one line in `READERS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -231,10 +232,13 @@ def check_columns(
     schema_file: str | None,
     score: str | None,
     score_reading: ReadingSpec = ReadingSpec(),
+    left_out: Collection[str] = (),
 ) -> None:
     """Refuse, before anything starts, a table to score that lacks columns of the one to learn from, or has
     them of a type that cannot be read as theirs. Types are those that the files say.
 
+    Args:
+        left_out: Columns that the model does not read.
     Raises:
         DataError: Names what is missing, with the nearest names, and what is of another type.
         SpecError: A source, or the schema in `schema_file`, names what does not exist.
@@ -243,14 +247,14 @@ def check_columns(
     if score is None:
         return
     have = source_columns(score, score_reading)
-    unneeded = {label, *(schema.dropped if schema else ())}
+    unneeded = {label, *left_out, *(schema.dropped if schema else ())}
     lacking = [name for name in source_columns(source, reading) if name not in unneeded.union(have)]
     if lacking:
         raise DataError(
             f"{score} cannot be scored by a model of {source}",
             wanted=f"column {', '.join(map(repr, lacking))}",
             got=", ".join(have),
-            hint=nearest(lacking[0], have),
+            hint=f"{nearest(lacking[0], have)}; to learn without it: --features.drop {quote(lacking[0])}",
         )
     # What is text to the model is written out where a file holds it as a number.
     wanted, got = source_types(source, reading, schema), source_types(score, score_reading)

@@ -232,11 +232,11 @@ class _Question:
     def input_parts(self) -> dict[str, str]:
         return self._inputs[1]
 
-    def _identity(self, given: Reference | Either) -> str:
+    def _identity(self, given: Reference | Either, whole: bool) -> str:
         options = given.options if isinstance(given, Either) else (given,)
         taken = (option for option in options if not self.outputs[option.node].skipped)
         chosen = next(taken, options[0])
-        return self.outputs[chosen.node].identity(chosen.path) or ""
+        return self.outputs[chosen.node].identity(chosen.path, whole=whole) or ""
 
     def _change(self) -> str | None:
         """What differs from the last time, in words; None when nothing does."""

@@ -72,7 +72,8 @@ def own_key(node: Node, resources: Mapping[str, ResourceSpec], probe: Any, code:
         values["probe"] = probe, "probe"
     for what, (value, where) in values.items():
         try:
-            facts[what] = identity(value, where)
+            with _whole_if(where in task.whole):
+                facts[what] = identity(value, where)
         except NoIdentityError as error:
             uncacheable.append(str(error))
     if not task.placement_free:
@@ -139,14 +140,16 @@ def task_code(function: Any) -> Code:
     return code_of(function) if known is None else known.code(function)
 
 
-def inputs_key(node: Node, identities: Callable[[Reference | Either], str]) -> tuple[str, dict[str, str]]:
+def inputs_key(
+    node: Node, identities: Callable[[Reference | Either, bool], str]
+) -> tuple[str, dict[str, str]]:
     """Digest and readable parts of what a node is given, each by the place where it stands.
 
     Args:
-        identities: Digest of what a reference stands for.
+        identities: Digest of what a reference stands for; of the whole of it, or of what it is.
     """
     parts = {
-        f"input {place}": identities(given)
+        f"input {place}": identities(given, parameter in node.task.whole)
         for parameter, value in node.arguments.items()
         for place, given in _places(value, parameter)
     }
@@ -165,13 +168,29 @@ def _places(value: Any, where: str) -> Iterator[tuple[str, Reference | Either]]:
             yield from _places(member, f"{where}[{key!r}]")
 
 
-def value_digest(value: Any) -> str:
+def value_digest(value: Any, *, whole: bool = False) -> str:
     """Digest of what a value is, wherever it lies.
 
+    Args:
+        whole: Of all that it says, where it lies too.
     Raises:
         NoIdentityError: It holds something without an identity.
     """
-    return digest_of(identity(value, "output"))
+    with _whole_if(whole):
+        return digest_of(identity(value, "output"))
+
+
+_whole: ContextVar[bool] = ContextVar("whole", default=False)
+
+
+@contextmanager
+def _whole_if(whole: bool) -> Iterator[None]:
+    """Inside, fields marked `Location` or `NotIdentity` count as well."""
+    token = _whole.set(whole)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
 
 
 def digest_of(content: Any) -> str:
@@ -182,7 +201,7 @@ def digest_of(content: Any) -> str:
 def identity(value: Any, where: str) -> Any:
     """What a value is, as JSON: equal for equal content, different for anything else.
 
-    Fields marked `Location` or `NotIdentity` are left out. Secrets enter no key.
+    Fields marked `Location` or `NotIdentity` are left out, unless the whole counts. Secrets enter no key.
 
     Raises:
         NoIdentityError: Says where in the value, and of which type.
@@ -259,8 +278,9 @@ def _is_computed(kind: type, name: str) -> bool:
 
 
 def _model(value: BaseModel, where: str) -> Any:
-    held = vars(value)
-    fields = {name: _field(held[name], where, name) for name in _identity_fields(type(value))}
+    held, kind = vars(value), type(value)
+    names = tuple(kind.model_fields) if _whole.get() else _identity_fields(kind)
+    fields = {name: _field(held[name], where, name) for name in names}
     fields.update({name: identity(v, f"{where}.{name}") for name, v in (value.model_extra or {}).items()})
     return _tagged(value, fields, where, value.__pydantic_private__)
 

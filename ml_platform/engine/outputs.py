@@ -23,6 +23,7 @@ class Output:
         self._value = value
         self._type = type_
         self._identities: dict[tuple[str | int, ...], str | None] = {}
+        self._whole: dict[tuple[str | int, ...], str | None] = {}
         if result is not None:
             self._identities[()] = result.identity
 
@@ -47,20 +48,24 @@ class Output:
             self._value = _validated(self.result, self._type)
         return self._value
 
-    def identity(self, path: tuple[str | int, ...] = ()) -> str | None:
+    def identity(self, path: tuple[str | int, ...] = (), *, whole: bool = False) -> str | None:
         """Digest of what this output, or a part of it, is. None when nothing can tell.
 
         Skipped is not None: `either` tells them apart.
+
+        Args:
+            whole: Of all that it says, also of where it lies and how it came about.
         """
         if self.result is None and self._value is SKIPPED:
             return value_digest(SKIPPED)
-        if path not in self._identities:
+        known = self._whole if whole else self._identities
+        if path not in known:
             part = Reference("it", path).resolve({"it": self.value})
             try:
-                self._identities[path] = value_digest(part)
+                known[path] = value_digest(part, whole=whole)
             except NoIdentityError:
-                self._identities[path] = None
-        return self._identities[path]
+                known[path] = None
+        return known[path]
 
 
 class ListOutput(Output):

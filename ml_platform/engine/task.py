@@ -41,7 +41,17 @@ from ml_platform.specs.resources import ResourceSpec
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_OWN_OPTIONS = ("preflight", "probe", "verify", "cache", "reads", "environment", "placement_free", "light")
+_OWN_OPTIONS = (
+    "preflight",
+    "probe",
+    "verify",
+    "cache",
+    "reads",
+    "environment",
+    "placement_free",
+    "whole",
+    "light",
+)
 
 
 def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
@@ -101,6 +111,8 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         reads: Files that the task reads by name, as patterns below the working folder.
         environment: Variables that the task reads.
         placement_free: The result is the same for any number of ranks and any Spark settings.
+        whole: Parameters of which everything counts, fields marked `Location` or `NotIdentity` too: of a
+            task that tells where things are and how they came about.
         light: Under `@dag` it is no task run of Prefect's, which would cost more than a task of some
             milliseconds: planned, keyed, stored, recorded and given its resources like any other, and tried
             again after a failure of the infrastructure; but not shown in the UI.
@@ -119,6 +131,7 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         reads: Sequence[str] = (),
         environment: Sequence[str] = (),
         placement_free: bool = False,
+        whole: Sequence[str] = (),
         light: bool = False,
         **options: Any,
     ) -> None:
@@ -130,10 +143,12 @@ class Task(prefect.Task[P, R], Generic[P, R]):
         self.reads = _names("reads", reads)
         self.environment = _names("environment", environment)
         self.placement_free = placement_free
+        self.whole = _names("whole", whole)
         self.light = light
         self.options = options
         self.signature = inspect.signature(function)
         self.recipes = _recipes(self.signature)
+        _check_whole(self)
         if light:
             _check_light(self)
         self.types = _annotations(function, self.signature, self.recipes)
@@ -196,6 +211,7 @@ def task(
     reads: Sequence[str] = (),
     environment: Sequence[str] = (),
     placement_free: bool = False,
+    whole: Sequence[str] = (),
     light: bool = False,
     **options: Any,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -227,6 +243,17 @@ def _names(option: str, names: Sequence[str]) -> tuple[str, ...]:
             f"@task({option}=…) names what a key covers", wanted="a list of names", got=repr(names)
         )
     return tuple(names)
+
+
+def _check_whole(task: Task[..., Any]) -> None:
+    """A name with a mistake in it would leave out what was to count."""
+    known = [name for name in task.signature.parameters if name not in task.recipes]
+    if unknown := [name for name in task.whole if name not in known]:
+        raise GraphError(
+            f"@task(whole=…) of {task.function.__qualname__} names parameters",
+            wanted=f"some of {', '.join(known)}",
+            got=", ".join(unknown),
+        )
 
 
 _OF_TASK_RUNS = ("retries", "timeout_seconds", "on_completion", "on_failure", "on_running", "log_prints")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_platform.evaluation.bootstrap import CHUNK_VALUES, FEWEST_RESAMPLES, MAX_ROWS, MOST_DRAWN
-from ml_platform.specs.references import Calibration
+from ml_platform.specs.references import Calibration, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,3 +82,17 @@ def _drawn_errors(
         labels = rng.random((count, rows)) < predicted
         errors[start : start + count] = _errors(predicted, labels.astype(np.float64), begins)
     return errors
+
+
+def calibration_notes(calibration: Calibration | None, verdict: Verdict) -> list[str]:
+    """Why a challenger that ranks well may be refused: weighted classes move all its probabilities.
+
+    Args:
+        calibration: Of the challenger on the holdout; None when it predicts a number.
+    """
+    if calibration is None or calibration.error <= calibration.limit:
+        return []
+    if verdict.decision not in ("hold", "reject"):
+        return []
+    cause = "--keras.class-weight or --xgboost.class-weight balanced, if given, is a reason"
+    return [f"The gate compares probabilities ({verdict.metric}), and they are not calibrated: {cause}."]

@@ -43,5 +43,5 @@ class Finding(Spec):
     """Something about a column that a person should know."""
 
     column: str
-    problem: Literal["empty", "constant", "identifier", "leak"]
+    problem: Literal["empty", "constant", "identifier", "leak", "outliers"]
     said: str = Field(description="With numbers, in a few words.")

@@ -214,8 +214,3 @@ class Predictions(Spec):
     )
     model_uri: str
     model_version: int | None = Field(description="None: the model is in no registry.")
-    asked: str = Field(
-        "",
-        description="The folder, if one was asked for, or the day: who tells of equal rows elsewhere, or of "
-        "another day, tells something else.",
-    )

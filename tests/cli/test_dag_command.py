@@ -100,6 +100,22 @@ def test_a_value_out_of_range_is_a_usage_error(capsys: pytest.CaptureFixture[str
     assert "Traceback" not in said
 
 
+LONG = "a_name_" * 15
+
+
+@dag
+def long_named(n: int = 1) -> int:
+    return fit.with_options(name=LONG)(NetSpec(epochs=n))
+
+
+def test_what_goes_to_a_file_is_not_broken_at_a_terminals_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    assert main(long_named, ["plan"]) == 0
+    assert LONG in capfd.readouterr().out
+
+
 @dag
 def parses(text: str = "no JSON") -> int:
     return fit(json.loads(text))

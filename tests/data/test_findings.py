@@ -153,3 +153,15 @@ def test_a_picture_of_thousands_of_columns_shows_some() -> None:
     assert table.profile is not None
     assert len(draw_profile(table.profile, "wide").axes) == 48
     assert "The first 200 columns are shown." in profile_page(table)
+
+
+@pytest.mark.parametrize(("far", "found"), [(1e6, True), (-1e6, True), (300, False)])
+def test_a_label_with_values_far_from_the_others_is_said(far: float, found: bool) -> None:
+    """A few wrong numbers decide every squared error, and no histogram shows them."""
+    label = np.random.default_rng(0).normal(100, 20, ROWS)
+    label[7] = far
+    said = notes(loaded({"label": label, "amount": label[::-1] ** 3}).findings)
+    assert bool(said) == found
+    if found:
+        assert "1 column to be predicted with values far from the others" in said[0]
+        assert "'label' (98 of 100 are within" in said[0]

@@ -177,10 +177,16 @@ class TestTableToScore:
         parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
         return str(tmp_path / "t.parquet")
 
-    def check(self, table: str, columns: dict[str, list[object]], schema: str | None = None) -> None:
+    def check(
+        self,
+        table: str,
+        columns: dict[str, list[object]],
+        schema: str | None = None,
+        left_out: tuple[str, ...] = (),
+    ) -> None:
         score = str(Path(table).with_name("score.parquet"))
         parquet.write_table(pa.table(columns), score)
-        check_columns(table, "label", ReadingSpec(), schema, score)
+        check_columns(table, "label", ReadingSpec(), schema, score, left_out=left_out)
 
     def test_the_label_may_lack_others_may_be_more_and_numbers_serve_for_numbers(self, table: str) -> None:
         self.check(table, {"age": [1.5], "city": [7], "at": ["z"], "more": [1]})
@@ -188,6 +194,12 @@ class TestTableToScore:
     def test_a_column_that_lacks_is_named_with_its_nearest(self, table: str) -> None:
         with pytest.raises(DataError, match=r"column 'city'(.|\n)*did you mean 'cities'"):
             self.check(table, {"age": [1], "cities": ["a"], "at": ["z"]})
+
+    def test_a_column_that_the_model_does_not_read_may_lack(self, table: str) -> None:
+        """The group of new rows is often not known; what else lacks may be left out of the model."""
+        self.check(table, {"city": ["a"], "at": ["z"]}, left_out=("age",))
+        with pytest.raises(DataError, match=r"to learn without it: --features\.drop age"):
+            self.check(table, {"city": ["a"], "at": ["z"]})
 
     def test_a_column_of_another_type_is_named_with_both(self, table: str) -> None:
         with pytest.raises(DataError, match=r"wanted: column 'age' of type integer\n  got: string"):

@@ -368,5 +368,11 @@ def test_a_light_task_takes_nothing_that_a_task_run_is_for() -> None:
     assert light.with_options(name="other").light
 
 
+def test_whole_names_parameters() -> None:
+    with pytest.raises(GraphError, match=r"wanted: some of x\n +got: y$"):
+        task(whole=["y"])(double)
+    assert task(whole=["x"])(double).with_options(name="other").whole == ("x",)
+
+
 def double(x: int) -> int:
     return 2 * x

@@ -528,7 +528,7 @@ def given_to(value: Any, **others: Any) -> tuple[str, str, dict[str, str]]:
         return takes(made(a, b), **{name: make(a, b) for name, make in others.items()})
 
     graph = calls.graph()
-    inputs, parts = inputs_key(graph["takes"], lambda found: digest_of(str(found)))
+    inputs, parts = inputs_key(graph["takes"], lambda found, whole: digest_of(str(found)))
     return own(graph, "takes").digest, inputs, parts
 
 
@@ -593,7 +593,7 @@ def test_either_is_one_input() -> None:
             two = total([n])
         return takes(either(one, two))
 
-    _, parts = inputs_key(joined.graph()["takes"], lambda found: type(found).__name__)
+    _, parts = inputs_key(joined.graph()["takes"], lambda found, whole: type(found).__name__)
     assert parts == {"input value": Either.__name__}
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from ml_platform.engine import Dag, EngineSpec, Plan, dag, either, map_over, task, when
 from ml_platform.errors import DataError, SpecError
 from ml_platform.resources.budget import usable_cores
+from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.store.folders import local_path
 from ml_platform.store.history import add_to_history, read_history
 from ml_platform.store.location import data_uri, home
@@ -211,6 +212,47 @@ def test_what_gives_the_same_again_cuts_the_run_off(run: Runner) -> None:
     assert ran.output == 5
     assert verdicts(cut_off.plan(n=4)) == {"parity": "cached", "add": "cached"}
     assert run(cut_off, n=3).executed == {"parity", "add"}
+
+
+class Found(Spec):
+    """What was found, and in words that are not what it is: where."""
+
+    rows: int
+    source: Annotated[str, NotIdentity()]
+
+
+@task
+def find(source: str) -> Found:
+    return Found(rows=5, source=source)
+
+
+@task
+def learn(table: Found) -> int:
+    return table.rows
+
+
+@task(whole=["table", "others"])
+def tell(table: Found, others: list[Found], learnt: int) -> str:
+    return ", ".join(each.source for each in (table, *others))
+
+
+def test_a_report_tells_of_what_it_was_given_and_not_of_its_like(run: Runner) -> None:
+    """Training is cut off by equal rows from another place; what tells of the place is told anew."""
+
+    @dag
+    def told(source: str = "a", other: str = "x", constant: str = "k") -> str:
+        table = find(source)
+        return tell(table, [find(other), Found(rows=1, source=constant)], learn(table))
+
+    assert run(told).output == "a, x, k"
+    assert run(told).executed == set()
+    moved = run(told, source="b")
+    assert moved.output == "b, x, k"
+    assert moved.executed == {"find", "tell"}
+    assert run(told, source="b", other="y").output == "b, y, k"
+    last = run(told, source="b", other="y", constant="l")
+    assert (last.output, last.executed) == ("b, y, l", {"tell"})
+    assert set(verdicts(told.plan(source="b", other="y", constant="l")).values()) == {"cached"}
 
 
 def test_what_a_probe_sees_is_part_of_it(run: Runner, tmp_path: Path) -> None:

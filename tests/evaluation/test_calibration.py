@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.evaluation import calibration
-from ml_platform.evaluation.calibration import bins_of, calibration_of
+from ml_platform.evaluation.calibration import bins_of, calibration_notes, calibration_of
+from ml_platform.specs.references import Calibration, Verdict
 
 
 def _binary(rng: np.random.Generator, rows: int, *, sharpened: float = 1.0) -> pa.Table:
@@ -61,3 +62,18 @@ def test_no_prediction_has_no_calibration_and_many_rows_are_sampled(monkeypatch:
     assert found is not None
     assert found.rows == 100
     assert found == calibration_of(rows)
+
+
+@pytest.mark.parametrize(
+    ("error", "decision", "said"),
+    [(0.3, "reject", True), (0.3, "hold", True), (0.3, "promote", False), (0.01, "reject", False)],
+)
+def test_who_is_refused_for_probabilities_that_were_moved_learns_of_it(
+    error: float, decision: str, said: bool
+) -> None:
+    verdict = Verdict.model_validate(
+        {"decision": decision, "reason": "", "metric": "log_loss", "against": "trivial predictor"}
+    )
+    notes = calibration_notes(Calibration(error=error, limit=0.1, rows=500), verdict)
+    assert [("log_loss" in note, "class-weight" in note) for note in notes] == [(True, True)] * said
+    assert calibration_notes(None, verdict) == []

@@ -35,6 +35,19 @@ def test_what_keeps_rows_apart_is_no_feature_of_any_model() -> None:
         assert fitting.arguments["spec"].drop == ("zip", "patient")
 
 
+def test_new_rows_need_no_group_but_a_key_that_is_written_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    table = {"patient": [1, 2], "size": [1.5, 2.5], "label": ["x", "y"]}
+    parquet.write_table(pa.table(table), tmp_path / "old.parquet")
+    parquet.write_table(pa.table({"size": [1.0]}), tmp_path / "new.parquet")
+    asked = ["--source", str(tmp_path / "old.parquet"), "--score", str(tmp_path / "new.parquet")]
+    assert main(retrain, ["plan", *asked, "--split.group", "patient"]) == 0
+    assert main(retrain, ["plan", *asked, "--split.key-columns", "patient"]) == 3
+    assert "wanted: column 'patient'" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("suffix", "column"), [("parquet", "size"), ("csv", "declared")])
 def test_a_treatment_that_does_not_fit_is_refused_before_anything_starts(
     tmp_path: Path, suffix: str, column: str, capfd: pytest.CaptureFixture[str]

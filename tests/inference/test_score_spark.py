@@ -159,7 +159,6 @@ def test_predictions_are_plain_parquet_that_anyone_can_read(
         "reused_rows": 0,
         "model_uri": "models:/people/3",
         "model_version": 3,
-        "asked": "",
     }
     table = pq.read_table(folder)
     assert sorted(table.column("id").to_pylist()) == list("abcdef")

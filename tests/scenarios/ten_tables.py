@@ -208,7 +208,7 @@ CASES = [
     ),
     Case(
         "wine", _bundled("wine"), "label", "multiclass", ("accuracy", 0.8), TREES, "cannot tell",
-        classes=("class_0", "class_2"), says=("30",),
+        classes=("class_0", "class_2"), says=("30", "Nothing was scored: no version serves yet."),
     ),
     Case(
         "läden", _shops, "gekündigt", "binary", ("roc_auc", 0.85),
