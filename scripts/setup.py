@@ -142,6 +142,8 @@ def install_packages() -> bool:
         "--compile-bytecode",
         *QUIET,
     ]
+    for name in ("project", "horovod"):  # no file names them, so a sync removes them
+        (STAMPS / name).unlink(missing_ok=True)
     run(UV, "pip", "sync", "--python", PYTHON, *flags, *files, env=uv_environment())
     return True
 

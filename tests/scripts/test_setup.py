@@ -58,6 +58,25 @@ def test_an_unfinished_step_gets_no_stamp(setup: ModuleType) -> None:
     assert setup.step("horovod", "key", lambda: True)
 
 
+def test_what_a_sync_of_packages_removes_is_installed_again(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After pins changed for a `make check` and went back, or after a sync that was interrupted."""
+    done: list[str] = []
+    monkeypatch.setattr(setup, "run", lambda *_, **__: None)
+    monkeypatch.setattr(setup, "uv_environment", dict)
+    for name in ("make_environment", "install_project", "build_horovod", "archive_spark_classes"):
+        monkeypatch.setattr(setup, name, lambda name=name: done.append(name) or True)
+    assert setup.set_up("everything", gpu=False)
+    assert not setup.set_up("everything", gpu=False)
+    done.clear()
+    (setup.STAMPS / "packages").write_text("other pins")
+    setup.set_up("packages", gpu=False)
+    assert done == ["install_project"]
+    setup.set_up("everything", gpu=False)
+    assert done == ["install_project", "build_horovod"]
+
+
 def test_the_digest_is_over_content(setup: ModuleType, tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
     file.write_text("a==1")
