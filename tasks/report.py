@@ -30,6 +30,7 @@ from ml_platform.engine.server import how_to_open as how_to_open_prefect
 from ml_platform.errors import GraphError, PromotionError
 from ml_platform.evaluation.bootstrap import sampling_notes
 from ml_platform.evaluation.calibration import calibration_notes
+from ml_platform.evaluation.metrics import one_answer_notes
 from ml_platform.evaluation.slices import CANNOT_TELL, slice_table
 from ml_platform.specs.base import NotIdentity, Spec
 from ml_platform.specs.problems import Problem, ProblemKind
@@ -187,6 +188,7 @@ def report_retrain(
             *finding_notes(table.findings),
             *(split_notes(table.findings, split, state.columns) if split and state else ()),
             *_notes(evaluations),
+            *one_answer_notes(challenger),
             *calibration_notes(challenger.calibration, verdict),
             *_unscored(winner, scored),
         ),

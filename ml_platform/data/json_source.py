@@ -153,6 +153,8 @@ class JsonSource(Source):
         if self._bad is not None and bad > QUARANTINE_LIMIT * rows:
             raise too_many_bad(self._path, bad, rows, str(self._bad)) from self._bad
         as_text = {column.name for column in contract.columns if column.type == "string"}
+        # What a model does not read may be kept beside its predictions, as it is written.
+        as_text |= {name for name, kinds in self._seen.items() if "nested" in kinds} - set(contract.names)
         known = {column.name: column.type for column in contract.columns if column.type in SERVING}
         written: dict[str, ColumnType] = {}
         exceptions = False
@@ -279,7 +281,11 @@ def _parse(batches: Iterator[pa.RecordBatch], *, names: tuple[str, ...]) -> Iter
 def _record(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
     """The object on a line, numbers as they are written; or what is wrong. Neither for a blank line."""
     try:
-        return parsed(line, parse_int=str, parse_float=str, parse_constant=str), None
+        record = parsed(line, parse_int=str, parse_float=str, parse_constant=str)
+        nested = [name for name, value in (record or {}).items() if isinstance(value, dict | list)]
+        if record and nested:  # numbers in there stand in no quotes
+            record |= {name: value for name, value in (parsed(line) or {}).items() if name in nested}
+        return record, None
     except ValueError:
         return None, f"a line that is no JSON object: {line[:SHOWN].decode(errors='replace').strip()}"
 

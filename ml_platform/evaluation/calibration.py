@@ -92,7 +92,7 @@ def calibration_notes(calibration: Calibration | None, verdict: Verdict) -> list
     """
     if calibration is None or calibration.error <= calibration.limit:
         return []
-    if verdict.decision not in ("hold", "reject"):
+    if verdict.gain is None or verdict.gain.value >= 0:
         return []
     cause = "--keras.class-weight or --xgboost.class-weight balanced, if given, is a reason"
     return [f"The gate compares probabilities ({verdict.metric}), and they are not calibrated: {cause}."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ml_platform.data.findings import notes, split_notes
+from ml_platform.evaluation.metrics import one_answer_notes
 from ml_platform.evaluation.slices import slice_table
 from ml_platform.specs.problems import Problem
 from ml_platform.specs.references import Evaluation, Parts, Table, Verdict, shown
@@ -134,6 +135,7 @@ def _limits(challenger: Evaluation, state: FeatureState, split: SplitSpec) -> li
         lines.append("- A category that training did not see falls into the bucket of unknown ones.")
     if challenger.calibration is not None and challenger.calibration.error > challenger.calibration.limit:
         lines.append("- Its probabilities are not frequencies: use their order, or calibrate them.")
+    lines += [f"- {note}" for note in one_answer_notes(challenger)]
     if state.classes:
         rarest = min(zip(state.class_counts, state.classes, strict=True))
         lines.append(f"- Fewest rows to learn from: {rarest[0]:,} of class {rarest[1]!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ml_platform.evaluation.bootstrap import (
 )
 from ml_platform.evaluation.ranking import Ranking
 from ml_platform.specs.problems import ProblemKind
-from ml_platform.specs.references import Metric
+from ml_platform.specs.references import Evaluation, Metric
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -324,3 +325,14 @@ def _confusion_metric(
 ) -> Metric:
     low, high = confusion_interval(confusion, of, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
     return Metric(value=float(of(confusion.astype(np.float64))), low=low, high=high)
+
+
+def one_answer_notes(evaluation: Evaluation) -> list[str]:
+    """That a model names one class whatever the row, as one of rare classes does: a sentence, or none."""
+    measured, classes = evaluation.metrics.get("balanced_accuracy"), evaluation.model.classes
+    if measured is None or not all(
+        math.isclose(each, 1 / len(classes)) for each in (measured.low, measured.value, measured.high)
+    ):
+        return []
+    what_to_do = "compare the probabilities with a threshold of your own"
+    return [f"It gives every row of the {evaluation.part} the same class; to find rare ones, {what_to_do}."]

@@ -148,6 +148,17 @@ def test_what_a_model_knows_as_text_is_read_as_text(spark: SparkSession, tmp_pat
 
 
 @pytest.mark.spark
+def test_what_is_nested_and_read_by_no_model_is_kept_as_it_is_written(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Beside the predictions: a number in it is no text, and no list was made around it."""
+    nested = '{"os": "ios", "ver": [1.5, 2, true, null, "2"]}'
+    source = written(tmp_path / "t.jsonl", f'{{"n": 1, "device": {nested}}}\n{{"n": 2, "device": 3}}\n')
+    frame, _ = read_raw(spark, source, Contract(columns=(Column(name="n", type="float"),)))
+    assert [row["device"] for row in frame.orderBy("n").collect()] == [nested, "3"]
+
+
+@pytest.mark.spark
 def test_a_column_without_a_value_is_of_the_type_that_the_model_knows(
     spark: SparkSession, tmp_path: Path
 ) -> None:

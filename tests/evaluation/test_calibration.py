@@ -8,7 +8,7 @@ import pytest
 
 from ml_platform.evaluation import calibration
 from ml_platform.evaluation.calibration import bins_of, calibration_notes, calibration_of
-from ml_platform.specs.references import Calibration, Verdict
+from ml_platform.specs.references import Calibration, Metric, Verdict
 
 
 def _binary(rng: np.random.Generator, rows: int, *, sharpened: float = 1.0) -> pa.Table:
@@ -65,15 +65,13 @@ def test_no_prediction_has_no_calibration_and_many_rows_are_sampled(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("error", "decision", "said"),
-    [(0.3, "reject", True), (0.3, "hold", True), (0.3, "promote", False), (0.01, "reject", False)],
+    ("error", "gain", "said"), [(0.3, -0.1, True), (0.3, 0.1, False), (0.01, -0.1, False)]
 )
 def test_who_is_refused_for_probabilities_that_were_moved_learns_of_it(
-    error: float, decision: str, said: bool
+    error: float, gain: float, said: bool
 ) -> None:
-    verdict = Verdict.model_validate(
-        {"decision": decision, "reason": "", "metric": "log_loss", "against": "trivial predictor"}
-    )
+    paired = Metric(value=gain, low=gain, high=gain)
+    verdict = Verdict(decision="hold", reason="", metric="log_loss", against="a champion", gain=paired)
     notes = calibration_notes(Calibration(error=error, limit=0.1, rows=500), verdict)
     assert [("log_loss" in note, "class-weight" in note) for note in notes] == [(True, True)] * said
     assert calibration_notes(None, verdict) == []

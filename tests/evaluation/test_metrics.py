@@ -8,9 +8,17 @@ import pytest
 from sklearn import metrics as sk
 
 from ml_platform.errors import DataError
-from ml_platform.evaluation.metrics import confusion_of, metrics_of, positive_scores, row_losses
+from ml_platform.evaluation.metrics import (
+    confusion_of,
+    metrics_of,
+    one_answer_notes,
+    positive_scores,
+    row_losses,
+)
 from ml_platform.evaluation.pictures import draw_all
 from ml_platform.evaluation.ranking import Ranking
+from ml_platform.specs.contracts import Contract
+from ml_platform.specs.references import Evaluation, Model
 
 
 def _rows(labels: np.ndarray, probabilities: np.ndarray, failed: np.ndarray | None = None) -> pa.Table:
@@ -132,3 +140,30 @@ def test_certain_and_wrong_is_finite() -> None:
 def test_no_rows_cannot_be_measured() -> None:
     with pytest.raises(DataError, match="no rows"):
         metrics_of(_rows(np.empty(0, np.int32), np.empty((0, 2), np.float32)), 2)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_model_of_one_answer_is_said_to_be_so(classes: int) -> None:
+    """An accuracy of 99 % hides it, and so does a good order of the probabilities."""
+    labels = np.where(np.arange(600) % 10, 0, np.arange(600) // 10 % classes).astype(np.int32)
+    always, sometimes = np.full((600, classes), 0.1, np.float32), np.full((600, classes), 0.1, np.float32)
+    always[:, 0], sometimes[1:, 0], sometimes[0, 1] = 0.9, 0.9, 0.9
+
+    def said(probabilities: np.ndarray) -> list[str]:
+        contract = Contract(columns=())
+        names = tuple(f"c{at}" for at in range(classes))
+        model = Model(uri="m", family="keras", run_id="r", digest="d", classes=names, contract=contract)
+        measured = metrics_of(_rows(labels, probabilities), classes)
+        return one_answer_notes(
+            Evaluation(
+                model=model,
+                part="holdout",
+                data_fingerprint="f",
+                rows=600,
+                metrics=measured,
+                rows_uri="file:///r",
+            )
+        )
+
+    assert ["the same class" in note for note in said(always)] == [True]
+    assert said(sometimes) == []
