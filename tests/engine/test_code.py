@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ml_platform.engine.code import Code, code_of, explain
+from ml_platform.engine.code.origin import module_file, origin
 from ml_platform.engine.code.source import parsed
 from ml_platform.engine.code.walk import Walk
 from ml_platform.engine.keys import as_declared, task_code
@@ -392,6 +393,23 @@ def test_reasons_are_short() -> None:
     assert explain(old, new) == "5 functions changed: m.f0, m.f1, m.f2 and 2 more; keras 3.15.1 → 3.16.0"
     gone = Code(parts={"m.f0": "function 0"}, packages={"keras": "3.15.1"}, wiring="")
     assert explain(old, gone) == "4 functions are gone: m.f1, m.f2, m.f3 and 1 more"
+
+
+def test_a_module_in_nested_namespace_packages_is_found_unimported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `google.cloud.storage`: neither of the outer two has an `__init__.py`."""
+    package = tmp_path / "outer_space" / "inner" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "part.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert module_file("outer_space.inner.package") == package / "__init__.py"
+    assert module_file("outer_space.inner.package.part") == package / "part.py"
+    assert module_file("outer_space.inner") is None
+    assert origin("google.protobuf.message") == "package"
+    assert module_file("outer_space.missing.part") is None
+    assert "outer_space" not in sys.modules
 
 
 def test_importing_the_platform_does_nothing() -> None:

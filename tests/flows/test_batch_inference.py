@@ -44,6 +44,12 @@ def test_a_file_of_a_network_is_a_model_by_its_path_or_uri(kind: str, source: st
     np.testing.assert_allclose(rows.column("prediction").to_pylist(), other.expected, atol=1e-5)
 
 
+def test_every_task_can_be_cached_and_no_key_is_coarse(source: str, tmp_path: Path) -> None:
+    plan = batch_inference.plan(model=str(OTHERS["xgboost"](tmp_path).path), source=source)
+    assert {decision.name: decision.uncacheable for decision in plan.nodes if decision.uncacheable} == {}
+    assert plan.notes == ()
+
+
 def test_hourly_predictions_are_not_written_over_those_of_a_retrain(source: str, tmp_path: Path) -> None:
     """Else each would make what the other has stored stale, for ever."""
     report = batch_inference(model=str(OTHERS["xgboost"](tmp_path).path), source=source, keys=("id",))

@@ -10,7 +10,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Literal
 
@@ -44,7 +44,13 @@ def _origin(module: str) -> Origin:
 def _is_namespace(top: str) -> bool:
     """Whether several distributions, or the project and one, may share this top-level name."""
     module = sys.modules.get(top)
-    return module is not None and getattr(module, "__file__", None) is None and hasattr(module, "__path__")
+    if module is not None:
+        return getattr(module, "__file__", None) is None and hasattr(module, "__path__")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is None and spec.submodule_search_locations is not None
 
 
 @functools.lru_cache(maxsize=1)
@@ -67,10 +73,20 @@ def module_file(module: str) -> Path | None:
         if spec is None or spec.submodule_search_locations is None:
             return None
         name = ".".join([top, *rest[: index + 1]])
-        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        spec = _found(name, list(spec.submodule_search_locations))
     if spec is None or not spec.has_location or spec.origin is None:
         return None
     return Path(spec.origin).resolve()
+
+
+def _found(name: str, places: list[str]) -> ModuleSpec | None:
+    try:
+        return PathFinder.find_spec(name, places)
+    except KeyError:  # a namespace package in another one: Python wants that to be imported
+        spec = ModuleSpec(name, None, is_package=True)
+        folders = (Path(place, name.rpartition(".")[2]) for place in places)
+        spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
+        return spec
 
 
 def is_there(module: str) -> bool:
