@@ -40,7 +40,7 @@ def infer(
     from ml_platform.cli.services import services
     from ml_platform.data.infer import infer_profile
     from ml_platform.data.schema_file import schema_text
-    from ml_platform.data.sources import check_source
+    from ml_platform.data.sources import check_source, source_columns
     from ml_platform.engine.secret_blocks import secrets_of_prefect
     from ml_platform.engine.server import asking
     from ml_platform.resources.placement import load_placement
@@ -51,7 +51,8 @@ def infer(
         # Before Spark starts: a request with a fault is refused at once.
         check_source(source, label, None, reading)
         with open_session(load_placement().spark) as spark:
-            text = schema_text(source, infer_profile(spark, source, label, reading))
+            profile = infer_profile(spark, source, label, reading)
+            text = schema_text(source, profile, source_columns(source, reading))
     if output is None:
         print(text, end="")
         return 0

@@ -135,7 +135,7 @@ def _table(
     if total == 0:
         raise DataError(f"{source} is empty", wanted="rows", got="0 rows")
     _check_unchanged(source, request.reading, request.before)
-    _check_quarantine(spark, quarantine, reason, source, total)
+    _check_quarantine(spark, quarantine, reason, request, total)
     findings = find(surveyor.profile, surveyor.sample, request.label)
     for note in notes(findings):
         report(note)
@@ -223,16 +223,17 @@ def _check_unchanged(source: str, reading: ReadingSpec, before: dict[str, str]) 
 
 
 def _check_quarantine(
-    spark: SparkSession, quarantine: Dataset | None, reason: str, source: str, total: int
+    spark: SparkSession, quarantine: Dataset | None, reason: str, request: _Request, total: int
 ) -> None:
     if quarantine is None or quarantine.rows <= QUARANTINE_LIMIT * total:
         return
     raise DataError(
-        f"{source}: too many rows are bad",
+        f"{request.source}: too many rows are bad",
         wanted=f"at most {QUARANTINE_LIMIT:.0%} of {total} rows",
         got=f"{quarantine.rows} rows ({quarantine.rows / total:.1%})",
         evidence="\n".join(_worst(spark_frame(spark, quarantine), reason)),
-        hint="repair the source, or remove these rows from it",
+        hint="repair the source, or remove these rows from it"
+        + (", or say otherwise in --schema" if request.schema is not None else ""),
     )
 
 

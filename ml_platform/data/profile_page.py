@@ -82,7 +82,7 @@ def draw_profile(profile: Profile, title: str) -> Figure:
 
 
 def _draw_column(axes: Axes, column: ColumnProfile, rows: int) -> None:
-    axes.set_title(_plain(column.name, NAME_LETTERS), fontsize=9, loc="left", fontweight="bold")
+    axes.set_title(_plain(column.name, NAME_LETTERS), fontsize=10, loc="left")  # the bold font lacks signs
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(labelsize=7, length=2)
     if column.kind in NUMBERS and column.bars:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -77,8 +77,12 @@ def check_schema(schema: TableSchema | None, source: str, names: tuple[str, ...]
         raise SpecError(f"the schema drops the label {label!r}", wanted=f"one of {', '.join(KINDS[:-1])}")
 
 
-def schema_text(source: str, profile: Profile) -> str:
-    """A schema file that says what was found: a line per column, and beside it why."""
+def schema_text(source: str, profile: Profile, names: Sequence[str] = ()) -> str:
+    """A schema file that says what was found: a line per column, and beside it why.
+
+    Args:
+        names: Of all columns of the source: those without a profile are named as left out.
+    """
     head = HEAD.format(source=_one_line(source), rows=profile.rows, kinds=", ".join(KINDS))
     written = [f"  {_key(column.name)}: {column.kind}" for column in profile.columns]
     width = min(40, max(map(len, written), default=0))
@@ -86,6 +90,8 @@ def schema_text(source: str, profile: Profile) -> str:
         f"{line:<{width}}  # {_comment(column)}\n"
         for line, column in zip(written, profile.columns, strict=True)
     ]
+    known = {column.name for column in profile.columns}
+    lines += [f"  # {_key(name)}: nested or binary, left out\n" for name in names if name not in known]
     return head + "".join(lines)
 
 

@@ -250,11 +250,12 @@ def check_columns(
     unneeded = {label, *left_out, *(schema.dropped if schema else ())}
     lacking = [name for name in source_columns(source, reading) if name not in unneeded.union(have)]
     if lacking:
+        without = f"; to learn without it: --features.drop {quote(lacking[0])}" if len(lacking) == 1 else ""
         raise DataError(
             f"{score} cannot be scored by a model of {source}",
             wanted=f"column {', '.join(map(repr, lacking))}",
             got=", ".join(have),
-            hint=f"{nearest(lacking[0], have)}; to learn without it: --features.drop {quote(lacking[0])}",
+            hint=f"{nearest(lacking[0], have)}{without}",
         )
     # What is text to the model is written out where a file holds it as a number.
     wanted, got = source_types(source, reading, schema), source_types(score, score_reading)

@@ -18,6 +18,7 @@ from ml_platform.data.classes import class_counts
 from ml_platform.data.load import load_table
 from ml_platform.errors import DataError
 from ml_platform.resources.progress import Progress, listening
+from ml_platform.specs.schemas import TableSchema
 from ml_platform.store.datasets import read_table
 from tests.data.conftest import nothing_is_left
 
@@ -227,8 +228,13 @@ def test_too_many_rows_without_a_label_are_an_error_with_examples(
 ) -> None:
     path = tmp_path / "t.parquet"
     parquet.write_table(pa.table({"x": range(20), "label": [1.0, 2.0] * 9 + [math.nan, None]}), path)
-    with pytest.raises(DataError, match=r'at most 5% of 20 rows(.|\n)*2 rows \(10.0%\)(.|\n)*"x": 18'):
+    with pytest.raises(
+        DataError, match=r'at most 5% of 20 rows(.|\n)*2 rows \(10.0%\)(.|\n)*"x": 18'
+    ) as plain:
         load_table(spark, str(path), "label")
+    with pytest.raises(DataError, match="or say otherwise in --schema"):
+        load_table(spark, str(path), "label", TableSchema(columns={"x": "integer"}))
+    assert "--schema" not in str(plain.value)
     assert nothing_is_left()
 
 

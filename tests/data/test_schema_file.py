@@ -48,7 +48,8 @@ def written(tmp_path: Path, text: str | bytes, name: str = "s.yaml") -> str:
 
 def test_a_schema_file_reads_as_it_was_written_whatever_the_names(tmp_path: Path) -> None:
     columns = tuple(ColumnProfile(name=name, kind="category", nulls=1, distinct=2) for name in ODD)
-    text = schema_text("my\ntable.csv", Profile(rows=3, sampled=3, columns=columns))
+    text = schema_text("my\ntable.csv", Profile(rows=3, sampled=3, columns=columns), [*ODD, "a: b\nc"])
+    assert '# "a: b\\nc": nested or binary, left out' in text
     assert read_schema(written(tmp_path, text)) == TableSchema(columns=dict.fromkeys(ODD, "category"))
 
 
