@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.errors import DataError
+from ml_platform.errors import DataError, SpecError
 from ml_platform.images.backbone import write_backbone
 from ml_platform.images.schema import FIELDS, image_pixels
 from ml_platform.resources.process_wide import heard
@@ -49,7 +49,10 @@ class Backbone:
     content: Any
 
     def function(
-        self, preprocess: Preprocess | None = None, refused: Accumulator[int] | None = None
+        self,
+        preprocess: Preprocess | None = None,
+        refused: Accumulator[int] | None = None,
+        name: str = "a backbone's function",
     ) -> Callable[[Column | str], Column]:
         """A function of image structs: an array of float32, or null where the struct is null.
 
@@ -59,11 +62,14 @@ class Backbone:
             preprocess: Called with each image before; takes and gives R G B, shape (height, width, 3), uint8
                 and any numbers. What it gives reaches the network as float32, never rounded.
             refused: Counts images that cannot be taken, whose arrays are null. None: the first one raises.
+            name: What errors call it.
         """
         from pyspark.sql.pandas.functions import ArrowUDFType, arrow_udf
 
         with heard():  # that there are no type hints, which would have to import Arrow at the top
-            return arrow_udf(_Featuriser(self, preprocess, refused), "array<float>", ArrowUDFType.SCALAR_ITER)
+            return arrow_udf(
+                _Featuriser(self, preprocess, refused, name), "array<float>", ArrowUDFType.SCALAR_ITER
+            )
 
     def column(self, image: Column | str) -> Column:
         """Features of a column of image structs; see `function`."""
@@ -138,13 +144,15 @@ class _Featuriser:
     backbone: Backbone
     preprocess: Preprocess | None
     refused: Accumulator[int] | None
+    name: str
 
     def __call__(self, batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         import numpy as np
         import pyarrow as pa
 
         network, features = opened(self.backbone), self.backbone.features
-        for batch in batches:
+        for given in batches:
+            batch = image_structs(given, self.name)
             there = batch.is_valid().to_numpy(zero_copy_only=False).copy()
             rows = list(forward(network, self._images(batch, there), features))
             values = np.concatenate(rows) if rows else np.empty((0, features.width), np.float32)
@@ -162,6 +170,26 @@ class _Featuriser:
                     raise
                 there[at] = False
                 self.refused.add(1)
+
+
+def image_structs(given: pa.Array | tuple[pa.Array, ...], function: str) -> pa.Array:
+    """The one argument of a function of images.
+
+    Raises:
+        SpecError: It is no column of image structs, or not the only one. One line: the last that Spark shows.
+    """
+    import pyarrow as pa
+
+    arguments = given if isinstance(given, tuple) else (given,)
+    (kind, *more) = [argument.type for argument in arguments]
+    is_image = pa.types.is_struct(kind) and {field.name for field in kind} >= {*FIELDS}
+    if not more and (is_image or pa.types.is_null(kind)):
+        return arguments[0]
+    got = f"{len(arguments)} arguments" if more else str(kind)
+    raise SpecError(
+        f"{function}(image) takes one image struct ({', '.join(FIELDS)}), as read_images and Spark's own "
+        f"image source give it; it was given {got}"
+    )
 
 
 def network_input(

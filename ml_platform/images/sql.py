@@ -13,7 +13,7 @@ from pyspark import TaskContext
 from pyspark.accumulators import AccumulatorParam
 
 from ml_platform.errors import SpecError, one_line
-from ml_platform.images.featurise import Backbone, Preprocess, network_input, ship_backbone
+from ml_platform.images.featurise import Backbone, Preprocess, image_structs, network_input, ship_backbone
 from ml_platform.resources.process_wide import heard
 from ml_platform.resources.spark_daemon import TENSORFLOW, forked_with
 from ml_platform.specs.images import BackboneSpec, Features
@@ -56,9 +56,9 @@ def register_keras_image_udf(
             model.save(file)
         backbone = ship_backbone(spark, BackboneSpec(name=file, pooling="flat"))
     refused = spark.sparkContext.accumulator(0, _Told(name))
-    why = _Why(backbone.features, preprocessor)
+    why = _Why(f"{name}__error", backbone.features, preprocessor)
     with heard(), forked_with(TENSORFLOW):
-        spark.udf.register(name, backbone.function(preprocessor, refused))
+        spark.udf.register(name, backbone.function(preprocessor, refused, name))
         spark.udf.register(f"{name}__error", arrow_udf(why, "string", ArrowUDFType.SCALAR_ITER))
     signature = f"`{name}__digest`() RETURNS STRING"
     spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {signature} RETURN '{backbone.digest}'")
@@ -69,6 +69,7 @@ def register_keras_image_udf(
 class _Why:
     """What runs on executors: image structs in, why the network does not take them out."""
 
+    name: str
     features: Features
     preprocess: Preprocess | None
 
@@ -76,7 +77,8 @@ class _Why:
         import pyarrow as pa
 
         for batch in batches:
-            yield pa.array([self._why(struct) for struct in batch], pa.string())
+            structs = image_structs(batch, self.name)
+            yield pa.array([self._why(struct) for struct in structs], pa.string())
 
     def _why(self, struct: pa.StructScalar) -> str | None:
         if not struct.is_valid:

@@ -12,6 +12,7 @@ from ml_platform.inference.score import scored_columns
 from ml_platform.inference.worker_models import ShippedModel, ship
 from ml_platform.resources.process_wide import heard
 from ml_platform.resources.spark_daemon import forked_with
+from ml_platform.specs.contracts import Contract
 from ml_platform.specs.references import Version
 from ml_platform.tracking import registry
 from ml_platform.tracking.fetching import fetch
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 CLASSES = "prediction: string, probability: double, probabilities: map<string, double>"
 NUMBER = "prediction: double"
+SHOWN = 20
+"""Columns that an error names."""
 STAMP = "error: string, model_name: string, model_version: int"
 
 
@@ -53,7 +56,7 @@ def register_model_udf(spark: SparkSession, name: str, uri: str) -> Version:
     folder = fetch(version)
     contract = read_manifest(folder).contract
     returns = answer_type(has_classes=bool(read_state(folder).classes))
-    scorer = _Scorer(ship(spark, folder), contract.names, version.name, version.version)
+    scorer = _Scorer(name, ship(spark, folder), contract, version)
     # It warns that there are no type hints: they would have to import Arrow at the top.
     with heard(), forked_with(scorer.model.imports):
         spark.udf.register(name, arrow_udf(scorer, returns, ArrowUDFType.SCALAR_ITER))
@@ -69,10 +72,10 @@ def answer_type(*, has_classes: bool) -> str:
 class _Scorer:
     """What runs on executors: arguments in, a struct per row out."""
 
+    function: str
     model: ShippedModel
-    names: tuple[str, ...]
-    model_name: str
-    model_version: int
+    contract: Contract
+    version: Version
 
     def __call__(self, batches: Iterator[pa.Array | tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
         model = self.model.open()
@@ -86,15 +89,24 @@ class _Scorer:
         if len(arguments) == 1 and pa.types.is_struct(arguments[0].type):
             struct = arguments[0]
             return pa.RecordBatch.from_arrays(struct.flatten(), names=[field.name for field in struct.type])
-        if len(arguments) != len(self.names):
-            raise SpecError(
-                f"{self.model_name}: {len(arguments)} arguments",
-                wanted=f"{len(self.names)}: {', '.join(self.names[:20])}; or struct(*)",
-            )
-        return pa.RecordBatch.from_arrays(list(arguments), names=list(self.names))
+        names = list(self.contract.names)
+        if len(arguments) != len(names):
+            raise SpecError(self._misused(arguments))
+        return pa.RecordBatch.from_arrays(list(arguments), names=names)
+
+    def _misused(self, arguments: tuple[pa.Array, ...]) -> str:
+        """One line: it is the last one of what Spark says."""
+        columns = [f"{column.name} {column.type}" for column in self.contract.columns]
+        more = ", …" if len(columns) > SHOWN else ""
+        given = [str(argument.type) for argument in arguments]
+        return (
+            f"{self.function} ({self.version.uri}) takes {len(columns)} arguments, "
+            f"{', '.join(columns[:SHOWN])}{more}, or one struct with these fields, "
+            f"as in {self.function}(struct(*)); it was given {len(given)}, {', '.join(given[:SHOWN])}"
+        )
 
     def _scored(self, model: RawModel, rows: pa.RecordBatch) -> pa.Array:
         import pyarrow as pa
 
-        columns = scored_columns(model, rows, self.model_name, self.model_version)
+        columns = scored_columns(model, rows, self.version.name, self.version.version)
         return pa.StructArray.from_arrays([*columns.values()], names=[*columns])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pyspark.errors import PythonException
 
 from ml_platform.errors import DataError, InfrastructureError, SpecError
 from ml_platform.images.backbone import (
@@ -377,6 +378,30 @@ def test_a_model_is_a_function_of_sql_and_preprocessing_stays_in_floats(
     np.testing.assert_allclose(rows[0].half, model.predict(rgb / 2, verbose=0).ravel(), atol=1e-5)
     with pytest.raises(SpecError, match="no name of a function"):
         register_keras_image_udf(spark, "my-model", network)
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        ("embed(1)", "int32"),
+        ("embed(image, 2)", "2 arguments"),
+        ("embed__error(struct(1 AS a))", "struct<a: int32"),
+    ],
+)
+def test_a_call_without_an_image_says_what_is_wanted(
+    call: str, given: str, network: str, frame: DataFrame
+) -> None:
+    """In the last line of what Spark says, whatever stands before it."""
+    frame.createOrReplaceTempView("shots")
+    register_keras_image_udf(frame.sparkSession, "embed", network)
+    with pytest.raises(PythonException) as caught:
+        frame.sparkSession.sql(f"SELECT {call} FROM shots").collect()
+    last = str(caught.value).strip().splitlines()[-1]
+    name = call.partition("(")[0]
+    assert last.startswith(
+        f"ml_platform.errors.SpecError: {name}(image) takes one image struct (origin, height"
+    )
+    assert last.split("; it was given ")[1].startswith(given)
 
 
 def test_a_function_of_sql_stays_the_network_that_it_was(
