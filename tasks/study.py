@@ -63,7 +63,7 @@ class TuneReport(Spec):
 
     def __rich__(self) -> RenderableType:
         lines = [Text(line) for line in self._facts()]
-        more = len(self.trials) - SHOWN_TRIALS
+        more = len(self._begun()) - SHOWN_TRIALS
         rest = [Text(f"… {more} more: tune.md and trials.json in MLflow")] if more > 0 else []
         return Group(self._table(), *rest, Text(""), *lines, Text(""), self.retrain)
 
@@ -73,7 +73,7 @@ class TuneReport(Spec):
         rows = [
             f"| {each.family} {each.number} | {each.state} | {_number(each.value)} | "
             f"{each.said.replace('|', '/')} | {each.seconds:.1f} |"
-            for each in self.trials
+            for each in self._begun()
         ]
         facts = [f"- {line}" for line in self._facts()]
         return "\n".join(["# Trials", "", *head, *rows, "", *facts, "", self.retrain.markdown()])
@@ -93,10 +93,14 @@ class TuneReport(Spec):
             for each in self.trials
         ]
 
+    def _begun(self) -> list[RankedTrial]:
+        """Those that have something to show: a search that ran out of time may have left many."""
+        return [each for each in self.trials if each.state != "not run"]
+
     def _table(self) -> RichTable:
         rows = [
             (f"{each.family} {each.number}", each.state, _number(each.value), f"{each.seconds:.1f}")
-            for each in self.trials[:SHOWN_TRIALS]
+            for each in self._begun()[:SHOWN_TRIALS]
         ]
         table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for name, *cells in zip(("trial", "state", self.metric, "seconds"), *rows, strict=True):
@@ -104,13 +108,15 @@ class TuneReport(Spec):
             # Where the terminal is narrow, parameters take more lines, and numbers stay whole.
             table.add_column(name, justify="right" if is_number else "left", min_width=max(map(len, cells)))
         table.add_column("parameters", overflow="fold")
-        for row, each in zip(rows, self.trials, strict=False):
+        for row, each in zip(rows, self._begun(), strict=False):
             table.add_row(*row, Text(each.said))
         return table
 
     def _facts(self) -> list[str]:
         counts = {state: sum(each.state == state for each in self.trials) for state in _STATES}
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        why = dict.fromkeys(each.reason for each in self.trials if each.state == "not run")
+        said += f" ({'; '.join(why)})" if why else ""
         facts = [f"{'trials':<12} {said}; {sum(each.seconds for each in self.trials):.0f} s in all"]
         for family, why in self.without_model.items():
             facts += [f"{'no model':<12} {family}: {'; '.join(why)}"]

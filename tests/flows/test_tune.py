@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from rich.console import Console
 
 from flows.tune import tune
 from ml_platform.errors import DataError, SpecError
 from ml_platform.specs.references import Family
 from ml_platform.specs.training import KerasSpec, MLlibSpec, SklearnSpec, XGBoostSpec
 from ml_platform.specs.tuning import StudySpec, Trial
+from tasks.study import RankedTrial, TuneReport
 from tasks.tune import with_models
 
 pytestmark = pytest.mark.slow
@@ -49,11 +53,43 @@ def test_where_no_family_gives_a_model_the_run_says_why() -> None:
     assert "keras: 1 × failed: the loss is inf" in str(refused.value)
 
 
+def test_trials_that_were_not_run_are_counted_and_take_no_line() -> None:
+    """Forty of them would hide what the others found. A page lists the others, too."""
+
+    def line(number: int, state: Literal["complete", "not run"]) -> RankedTrial:
+        value, reason = (0.1, "") if state == "complete" else (None, "the search has had its 20 s")
+        same = {"family": "xgboost", "parameters": {}, "seconds": 1.0}
+        return RankedTrial(number=number, state=state, value=value, reason=reason, **same)
+
+    trials = (line(1, "complete"), *(line(number, "not run") for number in range(2, 40)))
+    report = TuneReport.model_construct(
+        metric="loss", trials=trials, importance={}, without_model={}, retrain=NoReport()
+    )
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(report)
+    for text in (shown.getvalue(), report.markdown()):
+        assert "xgboost 1" in text
+        assert "xgboost 2" not in text
+        assert "1 complete, 38 not run (the search has had its 20 s)" in text
+    assert "more" not in shown.getvalue()
+    assert len(report.rows()) == 39
+
+
 def test_a_space_of_a_family_that_is_not_searched_is_refused() -> None:
     """It would be passed over in silence, with every mistake in it."""
     with pytest.raises(SpecError, match="there is a space for sklearn, which is not searched") as refused:
         tune.plan(space={"sklearn": {"l2": "0.1..1"}}, families=("xgboost",))
     assert "--families xgboost sklearn" in str(refused.value)
+
+
+class NoReport:
+    """Stands where the report of a retrain does."""
+
+    def __rich__(self) -> str:
+        return ""
+
+    def markdown(self) -> str:
+        return ""
 
 
 def refuse(*_: object, **__: object) -> None:
