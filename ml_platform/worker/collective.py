@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ml_platform.worker.graph_stopwatch import GraphStopwatch
+
+PATIENCE_S = 60.0
+"""How long a rank waits for the others without a word. Over Gloo Horovod itself says nothing, ever."""
 
 
 class Collective(Protocol):
@@ -60,12 +65,16 @@ class Horovod:
     """Ranks joined by Horovod, from the environment that the driver half set.
 
     Opening it blocks until every rank has arrived.
+
+    Args:
+        tell: Hears of a long wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
         import horovod.tensorflow as hvd
 
         self._hvd = hvd
+        self._tell = tell
         hvd.init()
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
@@ -112,26 +121,47 @@ class Horovod:
     def broadcast(self, value: NDArray[Any]) -> NDArray[Any]:
         import tensorflow as tf
 
-        received: NDArray[Any] = self._hvd.broadcast(tf.constant(value), root_rank=0).numpy()
+        with self._telling():
+            received: NDArray[Any] = self._hvd.broadcast(tf.constant(value), root_rank=0).numpy()
         return received
 
     def gather(self, value: NDArray[Any]) -> list[NDArray[Any]]:
         import numpy as np
         import tensorflow as tf
 
-        lengths = self._hvd.allgather(tf.constant([len(value)], tf.int64)).numpy()
-        if not lengths.sum():
-            return [value[:0]] * self.size
-        joined = self._hvd.allgather(tf.constant(value)).numpy()
+        with self._telling():
+            lengths = self._hvd.allgather(tf.constant([len(value)], tf.int64)).numpy()
+            if not lengths.sum():
+                return [value[:0]] * self.size
+            joined = self._hvd.allgather(tf.constant(value)).numpy()
         return list(np.split(joined, np.cumsum(lengths)[:-1]))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say that this rank waits, if it does so for long: perhaps for one that is in another step."""
+        said = (
+            f"rank {self.rank} has waited {PATIENCE_S:g} s for another rank, and goes on waiting: "
+            "do all ranks take the same number of steps?"
+        )
+        timer = threading.Timer(PATIENCE_S, self._tell, [said])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         self._hvd.shutdown()
 
 
-def open_collective(world_size: int) -> Collective:
-    """Join the other ranks; with none there is nothing to join."""
-    return Alone() if world_size == 1 else Horovod()
+def open_collective(world_size: int, tell: Callable[[str], None]) -> Collective:
+    """Join the other ranks; with none there is nothing to join.
+
+    Args:
+        tell: Hears that this rank has waited long for the others.
+    """
+    return Alone() if world_size == 1 else Horovod(tell)
 
 
 def total(collective: Collective, values: Sequence[float]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ import pickle
 import re
 import sys
 import traceback
+from functools import partial
 
 from ml_platform.errors import PlatformError
 from ml_platform.worker import messages
@@ -29,7 +30,7 @@ def run_job(
     collective: Collective | None = None
     answer: messages.Result | messages.Failed
     try:
-        collective = open_collective(world_size)
+        collective = open_collective(world_size, partial(reporter.progress, done=None, total=None))
         function, args = unpack_job(job.payload)
         value = function(Rank(collective, reporter, local_rank=local_rank), *args)
         answer = messages.Result(job.number, pack_result(value, name=job.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from ml_platform.errors import DesyncError, SpecError
+from ml_platform.resources import progress
 from ml_platform.resources.horovod_runner import run_main
+from ml_platform.worker import collective
 from ml_platform.worker.main_function import MainFunction
 from ml_platform.worker.rank import Rank
 from tests.gangs import warm_pair
@@ -74,6 +77,30 @@ def test_a_forgotten_broadcast_fails_the_proof() -> None:
     assert all(
         "ranks hold different models" in said for said in warm_pair().run(proof_of_a_forgotten_broadcast)
     )
+
+
+def test_a_rank_that_waits_long_for_another_says_so(tmp_path: Path) -> None:
+    """As after a `main` in which another rank takes more steps: Horovod over Gloo would never say it."""
+    told = tmp_path / "told"
+    os.mkfifo(told)
+
+    def hear(report: progress.Progress) -> None:
+        assert "rank 1 has waited 0.1 s for another rank" in report.message
+        assert "do all ranks take the same number of steps?" in report.message
+        told.write_text("go on")
+
+    with progress.listening(hear):
+        assert list(warm_pair().run(late_on_rank_0, str(told))) == [[0, 1], [0, 1]]
+
+
+def late_on_rank_0(rank: Rank, told: str) -> list[int]:
+    collective.PATIENCE_S, before = (60.0 if rank.rank == 0 else 0.1), collective.PATIENCE_S
+    try:
+        if rank.rank == 0:
+            Path(told).read_text()
+        return collective.gather_json(rank.collective, rank.rank)
+    finally:
+        collective.PATIENCE_S = before
 
 
 def plain_fit(rank: Rank, batch_rows: int) -> Any:
