@@ -159,6 +159,32 @@ def test_a_champion_that_cannot_read_the_table_any_more_stays_and_the_columns_ar
     assert any("Nothing was scored: models:/churn/1" in note for note in report["report_retrain"]["notes"])
 
 
+@pytest.mark.long
+def test_equal_rows_from_elsewhere_are_learnt_once_and_reported_anew(
+    project: Project, tables: tuple[Path, Path], server: str, spark: SparkSession, tmp_path: Path
+) -> None:
+    """A report names where the table lay: that of the run before would name another place."""
+    elsewhere = tmp_path / "copy.csv"
+    elsewhere.write_bytes(tables[0].read_bytes())
+    options = [
+        "--label",
+        "churned",
+        "--model",
+        "twice",
+        "--families",
+        "sklearn",
+        "--gate.minimum-rows",
+        "999",
+    ]
+    first, moved, again = (
+        _run(project, server, retrain, "--source", str(source), *options)
+        for source in (tables[0], elsewhere, elsewhere)
+    )
+    assert first["train_sklearn"] == moved["train_sklearn"]
+    runs = [each["report_retrain"]["run"] for each in (first, moved, again)]
+    assert runs[0] != runs[1] == runs[2]
+
+
 @pytest.mark.parametrize(
     ("header", "said"),
     [
