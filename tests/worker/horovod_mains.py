@@ -182,3 +182,26 @@ def talkative(lines: int) -> str:
         features, labels, batch_size=16, epochs=2, verbose=0, callbacks=callbacks
     )
     return f"rank {rank}"
+
+
+def unequal_loop() -> None:
+    """A loop as written by hand: rank 1 has fewer steps, and rank 0 waits for it in an allreduce."""
+    import horovod.tensorflow as hvd
+    import tensorflow as tf
+
+    hvd.init()
+    for _ in range(2 - hvd.rank()):
+        hvd.allreduce(tf.constant([1.0]), name="gradient")
+
+
+def unequal_fit() -> None:
+    """The same by Keras: rank 1 waits at the end of its epoch."""
+    import horovod.tensorflow.keras as hvd
+    import keras
+
+    hvd.init()
+    features, labels = rows_of(hvd.rank(), hvd.size())
+    model = network(hvd.DistributedOptimizer(keras.optimizers.SGD(0.05)))
+    rows = 32 - 16 * hvd.rank()
+    callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(0), hvd.callbacks.MetricAverageCallback()]
+    model.fit(features[:rows], labels[:rows], batch_size=16, verbose=0, callbacks=callbacks)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml_platform.errors import DesyncError, SpecError
+from ml_platform.errors import DesyncError, RankError, RankLostError, SpecError
 from ml_platform.resources import progress
+from ml_platform.resources.horovod import open_job
 from ml_platform.resources.horovod_runner import run_main
+from ml_platform.specs.placements import HorovodPlacement
+from ml_platform.specs.resources import HorovodSpec
 from ml_platform.worker import collective
 from ml_platform.worker.main_function import MainFunction
 from ml_platform.worker.rank import Rank
@@ -91,6 +94,44 @@ def test_a_rank_that_waits_long_for_another_says_so(tmp_path: Path) -> None:
 
     with progress.listening(hear):
         assert list(warm_pair().run(late_on_rank_0, str(told))) == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("main", [horovod_mains.unequal_loop, horovod_mains.unequal_fit])
+def test_a_rank_with_fewer_steps_than_another_says_that_it_waits(main: Any, tmp_path: Path) -> None:
+    """Both wait for good, each in another operation: cancelled as soon as that is told."""
+    heard: list[str] = []
+    with open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=tmp_path) as job:
+
+        def hear(report: progress.Progress) -> None:
+            heard.append(report.message)
+            job.cancel()
+
+        with progress.listening(hear), pytest.raises(RankError, match="the job was cancelled"):
+            job.run(impatient_on_rank_1, main)
+    assert "rank 1 has waited 0.1 s for another rank" in heard[0]
+
+
+def impatient_on_rank_1(rank: Rank, main: Any) -> None:
+    """Its ranks are ended: nothing is put back."""
+    if rank.rank == 1:
+        collective.PATIENCE_S = 0.1
+    MainFunction(main)(rank, {})
+
+
+def test_a_rank_that_the_others_have_left_fails_with_the_likely_cause(tmp_path: Path) -> None:
+    """Horovod speaks of an exception on one of the ranks; there was none."""
+    spec = HorovodSpec(ranks=2)
+    with (
+        open_job(spec, HorovodPlacement(), log_folder=tmp_path) as job,
+        pytest.raises(RankLostError, match="Horovod has been shut down") as caught,
+    ):
+        job.run(own_unequal_loop)
+    hint = "rank 1 had returned by then: let all ranks take the same number of steps; see "
+    assert str(caught.value.hint).startswith(hint)
+
+
+def own_unequal_loop(rank: Rank) -> None:
+    horovod_mains.unequal_loop()
 
 
 def late_on_rank_0(rank: Rank, told: str) -> list[int]:

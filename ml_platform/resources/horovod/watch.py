@@ -86,4 +86,13 @@ class Watch:
             raise silence(unanswered, plan.world_size, self._job.name, plan.heartbeat_timeout_s)
         known = len(self._consequences) + len(self._answers)
         if self._consequences and (known == plan.world_size or time.monotonic() > self._cause_due):
-            raise self._consequences[min(self._consequences)]
+            raise self._likely_cause()
+
+    def _likely_cause(self) -> PlatformError:
+        """The failure of a rank that the others left: where some have returned, that is what it met."""
+        error = self._consequences[min(self._consequences)]
+        if len(self._consequences) + len(self._answers) == self._gang.plan.world_size and self._answers:
+            returned = ", ".join(str(rank) for rank in sorted(self._answers))
+            equal = "let all ranks take the same number of steps"
+            error.hint = f"rank {returned} had returned by then: {equal}; {error.hint}"
+        return error
