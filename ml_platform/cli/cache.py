@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
+
+from ml_platform.cli.printing import printer
 
 if TYPE_CHECKING:
     from ml_platform.store.garbage import Item
@@ -94,7 +95,7 @@ def _show(title: str, items: Iterable[Item]) -> None:
     table.add_column("MiB", justify="right", footer=_mib(sum(size["bytes"] for size in sizes.values())))
     for kind, size in sizes.items():
         table.add_row(kind, str(size["count"]), _mib(size["bytes"]))
-    Console(highlight=False).print(table)
+    printer().print(table)
 
 
 def _sizes(items: Iterable[Item]) -> dict[str, dict[str, int]]:

@@ -22,6 +22,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
+from ml_platform.cli.printing import printer
 from ml_platform.cli.run_commands import diff, runs, show
 from ml_platform.cli.watch import shown
 from ml_platform.engine.events import TaskEvent, watching
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 UNEXPECTED = 1
-WIDTH_OF_FILES = 200
 
 Json = Annotated[bool, Parameter(group="Run", negative="", help="Print only the result, as JSON, on stdout.")]
 PlacementName = Annotated[
@@ -385,10 +385,7 @@ def _print_result(result: Any, out: TextIO, *, json: bool) -> None:
     elif json:
         print(json_module.dumps(result, default=repr), file=out, flush=True)
     else:
-        console = Console(file=out, highlight=False)
-        if not console.is_terminal:  # a file is not 80 characters wide: numbers stay on their line
-            console.width = max(console.width, WIDTH_OF_FILES)
-        console.print(result, soft_wrap=True)
+        printer(out).print(result, soft_wrap=True)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ml_platform.cli.cache import cache
 from ml_platform.cli.contract import contract
+from ml_platform.cli.printing import printer
 from ml_platform.cli.registry import registry
 from ml_platform.errors import PlatformError
 
@@ -49,7 +50,7 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     if json:
         print(to_json(checks))
     else:
-        render(checks, Console(highlight=False))
+        render(checks, printer())
     return 1 if any(check.status == "block" for check in checks) else 0
 
 

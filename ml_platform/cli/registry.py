@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
+
+from ml_platform.cli.printing import printer
 
 if TYPE_CHECKING:
     from ml_platform.tracking.champions import Reign
@@ -45,7 +46,7 @@ def history(name: str, /, *, json: Flag = False) -> int:
         rows = [{**asdict(reign), "since": reign.since.isoformat(timespec="seconds")} for reign in reigns]
         print(json_format.dumps({"name": name, "champion": now, "history": rows}, indent=2))
         return 0
-    Console(highlight=False).print(_table(reigns))
+    printer().print(_table(reigns))
     print(_state(name, now, reigns))
     if len(reigns) > 1:
         print(f"to go back: python -m ml_platform registry rollback {name} --dry-run")

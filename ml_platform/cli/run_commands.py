@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
+from ml_platform.cli.printing import printer
 from ml_platform.engine.compare import Difference, compare
 from ml_platform.store.records import read_run, run_names
 
@@ -29,7 +29,7 @@ def runs(dag: Annotated[str, Parameter(parse=False)], *, json: Json = False, all
     for row in shown:
         counts = (str(row[name]) for name in ("ran", "cached", "failed"))
         table.add_row(row["run"], _local(row["started"]), *counts, row["state"])
-    Console(highlight=False).print(table if shown else "no runs yet")
+    printer().print(table if shown else "no runs yet")
     return 0
 
 
@@ -45,7 +45,7 @@ def show(dag: Annotated[str, Parameter(parse=False)], run: str, /, *, json: Json
         table.add_row(
             node["node"], node.get("state", ""), seconds, node.get("error") or node.get("reason", "")
         )
-    console = Console(highlight=False)
+    console = printer()
     console.print(f"run {run} of {record.get('dag')}: {record.get('state')}", markup=False)
     console.print(table)
     return 0
@@ -57,7 +57,7 @@ def diff(dag: Annotated[str, Parameter(parse=False)], run: str, other: str, /, *
     if json:
         print(json_module.dumps([difference.model_dump(mode="json") for difference in found], indent=2))
         return 0
-    console = Console(highlight=False)
+    console = printer()
     for line in _lines(found) if found else ["no task was made of anything else"]:
         console.print(line, markup=False, soft_wrap=True)
     return 0
