@@ -80,3 +80,18 @@ def refuse(options: Mapping[str, object], known: Iterable[str]) -> None:
     """
     for name in options:
         raise SpecError(f"rank.fit takes no {name!r}", hint=_INSTEAD.get(name) or nearest(name, known))
+
+
+def refuse_both_weights(weight: str | None, class_weight: Mapping[int, float] | None) -> None:
+    """Refuse what Keras' `fit` would in its first step.
+
+    Raises:
+        SpecError: Both are given.
+    """
+    if weight is not None and class_weight is not None:
+        raise SpecError(
+            "rank.fit takes no weights of rows and of classes at the same time",
+            wanted="one of `weight` and `class_weight`, as Keras has it",
+            got=f"weight={weight!r} and class_weight={dict(class_weight)}",
+            hint="multiply them in the column: each row's weight times the weight of its class",
+        )

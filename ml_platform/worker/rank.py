@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ml_platform.errors import RankError
 from ml_platform.worker.collective import Collective
-from ml_platform.worker.fit_spec import CHECK_STEPS, FitSpec, refuse
+from ml_platform.worker.fit_spec import CHECK_STEPS, FitSpec, refuse, refuse_both_weights
 from ml_platform.worker.fitted import Fitted, History
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Rank:
             patience: Epochs without a better validation loss before it stops.
             validation_freq: Epochs from one validation to the next.
             callbacks: Keras callbacks.
-            class_weight: Weight of each class in the loss.
+            class_weight: Weight of each class in the loss. Not together with `weight`.
             warmup_epochs: Climb to the optimizer's rate times the ranks within these epochs. 0: scaled from
                 the start. Default: the rate stays, since `batch_rows` does not grow with the ranks.
             verbose: Of Keras, for the log of rank 0.
@@ -151,6 +151,7 @@ class Rank:
             check_every_steps=check_every_steps,
             checkpoint_every_epochs=checkpoint_every_epochs,
         )
+        refuse_both_weights(weight, class_weight)
         columns = _columns(features, label, weight)
         held_out = None if validation is None else open_feed(validation, columns)
         return train_model(self, model, open_feed(train, columns), held_out, spec, callbacks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from ml_platform.errors import SpecError
+from ml_platform.worker.collective import Alone
 from ml_platform.worker.fit_spec import refuse
 from ml_platform.worker.rank import Rank
 from ml_platform.worker.warmup import warmup_rates
@@ -25,6 +27,25 @@ def test_whatever_fit_of_keras_takes_is_taken_or_refused_with_what_to_use_instea
         with pytest.raises(SpecError, match=f"rank.fit takes no '{name}'") as caught:
             refuse({name: None}, ours)
         assert not (caught.value.hint or "").startswith(("did you mean", "known")), name
+
+
+def test_weights_of_rows_and_of_classes_together_are_refused_before_anything_is_read() -> None:
+    """Keras refuses them in its first step, after the data were opened and the model was broadcast."""
+    rank = Rank(Alone(), NullReporter())
+    with pytest.raises(SpecError, match="weights of rows and of classes at the same time") as caught:
+        rank.fit(None, "nowhere", weight="w", class_weight={0: 1.0}, batch_rows=8, epochs=1)
+    assert caught.value.got == "weight='w' and class_weight={0: 1.0}"
+    assert "times the weight of its class" in str(caught.value.hint)
+
+
+class NullReporter:
+    """Nobody listens."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def progress(self, message: str, done: float | None, total: float | None) -> None: ...
+
+    def log(self, message: str) -> None: ...
 
 
 def _arguments_of_keras_fit() -> list[str]:
