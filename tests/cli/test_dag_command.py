@@ -112,6 +112,7 @@ def test_what_goes_to_a_file_is_not_broken_at_a_terminals_width(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(long_named, ["plan"]) == 0
     assert LONG in capfd.readouterr().out
 

@@ -248,6 +248,7 @@ NOT_COMPUTING = {
     "threadpoolctl",
     "fsspec",
     "cloudpickle",
+    "google",  # protobuf, for the names of a SavedModel's signatures
 }
 """Libraries that have no part in the value of a prediction."""
 
