@@ -115,8 +115,8 @@ class TuneReport(Spec):
     def _facts(self) -> list[str]:
         counts = {state: sum(each.state == state for each in self.trials) for state in _STATES}
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        why = dict.fromkeys(each.reason for each in self.trials if each.state == "not run")
-        said += f" ({'; '.join(why)})" if why else ""
+        reasons = dict.fromkeys(each.reason for each in self.trials if each.state == "not run")
+        said += f" ({'; '.join(reasons)})" if reasons else ""
         facts = [f"{'trials':<12} {said}; {sum(each.seconds for each in self.trials):.0f} s in all"]
         for family, why in self.without_model.items():
             facts += [f"{'no model':<12} {family}: {'; '.join(why)}"]

@@ -127,7 +127,8 @@ class JsonSource(Source):
                 [spark_path(file.as_uri()) for file in self._files], lineSep="\n"
             )
             bytes_of_lines = read.selectExpr(f"CAST({VALUE} AS binary)", *map(quoted, self._partitions))
-            parse = partial(_parse, names=tuple(self._seen))
+            nested = frozenset(name for name in as_text if "nested" in self._seen.get(name, ()))
+            parse = partial(_parse, names=tuple(self._seen), nested=nested)
             frame = mapped(bytes_of_lines, parse, StructType(strings)).toDF(*names)
         kinds = {**self._seen, **{key: Counter({"text": 1}) for key in self._partitions}}
         # Of a table to score, a model knows what a column without a value is.
@@ -259,15 +260,21 @@ def parsed(line: bytes, **how: Any) -> dict[str, Any] | None:
     return record
 
 
-def _parse(batches: Iterator[pa.RecordBatch], *, names: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Lines and values of partitions in; columns as text, a reason, and values of partitions out."""
+def _parse(
+    batches: Iterator[pa.RecordBatch], *, names: tuple[str, ...], nested: Set[str]
+) -> Iterator[pa.RecordBatch]:
+    """Lines and values of partitions in; columns as text, a reason, and values of partitions out.
+
+    Args:
+        nested: Columns whose objects and lists are wanted as they are written.
+    """
     import pyarrow as pa
 
     for batch in batches:
         lines = batch.column(0).to_pylist()
         records, reasons, kept = [], [], []
         for at, line in enumerate(lines):
-            record, reason = _record(line)
+            record, reason = _record(line, nested)
             if record is not None or reason is not None:
                 kept.append(at)
                 records.append(record or {})
@@ -278,13 +285,13 @@ def _parse(batches: Iterator[pa.RecordBatch], *, names: tuple[str, ...]) -> Iter
         yield pa.RecordBatch.from_arrays(arrays, [f"c{at}" for at in range(len(arrays))])
 
 
-def _record(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
+def _record(line: bytes, nested: Set[str]) -> tuple[dict[str, Any] | None, str | None]:
     """The object on a line, numbers as they are written; or what is wrong. Neither for a blank line."""
     try:
         record = parsed(line, parse_int=str, parse_float=str, parse_constant=str)
-        nested = [name for name, value in (record or {}).items() if isinstance(value, dict | list)]
-        if record and nested:  # numbers in there stand in no quotes
-            record |= {name: value for name, value in (parsed(line) or {}).items() if name in nested}
+        if record and any(isinstance(record.get(name), dict | list) for name in nested):
+            plain = parsed(line) or {}  # numbers in there stand in no quotes
+            record |= {name: plain[name] for name in nested if isinstance(record.get(name), dict | list)}
         return record, None
     except ValueError:
         return None, f"a line that is no JSON object: {line[:SHOWN].decode(errors='replace').strip()}"

@@ -13,7 +13,7 @@ from typing import Any
 import prefect
 import pytest
 
-from ml_platform.engine import Dag, EngineSpec, TaskEvent, watching
+from ml_platform.engine import Dag, EngineSpec, Plan, TaskEvent, watching
 from ml_platform.engine.flow_run import execute
 from ml_platform.resources.planning import at_work
 from ml_platform.store.records import read_run
@@ -121,3 +121,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001  (the test looks at it)
             ran.error = error
         return ran
+
+
+def verdicts(plan: Plan) -> dict[str, str]:
+    return {node.name: node.verdict for node in plan.nodes}

@@ -1,19 +1,18 @@
-"""The plan: what each node will do, and why; and that the run does just that."""
+"""The plan: what each node will do, and why."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
 
-from ml_platform.engine import Dag, EngineSpec, Plan, dag, either, map_over, task, when
+from ml_platform.engine import EngineSpec, Plan, dag, either, map_over, task, when
 from ml_platform.errors import DataError, SpecError
 from ml_platform.resources.budget import usable_cores
 from ml_platform.specs.base import NotIdentity, Spec
@@ -22,7 +21,7 @@ from ml_platform.store.history import add_to_history, read_history
 from ml_platform.store.location import data_uri, home
 from ml_platform.store.results import FOLDER, Results
 from tests.counters import CounterSpec
-from tests.engine.runs import Ran, Runner
+from tests.engine.runs import Ran, Runner, verdicts
 from tests.engine.small import Written, add, count_to, is_even, length, number, parity, say, total, write
 
 pytestmark = pytest.mark.slow
@@ -45,10 +44,6 @@ def mapped(n: int = 3, by: int = 1) -> int:
 
 def said(plan: Plan) -> dict[str, tuple[str, str]]:
     return {node.name: (node.verdict, node.reason) for node in plan.nodes}
-
-
-def verdicts(plan: Plan) -> dict[str, str]:
-    return {node.name: node.verdict for node in plan.nodes}
 
 
 def result_files() -> list[Path]:
@@ -727,104 +722,6 @@ def test_planning_starts_nothing_and_leaves_nothing(run: Runner, happened: list[
     planned.plan(n=2)
     assert tree(home()) == before
     assert happened == said_before
-
-
-# ── One decision, asked twice ────────────────────────────────────────────────────────────────────
-
-KINDS = ("add", "parity", "total", "always", "branch", "mapped")
-shapes = st.lists(
-    st.tuples(st.sampled_from(KINDS), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=5
-)
-constants = st.lists(st.integers(0, 3), min_size=5, max_size=5)
-always = add.with_options(cache=False, name="always")
-
-
-def declared(shape: Iterable[tuple[str, int, int]]) -> Dag[..., Any]:
-    """A dag of these nodes: each of a kind, on two of the nodes before it, and a constant of its own."""
-
-    @dag(name="random")
-    def random_dag(values: list[int]) -> Any:
-        found: list[Any] = [values[0]]
-        for (kind, first, second), value in zip(shape, values, strict=False):
-            one, two = found[first % len(found)], found[second % len(found)]
-            if kind == "branch":
-                with when(is_even(one)) as even:
-                    yes = add(two, value)
-                with even.otherwise():
-                    no = parity(two)
-                found.append(either(yes, no))
-            else:
-                found.append(_node(kind, one, two, value))
-        return found
-
-    return random_dag
-
-
-def _node(kind: str, one: Any, two: Any, value: int) -> Any:
-    if kind == "mapped":
-        return total(map_over(add, count_to(parity(one)), y=two))
-    if kind == "parity":
-        return parity(one)
-    if kind == "total":
-        return total([one, value, two])
-    return (always if kind == "always" else add)(one, value)
-
-
-def evaluated(shape: Iterable[tuple[str, int, int]], values: list[int]) -> list[int]:
-    """What it should give: the same in plain Python."""
-    found = [values[0]]
-    for (kind, first, second), value in zip(shape, values, strict=False):
-        one, two = found[first % len(found)], found[second % len(found)]
-        found.append(
-            {
-                "branch": two + value if one % 2 == 0 else two % 2,
-                "mapped": sum(item + two for item in range(one % 2)),
-                "parity": one % 2,
-                "total": one + value + two,
-            }.get(kind, one + value)
-        )
-    return found
-
-
-POSSIBLE = {
-    "cached": {"cached"},
-    "run": {"done"},
-    "maybe": {"done", "cached", "skipped"},
-    "skipped": {"skipped"},
-}
-
-
-def check_against(plan: Plan, ran: Ran) -> None:
-    """Every node became what the plan said. Of equal calls one runs, and the others take its result."""
-    made = {(node["own"], node["inputs"]) for node in ran.nodes.values() if node["state"] == "completed"}
-    for name, state in ran.states.items():
-        planned = next((node for node in plan.nodes if node.name == name), None)
-        verdict = "maybe" if planned is None else planned.verdict
-        record = ran.nodes.get(name, {})  # a mapped node has none: its items have
-        twin = state == "cached" and (record.get("own"), record.get("inputs")) in made
-        assert state in POSSIBLE[verdict] or (verdict == "run" and twin), (name, verdict, state)
-
-
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(shape=shapes, rounds=st.lists(constants, min_size=2, max_size=3))
-def test_the_run_does_what_the_plan_said(
-    run: Runner,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    shape: list[tuple[str, int, int]],
-    rounds: list[list[int]],
-) -> None:
-    """Over random graphs and edits of their parameters; the outputs are those of plain Python."""
-    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path_factory.mktemp("home")))
-    drawn = declared(shape)
-    for values in rounds:
-        plan = drawn.plan(values=values)
-        ran = run(drawn, values=values)
-        assert ran.output == evaluated(shape, values)
-        check_against(plan, ran)
-    if not any(kind == "always" for kind, *_ in shape):
-        assert set(verdicts(drawn.plan(values=rounds[-1])).values()) <= {"cached", "skipped"}
-        assert run(drawn, values=rounds[-1]).executed == set()
 
 
 def test_code_that_another_version_kept_explains_less_and_fails_nothing(run: Runner) -> None:

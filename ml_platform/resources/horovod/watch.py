@@ -94,5 +94,6 @@ class Watch:
         if len(self._consequences) + len(self._answers) == self._gang.plan.world_size and self._answers:
             returned = ", ".join(str(rank) for rank in sorted(self._answers))
             equal = "let all ranks take the same number of steps"
-            error.hint = f"rank {returned} had returned by then: {equal}; {error.hint}"
+            said = f"rank {returned} had returned by then: {equal}"
+            error.hint = "; ".join(filter(None, (said, error.hint)))
         return error
