@@ -37,18 +37,6 @@ class Rows(NamedTuple):
         return Rows(self.features[chosen], self.labels[chosen], weights)
 
 
-def joined(parts: Sequence[Rows]) -> Rows:
-    """Rows one after the other. A single part is handed on as it is."""
-    if len(parts) == 1:
-        return parts[0]
-    weights = None if parts[0].weights is None else np.concatenate([part.weights for part in parts])
-    return Rows(
-        np.concatenate([part.features for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        weights,
-    )
-
-
 @dataclass(frozen=True)
 class Columns:
     """Names of columns.

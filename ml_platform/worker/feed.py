@@ -6,33 +6,28 @@ put together as several steps at once.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ml_platform.errors import DataError
-from ml_platform.worker.columns import Columns, Layout, Rows, joined, layout_of
+from ml_platform.worker.columns import Columns, Layout, Rows, layout_of
 from ml_platform.worker.lanes import Batching, Lane, Range, RowGroup, plan_epoch, plan_span
+from ml_platform.worker.mixing import Chosen, Stream, copied, mixed, side_by_side
 from ml_platform.worker.row_groups import CACHE_BYTES, WHOLE_SHARE, RowGroups, opened
 
 if TYPE_CHECKING:
     from ml_platform.specs.references import Dataset
 
-BUFFER_ROWS = 2048
-"""Rows of one lane that are mixed with each other."""
 CHUNK_BYTES = 16 << 20
 """Steps that are handed over together have about this size."""
 EVALUATION_ROWS = 4096
 """Rows per step when each row is read once."""
-ALIGNMENT = 64
-"""Bytes of which the address of a tensor is a multiple."""
 AHEAD_ROWS = 65_536
 """How many rows before it is needed a lane's row group is decoded."""
 
@@ -106,11 +101,11 @@ class Feed:
         for lane in lanes:  # what each begins with comes before what any of them needs next
             if self._is_kept(lane.ranges[0], in_order=not shuffle):
                 self._read.expect(lane.ranges[0].group)
-        streams = [_Stream(self._lane(lane)) for lane in lanes]
+        streams = [Stream(self._lane(lane)) for lane in lanes]
         most = max(1, CHUNK_BYTES // (batching.share * self.layout.row_bytes))
         for first in range(0, batching.steps, most):
             steps = min(most, batching.steps - first)
-            rows = _side_by_side([stream.take(steps * batching.lane_rows) for stream in streams], steps)
+            rows = side_by_side([stream.take(steps * batching.lane_rows) for stream in streams], steps)
             if self.has_classes and rows.labels.min() < 0:
                 raise DataError(
                     "a row to train on has a label that is not a class",
@@ -132,7 +127,8 @@ class Feed:
     def span(self, *, rank: int, world_size: int, batch_rows: int = EVALUATION_ROWS) -> Iterator[Rows]:
         """This rank's part of all rows, each exactly once over all ranks, in the manifest's order."""
         ranges = plan_span(self.groups, rank=rank, world_size=world_size)
-        for rows in self._ranges(ranges, in_order=True):
+        for chosen in self._ranges(ranges, in_order=True):
+            rows = copied([chosen])
             for start in range(0, len(rows.labels), batch_rows):
                 yield rows.part(slice(start, start + batch_rows))
 
@@ -158,27 +154,25 @@ class Feed:
         self.layout = layout
         self.groups += tuple(group for group in groups if group.rows)
 
-    def _lane(self, lane: Lane) -> Iterator[_Chosen]:
+    def _lane(self, lane: Lane) -> Iterator[Chosen]:
         pieces = self._ranges(lane.ranges, in_order=lane.seed is None)
-        if lane.seed is not None:
-            return _mixed(pieces, lane.seed)
-        return (_Chosen(piece, slice(0, len(piece.labels))) for piece in pieces)
+        return pieces if lane.seed is None else mixed(pieces, lane.seed)
 
-    def _ranges(self, ranges: Sequence[Range], *, in_order: bool) -> Iterator[Rows]:
+    def _ranges(self, ranges: Sequence[Range], *, in_order: bool) -> Iterator[Chosen]:
         for kept, run in groupby(ranges, partial(self._is_kept, in_order=in_order)):
             parts = list(run)
-            yield from self._kept(parts) if kept else self._read.pieces(parts)
+            yield from self._kept(parts) if kept else map(Chosen.all_of, self._read.pieces(parts))
 
-    def _kept(self, ranges: Sequence[Range]) -> Iterator[Rows]:
+    def _kept(self, ranges: Sequence[Range]) -> Iterator[Chosen]:
         known, ahead = 0, 0
         for number, part in enumerate(ranges):
-            rows = self._read.rows(part)
+            rows = self._read.rows(part.group)
             while known < len(ranges) and (known <= number + 1 or ahead < AHEAD_ROWS):
                 if known > number:
                     self._read.expect(ranges[known].group)
                 ahead, known = ahead + ranges[known].rows, known + 1
             ahead -= part.rows
-            yield rows
+            yield Chosen(rows, slice(part.offset, part.offset + part.rows))
 
     def _is_kept(self, part: Range, *, in_order: bool) -> bool:
         """Whether its row group is decoded as a whole, for the other ranges of it that will be asked for.
@@ -234,93 +228,3 @@ def _whole_rows(rows: int, layout: Layout, cache_bytes: int) -> int | None:
     if rows * layout.row_bytes <= cache_bytes:
         return None
     return cache_bytes // WHOLE_SHARE // layout.row_bytes
-
-
-class _Chosen(NamedTuple):
-    """Rows that are still to be copied out of those that they are among: by their places, or a part."""
-
-    rows: Rows
-    places: NDArray[np.intp] | slice
-
-    @property
-    def length(self) -> int:
-        places = self.places
-        return places.stop - places.start if isinstance(places, slice) else len(places)
-
-    def cut(self, rows: int) -> tuple[_Chosen, _Chosen]:
-        """The first `rows` rows, and the others."""
-        places = self.places
-        if isinstance(places, slice):
-            at = places.start + rows
-            return self._replace(places=slice(places.start, at)), self._replace(places=slice(at, places.stop))
-        return self._replace(places=places[:rows]), self._replace(places=places[rows:])
-
-
-class _Stream:
-    """Rows in the order in which they come, as many at a time as are asked for."""
-
-    def __init__(self, pieces: Iterator[_Chosen]) -> None:
-        self._pieces = pieces
-        self._rest: _Chosen | None = None
-
-    def take(self, rows: int) -> list[_Chosen]:
-        """The next `rows` rows, in parts. There are that many."""
-        parts: list[_Chosen] = []
-        while rows:
-            piece = next(self._pieces) if self._rest is None else self._rest
-            self._rest = None
-            if piece.length > rows:
-                piece, self._rest = piece.cut(rows)
-            parts.append(piece)
-            rows -= piece.length
-        return parts
-
-
-def _side_by_side(lanes: Sequence[Sequence[_Chosen]], steps: int) -> Rows:
-    """Steps in which each lane has its share, one lane behind the other."""
-
-    def beside(of: Callable[[Rows], Any]) -> NDArray[Any]:
-        return _beside([_copied([(of(part.rows), part.places) for part in parts]) for parts in lanes], steps)
-
-    weights = None if lanes[0][0].rows.weights is None else beside(lambda rows: rows.weights)
-    return Rows(beside(lambda rows: rows.features), beside(lambda rows: rows.labels), weights)
-
-
-def _copied(parts: Sequence[tuple[NDArray[Any], NDArray[np.intp] | slice]]) -> NDArray[Any]:
-    """One after the other. A part of one array stays a view."""
-    found = [
-        array[places] if isinstance(places, slice) else array.take(places, axis=0, mode="clip")
-        for array, places in parts
-    ]
-    return found[0] if len(found) == 1 else np.concatenate(found)
-
-
-def _beside(lanes: Sequence[NDArray[Any]], steps: int) -> NDArray[Any]:
-    """A part of each lane in each step, at an address that TensorFlow takes over without a copy."""
-    arrays = [lane.reshape(steps, -1, *lane.shape[1:]) for lane in lanes]
-    first = arrays[0]
-    if len(arrays) == 1:
-        return first
-    shape = (steps, sum(array.shape[1] for array in arrays), *first.shape[2:])
-    length = math.prod(shape) * first.itemsize
-    room = np.empty(length + ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % ALIGNMENT
-    return np.concatenate(arrays, axis=1, out=room[start : start + length].view(first.dtype).reshape(shape))
-
-
-def _mixed(pieces: Iterable[Rows], seed: tuple[int, int, int]) -> Iterator[_Chosen]:
-    """Mix rows within a bounded buffer: half of it leaves whenever it is full."""
-    random = np.random.default_rng(seed)
-    held: list[Rows] = []
-    count = 0
-    for piece in pieces:
-        held.append(piece)
-        count += len(piece.labels)
-        if count >= BUFFER_ROWS:
-            rows, order = joined(held), random.permutation(count)
-            leaving = count - BUFFER_ROWS // 2
-            yield _Chosen(rows, order[:leaving])
-            held = [rows.part(order[leaving:])]
-            count -= leaving
-    if count:
-        yield _Chosen(joined(held), random.permutation(count))

@@ -34,19 +34,18 @@ class RowGroups:
         self._piece_rows = max(LEAST_ROWS, PIECE_BYTES // layout.row_bytes)
         self._decoder = ThreadPoolExecutor(DECODERS, thread_name_prefix="row-groups")
 
-    def rows(self, part: Range) -> Rows:
-        """The rows of a range: views of its decoded row group.
+    def rows(self, group: RowGroup) -> Rows:
+        """The rows of a row group: the same arrays each time, while it is kept.
 
         Raises:
             DataError: The row group is corrupt or has empty values.
         """
-        decoded = self._decoding(part.group)
+        decoded = self._decoding(group)
         try:
-            rows = decoded.result()
+            return decoded.result()
         except BaseException:
-            self._drop(part.group)
+            self._drop(group)
             raise
-        return rows.part(slice(part.offset, part.offset + part.rows))
 
     def pieces(self, parts: Sequence[Range]) -> Iterator[Rows]:
         """The rows of ranges some megabytes at a time, with no more than two such pieces in memory.
