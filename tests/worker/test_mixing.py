@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ml_platform.worker.columns import Rows
 from ml_platform.worker.mixing import BUFFER_ROWS, Chosen, Stream, copied, mixed, side_by_side
