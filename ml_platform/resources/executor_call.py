@@ -32,7 +32,7 @@ T = TypeVar("T")
 IDLE_S = 0.2
 """A task without a function keeps its slot for so long."""
 AGE_S = 10.0
-"""After so long it takes no further one: others may have waited for its slot."""
+"""A task that has taken functions for so long makes room where other jobs are under way."""
 WAKE_S = 0.2
 END_S = 10.0
 """Spark says within this time why a task has ended."""
@@ -76,8 +76,8 @@ class _Task:
     number: int
     group: str
     """Its own job group."""
-    began: float = 0.0
-    """When it had its slot, by the monotonic clock."""
+    since: float = 0.0
+    """When it had its slot, or last looked for other jobs, by the monotonic clock."""
     user: str = ""
     """Job group of the thread whose function it runs."""
     channel: Channel | None = None
@@ -201,16 +201,29 @@ class ExecutorCalls:
             if task is None or task.channel is not None:  # one that Spark runs again: nobody waits for it
                 channel.close()
                 return
-            task.channel, task.began = channel, time.monotonic()
+            task.channel, task.since = channel, time.monotonic()
             self._wait(task)
 
     def _give_back(self, task: _Task) -> None:
+        is_wanted = self._is_wanted(task)
         with self._changed:
             task.user = ""
-            if time.monotonic() - task.began > AGE_S:
+            if is_wanted:
                 _hang_up(task)
             else:
                 self._wait(task)
+
+    def _is_wanted(self, task: _Task) -> bool:
+        """Whether its slot shall go to other jobs of the application now."""
+        now = time.monotonic()
+        if now - task.since < AGE_S:
+            return False
+        task.since = now
+        try:
+            under_way = len(self._context.statusTracker().getActiveJobsIds())
+        except Exception:  # noqa: BLE001  (the application ends; the function's answer is there)
+            return True
+        return under_way > len(self._tasks)
 
     def _wait(self, task: _Task) -> None:
         self._idle.append(task)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ml_platform.errors import DataError, InfrastructureError
+from ml_platform.resources import executor_call
 from ml_platform.resources.executor_call import call_on_executor
 from ml_platform.resources.spark import cancel_group, task_session
 from ml_platform.specs.resources import SparkSpec
@@ -89,6 +90,35 @@ def test_what_a_job_group_called_ends_with_it(spark: SparkSession, tmp_path: Pat
         with pytest.raises(InfrastructureError, match="job group stopped was cancelled"):
             pool.submit(call, os.getpid).result(timeout=60)
     assert call_on_executor(spark, lambda: 7) == 7
+
+
+def test_a_task_goes_on_where_no_other_job_is(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyspark import TaskContext
+
+    monkeypatch.setattr(executor_call, "AGE_S", 0.0)
+    found = {call_on_executor(spark, lambda: TaskContext.get().taskAttemptId()) for _ in range(10)}  # type: ignore[union-attr]
+
+    assert len(found) == 1
+
+
+def test_functions_without_end_make_room_for_other_jobs(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_call, "AGE_S", 0.0)
+    slots, over = spark.sparkContext.defaultParallelism, threading.Event()
+
+    def go_on(_: int) -> None:
+        while not over.is_set():
+            call_on_executor(spark, os.getpid)
+
+    with ThreadPoolExecutor(2 * slots) as pool:
+        callers = [pool.submit(go_on, number) for number in range(2 * slots)]
+        try:
+            assert spark.range(slots).repartition(slots).count() == slots
+        finally:
+            over.set()
+    for caller in callers:
+        caller.result()
 
 
 def test_a_task_without_functions_gives_its_slot_back(spark: SparkSession) -> None:
