@@ -102,10 +102,17 @@ def _draws(
 
     with quiet():
         memory = optuna.create_study(sampler=_sampler(study, number))
-        memory.add_trials([as_optuna(each, distributions) for each in told if each.state != "not run"])
-        memory.add_trials([_running(each, distributions) for each in under_way if each.parameters])
+        known = [as_optuna(each, distributions) for each in told if each.state != "not run"]
+        known += [_running(each, distributions) for each in under_way if each.parameters]
+        memory.add_trials([_uncopied(trial) for trial in known])
         for _ in range(DRAWS):
             yield _suggested(memory.ask(), space, distributions)
+
+
+def _uncopied(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
+    """A study copies deeply what it is given: of all trials for each question, most of the question's time."""
+    trial.__deepcopy__ = lambda memo: trial  # type: ignore[attr-defined]
+    return trial
 
 
 def _sampler(study: StudySpec, number: int) -> optuna.samplers.BaseSampler:
