@@ -110,7 +110,7 @@ def _draws(
 
 
 def _uncopied(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
-    """A study copies deeply what it is given: of all trials for each question, most of the question's time."""
+    """A study copies deeply what it is given: of all trials at each question, most of its time."""
     trial.__deepcopy__ = lambda memo: trial  # type: ignore[attr-defined]
     return trial
 
