@@ -47,9 +47,8 @@ def _side_by_side(context: Context) -> Iterator[Row]:
         sides: dict[str, Callable[[], Block]] = {"ours": search}
         for name in PEERS:
             theirs = stack.enter_context(context.driver(name))
+            theirs.ask(**{**question, "trials": PARALLEL, "seed": 0})  # its Spark session is warm, too
             sides[name] = partial(context.block, theirs, {"value": trials}, seed=7, **question)
-        for side in sides.values():
-            side()  # Spark's JVM compiles what it runs for the length of a study, on the cores of the trials
         blocks = rounds(sides, count)
     alone = Block(trials * TRIAL_S / PARALLEL)
     for name, (shown, target) in PEERS.items():
