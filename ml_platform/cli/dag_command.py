@@ -329,13 +329,10 @@ def _checked(
     """Say what is wrong with the request itself. Yields what says the rest, while a server starts."""
     from ml_platform.engine.check import refuse
     from ml_platform.engine.flow_run import plan, plan_first
-    from ml_platform.resources.leases import prepare
-    from ml_platform.resources.placement import load_placement
 
     def check_the_rest() -> None:
-        planned = plan(dag, parameters, engine)
+        planned = plan(dag, parameters, engine, ahead=True)
         refuse(dag.name, planned.faults)
-        prepare(planned.needed, load_placement())
         if planned.plan.because():
             console.print(f"plan: {planned.plan.summary()}", markup=False, soft_wrap=True)
 

@@ -47,11 +47,17 @@ SHOWN_NODES = 200
 """Larger graphs leave no picture."""
 
 
-def plan(dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec) -> Planned:
-    """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped."""
+def plan(
+    dag: Dag[..., Any], parameters: Mapping[str, Any], engine: EngineSpec, *, ahead: bool = False
+) -> Planned:
+    """Plan a run. Nothing runs: our doors are closed, and what the dag's function tries is trapped.
+
+    Args:
+        ahead: The run follows in this process: what it will surely need may begin.
+    """
     with _seldom_searched(), planning(), as_declared(), secrets_of_prefect(), going_on(chain(engine)):
         graph, world, leases = _to_plan(dag, parameters, engine)
-        planned = make_plan(graph, world, leases)
+        planned = _planned_ahead(graph, world, leases) if ahead else make_plan(graph, world, leases)
         refuse_doubtful(graph, planned.plan, engine)
         return planned
 
@@ -140,8 +146,7 @@ def _planned_and_run(
     leases = Leases(scope)
     with occupied():
         world = _world(graph, leases, engine)
-        first, surely = partial(_can_prepare, leases), partial(_prepare, leases)
-        planned = make_plan(graph, world, leases, first=first, surely=surely)
+        planned = _planned_ahead(graph, world, leases)
         refuse_doubtful(graph, planned.plan, engine)
         facts = {
             "run": scope.run,
@@ -155,6 +160,11 @@ def _planned_and_run(
             "plan": planned.plan,
         }
         return _run(graph, planned, world, leases, facts, engine)
+
+
+def _planned_ahead(graph: Graph, world: World, leases: Leases) -> Planned:
+    first, surely = partial(_can_prepare, leases), partial(_prepare, leases)
+    return make_plan(graph, world, leases, first=first, surely=surely)
 
 
 def _can_prepare(leases: Leases, node: Node) -> bool:

@@ -24,7 +24,6 @@ from ml_platform.engine.outputs import ListOutput, Output, Values
 from ml_platform.errors import PlatformError
 from ml_platform.resources.leases import Leases
 from ml_platform.specs.base import Spec
-from ml_platform.specs.resources import ResourceSpec
 
 SHOWN_USERS = 4
 SHOWN_CAUSES = 3
@@ -136,8 +135,6 @@ class Planned:
     plan: Plan
     outputs: dict[str, Output] = field(default_factory=dict)
     faults: list[PlatformError] = field(default_factory=list)
-    needed: tuple[ResourceSpec, ...] = ()
-    """Recipes of what surely runs, each once."""
 
 
 def make_plan(
@@ -164,7 +161,7 @@ def make_plan(
         planner = _Planner(graph, world, leases, surely)
         planner.decide_all()
         planner.ask()
-        return Planned(planner.plan(), planner.outputs, planner.faults, planner.needed())
+        return Planned(planner.plan(), planner.outputs, planner.faults)
 
 
 @contextmanager
@@ -278,11 +275,6 @@ class _Planner:
             expected_seconds=sum(times) if times or not coming else None,
             causes=tuple(f"{d.name} ({d.reason})" for d in coming if self._is_cause(d)),
         )
-
-    def needed(self) -> tuple[ResourceSpec, ...]:
-        surely = (self._nodes[d.name] for d in self._decisions.values() if d.verdict == "run")
-        specs = (spec for node in surely for spec in self.leases.resolve(node.resources).values())
-        return tuple({repr(spec): spec for spec in specs}.values())
 
     def _is_cause(self, decision: Decision) -> bool:
         parents = self._nodes[decision.name].parents

@@ -8,15 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import Field
 
 from ml_platform.cli.dag_command import main
 from ml_platform.engine import Dag, dag, server as server_of, task
-from ml_platform.errors import DataError
+from ml_platform.errors import DataError, InfrastructureError
+from ml_platform.resources import leases
 from ml_platform.specs.base import Spec
+from tests.counters import CounterLease, CounterSpec
 
 DAG_FILE = '''
 from ml_platform import dag, task
@@ -205,6 +207,58 @@ def test_a_request_that_cannot_work_starts_no_server(
     assert main(trained, arguments) == code
     assert "server" not in capfd.readouterr().err
     assert main(trains, ()) == 1, "a request that may work does start one"
+
+
+@dag
+def uses_things(folder: str) -> int:
+    return looks(uses(), folder)
+
+
+@task
+def uses(things: Any = CounterSpec()) -> int:
+    raise AssertionError("must not run")
+
+
+def _was_prepared(folder: str) -> bool:
+    seen = Path(folder, "prepared").exists()
+    Path(folder, "asked").write_text(str(seen))
+    return seen
+
+
+@task(probe=_was_prepared)
+def looks(n: int, folder: str) -> int:
+    return n
+
+
+def test_what_a_command_will_surely_run_is_prepared_while_it_plans(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It plans before it has a server, and so before its run plans again. Not where it only plans."""
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    monkeypatch.setattr(server_of, "configured_api", lambda: None)
+    monkeypatch.setattr(server_of, "TemporaryServer", Unreachable)
+    monkeypatch.setitem(leases.KINDS, "CounterSpec", "tests.counters:CounterLease")
+    monkeypatch.setattr(CounterLease, "prepare", lambda spec, placement: (tmp_path / "prepared").touch())
+
+    assert main(uses_things, ("plan", "--folder", str(tmp_path))) == 0
+    assert (tmp_path / "asked").read_text() == "False"
+    assert main(uses_things, ("--folder", str(tmp_path))) == 5
+    assert "no server today" in capfd.readouterr().err
+    assert (tmp_path / "asked").read_text() == "True"
+
+
+class Unreachable:
+    """In the place of a server that starts while a command plans."""
+
+    def url(self) -> str:
+        raise InfrastructureError("no server today")
+
+    def is_alive(self) -> bool:
+        return True
+
+    def stop(self) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 @pytest.fixture(scope="module")

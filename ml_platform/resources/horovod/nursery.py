@@ -23,7 +23,7 @@ from ml_platform.resources.horovod_build import horovod_available, installed_ten
 from ml_platform.worker.nursery import become_nursery
 from ml_platform.worker.spawn import key_pipe
 
-_LATE = ("HOROVOD_", "NCCL_", "ML_PLATFORM_", "MLFLOW_", "PREFECT_", "PYTEST_", "TMPDIR")
+_LATE = ("HOROVOD_", "NCCL_", "ML_PLATFORM_", "MLFLOW_", "_MLFLOW_", "PREFECT_", "PYTEST_", "TMPDIR")
 """Variables that no import of a rank reads: it gets its own after the fork, and so in time."""
 _END_TIMEOUT_S = 5.0
 _LATE_S = 60.0

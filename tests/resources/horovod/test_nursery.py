@@ -32,6 +32,8 @@ def test_ranks_of_two_jobs_share_an_import_and_nothing_else(
     prepared = {nursery.pid for nursery in nurseries_of_this_process()}
     for name in ("first", "second"):
         monkeypatch.setenv("ML_PLATFORM_SAID", name)
+        # MLflow sets or unsets it when it is imported, which a run does between its plan and its training.
+        monkeypatch.setenv("_MLFLOW_TELEMETRY_SESSION_ID", name)
         monkeypatch.setenv("TMPDIR", str(tmp_path / name))
         with open_job(HorovodSpec(ranks=2), HorovodPlacement(), log_folder=tmp_path / name) as job:
             told = job.run(rank_functions.describe_process)
