@@ -11,17 +11,18 @@ import pickle
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ml_platform.errors import InfrastructureError
 from ml_platform.resources.horovod.listener import Listener
 from ml_platform.resources.planning import at_work
 from ml_platform.worker.channel import KEY_BYTES, Channel
+from ml_platform.worker.functions import Serve
 from ml_platform.worker.handshake import Caller
-from ml_platform.worker.keeper import DriverAddress, connected
+from ml_platform.worker.keeper import DriverAddress
 from ml_platform.worker.messages import Job, Result
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class ExecutorCalls:
                 self._context.setJobGroup(task.group, "functions", interruptOnCancel=True)
                 # An RDD: a query would be planned first, which costs the JVM more than all the rest.
                 one = self._context.parallelize([0], 1)
-                one.mapPartitions(_Serve(self._driver, task.number)).collect()
+                one.mapPartitions(Serve(self._driver, task.number)).collect()
         except Exception as error:  # noqa: BLE001  (who called raises it)
             task.error = error
         finally:
@@ -254,39 +255,6 @@ class ExecutorCalls:
 def _hang_up(task: _Task) -> None:
     if task.channel is not None:
         task.channel.close()
-
-
-@dataclass(frozen=True)
-class _Serve:
-    """What runs on the executor: takes functions until the driver hangs up."""
-
-    driver: DriverAddress
-    number: int
-
-    def __call__(self, rows: Iterable[int]) -> Iterator[int]:
-        for _ in rows:
-            pass  # a worker that leaves some unread is not used again
-        channel = connected(self.driver, Caller("keeper", self.number))
-        try:
-            while True:
-                asked = channel.receive()
-                assert isinstance(asked, Job)
-                channel.send(Result(asked.number, _answer(asked.payload)))
-        except EOFError:
-            yield from ()
-        finally:
-            channel.close()
-
-
-def _answer(function: bytes) -> bytes:
-    import cloudpickle
-
-    try:
-        found: tuple[bool, Any] = False, pickle.loads(function)()
-    except Exception as error:  # noqa: BLE001  (it is raised where the call was made)
-        found = True, error
-    pickled: bytes = cloudpickle.dumps(found)
-    return pickled
 
 
 _making = threading.Lock()

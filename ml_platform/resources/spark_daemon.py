@@ -26,6 +26,8 @@ IN_EVERY_WORKER = (
     "pyspark.worker",
     "pyspark.sql.pandas.serializers",
     "pyspark.sql.pandas.types",
+    "ml_platform.specs.training",
+    "ml_platform.worker.functions",
 )
 """They start no thread that a fork would lose: Arrow's allocator looks after its own."""
 DAEMON = "ml_platform.resources.spark_daemon"
