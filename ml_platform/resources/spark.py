@@ -43,12 +43,6 @@ LOG_TAIL_LINES = 20
 ENVIRONMENT = "environment"
 """Folder into which executors unpack the placement's environment."""
 JVM_STOP_TIMEOUT_S = 10
-TASK_PROPERTIES = (
-    "spark.jobGroup.id",
-    "spark.job.description",
-    "spark.job.interruptOnCancel",
-    "spark.scheduler.pool",
-)
 
 _opening = threading.Lock()
 
@@ -353,8 +347,8 @@ def _clear_task_properties(root: SparkSession) -> None:
     context = root.sparkContext
     if has_ended(root):
         return
-    for name in TASK_PROPERTIES:
-        context._jsc.setLocalProperty(name, None)
+    context._jsc.clearJobGroup()
+    context._jsc.setLocalProperty("spark.scheduler.pool", None)
 
 
 def cancel_group(root: SparkSession, group: str) -> None:
