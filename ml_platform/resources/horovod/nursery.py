@@ -187,6 +187,8 @@ def _kind(python: str, variables: Mapping[str, str]) -> _Kind:
 
 
 class _Process(Protocol):
+    pid: int
+
     def kill(self) -> None: ...
 
     def wait(self) -> int: ...
@@ -240,9 +242,11 @@ class _Nursery:
         self._orders.close()
 
     def end(self) -> None:
-        """Now, with its ranks."""
+        """Now, with its ranks, and with what its imports have started: TensorFlow's ask `uname`."""
         self.retire()
         if self._process is not None and not self._ended.is_set():
+            with suppress(ProcessLookupError):  # it is a fork that has as yet no group of its own
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()
             self._ended.wait(_END_TIMEOUT_S)
 
@@ -283,13 +287,13 @@ class _Fork:
     """A child that was forked, as `Popen` has those that it started."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
 
     def kill(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 _nursery: _Nursery | None = None

@@ -75,6 +75,29 @@ def test_what_an_import_may_read_asks_for_another_nursery(
         assert new not in {nursery.pid for nursery in nurseries_of_this_process()}
 
 
+def test_a_nursery_ends_with_what_its_imports_have_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that is refused while its ranks are being prepared leaves nothing."""
+    os.mkfifo(tmp_path / "number")
+    helper = (
+        f"import os, signal; open({str(tmp_path / 'number')!r}, 'w').write(str(os.getpid())); signal.pause()"
+    )
+    (tmp_path / "keras.py").write_text(
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {helper!r}])"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    before = nurseries_of_this_process()
+    prepare_nursery(plan_launch(HorovodSpec(ranks=1), HorovodPlacement(), tmp_path).ranks[0])
+    (new,) = [found for found in nurseries_of_this_process() if found not in before]
+    started = psutil.Process(int((tmp_path / "number").read_text()))
+    assert started.ppid() == new.pid
+    assert nursery._nursery is not None
+    nursery._nursery.end()
+    assert not new.is_running()
+    assert psutil.wait_procs([started], timeout=10) == ([started], [])
+
+
 def test_a_nursery_that_hangs_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was stopped in the middle of its imports: the next ranks come from another one."""
     monkeypatch.setenv("A_VARIABLE_OF", "this test")
