@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.gangs import nurseries_of_this_process
+
 ROOT = Path(__file__).parents[2]
 AS_SHIPPED = {"ML_PLATFORM_PLACEMENTS": str(ROOT / "deployments" / "placements")}
 QUICK = {"ML_PLATFORM_PLACEMENTS": str(Path(__file__).parent / "placements")}
@@ -57,9 +59,12 @@ class Project:
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
 
     def leftovers(self) -> list[str]:
-        """Processes that still belong to this folder."""
-        found = []
+        """Processes that still belong to this folder. Commands that ran in this process may have begun a
+        nursery, which ends with it."""
+        found, own = [], nurseries_of_this_process()
         for process in psutil.process_iter(["pid", "cmdline"]):
+            if process in own:
+                continue
             try:
                 environment = process.environ()
             except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
