@@ -187,9 +187,9 @@ def _kind(python: str, variables: Mapping[str, str]) -> _Kind:
 
 
 class _Process(Protocol):
-    pid: int
+    """Leads a process group."""
 
-    def kill(self) -> None: ...
+    pid: int
 
     def wait(self) -> int: ...
 
@@ -245,9 +245,8 @@ class _Nursery:
         """Now, with its ranks, and with what its imports have started: TensorFlow's ask `uname`."""
         self.retire()
         if self._process is not None and not self._ended.is_set():
-            with suppress(ProcessLookupError):  # it is a fork that has as yet no group of its own
+            with suppress(ProcessLookupError):  # it ended meanwhile
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.kill()
             self._ended.wait(_END_TIMEOUT_S)
 
     def _keep(self, theirs: socket.socket, start: Callable[[socket.socket], _Process]) -> None:
@@ -280,6 +279,8 @@ def _forked(theirs: socket.socket) -> _Process:
     driver = os.getpid()
     if (pid := os.fork()) == 0:
         become_nursery(theirs, parent=driver)
+    with suppress(OSError):  # the fork did it first, or has ended
+        os.setpgid(pid, pid)
     return _Fork(pid)
 
 
@@ -288,9 +289,6 @@ class _Fork:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
