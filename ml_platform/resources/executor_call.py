@@ -20,7 +20,7 @@ from ml_platform.errors import InfrastructureError
 from ml_platform.resources.horovod.listener import Listener
 from ml_platform.resources.planning import at_work
 from ml_platform.worker.channel import KEY_BYTES, Channel
-from ml_platform.worker.functions import Serve
+from ml_platform.worker.functions import NUMBER, Serve
 from ml_platform.worker.handshake import Caller
 from ml_platform.worker.keeper import DriverAddress
 from ml_platform.worker.messages import Job, Result
@@ -43,21 +43,24 @@ def call_on_executor(spark: SparkSession, function: Callable[[], T]) -> T:
     """Call a function where a Spark task runs. From several threads: side by side, as slots allow.
 
     Args:
+        spark: With that of a task, the call ends when the task is cancelled; with another, when the jobs of
+            the thread are.
         function: What it needs travels with it; its result must be picklable.
     Raises:
         Exception: What the function raised. Spark's own errors where the executor was lost.
     """
     import cloudpickle  # type: ignore[import-untyped]
 
-    calls = _calls_of(spark.sparkContext)
-    is_error, found = pickle.loads(calls.call(cloudpickle.dumps(function)))
+    context = spark.sparkContext
+    group = getattr(spark, "job_group", None) or context.getLocalProperty("spark.jobGroup.id") or ""
+    is_error, found = pickle.loads(_calls_of(context).call(cloudpickle.dumps(function), group))
     if is_error:
         raise found
     return found  # type: ignore[no-any-return]
 
 
 def cancel_calls(context: SparkContext, group: str) -> None:
-    """End the functions that threads of this job group have called, and those that they would still call."""
+    """End the functions that were called for this job group, and those that still would be."""
     calls = _known().get(context)
     if calls is not None:
         calls.cancel(group)
@@ -80,7 +83,7 @@ class _Task:
     since: float = 0.0
     """When it had its slot, or last looked for other jobs, by the monotonic clock."""
     user: str = ""
-    """Job group of the thread whose function it runs."""
+    """Job group for which it runs a function."""
     channel: Channel | None = None
     timer: threading.Timer | None = None
     ended: threading.Event = field(default_factory=threading.Event)
@@ -97,7 +100,9 @@ class ExecutorCalls:
         listens_at = str(settings.get("spark.driver.bindAddress", host))
         self._context = context
         self._listener = Listener(listens_at, key, self._arrived)
-        self._driver = DriverAddress(host, self._listener.port, key)
+        # An RDD: a query would be planned first. One for all: making it takes as long as its task.
+        serve = Serve(DriverAddress(host, self._listener.port, key))
+        self._served = context.parallelize([0], 1).mapPartitions(serve)
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._tasks: dict[int, _Task] = {}
@@ -107,9 +112,9 @@ class ExecutorCalls:
         self._failed: list[Exception] = []
         """What Spark said of tasks that never came, for those who wait."""
 
-    def call(self, function: bytes) -> bytes:
-        """Have a pickled function called; its pickled answer. Raises where Spark failed."""
-        task = self._taken(self._context.getLocalProperty("spark.jobGroup.id") or "")
+    def call(self, function: bytes, group: str) -> bytes:
+        """Have a pickled function called for a job group; its pickled answer. Raises where Spark failed."""
+        task = self._taken(group)
         assert task.channel is not None
         try:
             task.channel.send(Job(0, "call", function, {}))
@@ -124,7 +129,7 @@ class ExecutorCalls:
         return answer.payload
 
     def cancel(self, group: str) -> None:
-        """End what this job group's threads have called, and let them call nothing any more."""
+        """End what was called for this job group, and let nothing more be called for it."""
         with self._changed:
             self._cancelled.add(group)
             used = [task for task in self._tasks.values() if task.user == group]
@@ -180,9 +185,8 @@ class ExecutorCalls:
         try:
             with at_work():
                 self._context.setJobGroup(task.group, "functions", interruptOnCancel=True)
-                # An RDD: a query would be planned first, which costs the JVM more than all the rest.
-                one = self._context.parallelize([0], 1)
-                one.mapPartitions(Serve(self._driver, task.number)).collect()
+                self._context.setLocalProperty(NUMBER, str(task.number))
+                self._served.collect()
         except Exception as error:  # noqa: BLE001  (who called raises it)
             task.error = error
         finally:

@@ -329,7 +329,9 @@ def task_session(root: SparkSession, spec: SparkSpec, *, group: str) -> Iterator
         root: The application's session.
         group: Names the task run; jobs started by this thread carry it until the block ends.
     """
-    session = root.newSession()
+    from ml_platform.resources.late_session import LateSession
+
+    session = LateSession(root, group)
     for name, value in spec.conf.items():
         session.conf.set(name, value)
     context = root.sparkContext

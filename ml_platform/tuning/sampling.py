@@ -7,8 +7,10 @@ the results of the trials. It is seeded by the study and the trial's number: equ
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
@@ -65,27 +67,44 @@ def distribution(dimension: Dimension, base: Spec, name: str) -> Distribution:
 
 def as_optuna(trial: Trial, distributions: Mapping[str, Distribution]) -> optuna.trial.FrozenTrial:
     """A trial as Optuna remembers it."""
-    from optuna.trial import TrialState, create_trial
+    from optuna.trial import TrialState
 
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-    return create_trial(
-        state=states.get(trial.state, TrialState.FAIL),
-        value=trial.value if trial.state == "complete" else None,
-        params=_internal(trial.parameters, distributions),
-        distributions={name: distributions[name] for name in trial.parameters},
-        # Samplers look at those of pruned trials alone, and Optuna copies each deeply.
-        intermediate_values=dict(enumerate(trial.curve)) if trial.state == "pruned" else {},
-    )
+    value = trial.value if trial.state == "complete" else None
+    # Samplers look at those of pruned trials alone, and Optuna copies each deeply.
+    curve = dict(enumerate(trial.curve)) if trial.state == "pruned" else {}
+    return _frozen(states.get(trial.state, TrialState.FAIL), trial.parameters, distributions, value, curve)
 
 
 def _running(asked: Asked, distributions: Mapping[str, Distribution]) -> optuna.trial.FrozenTrial:
-    from optuna.trial import TrialState, create_trial
+    from optuna.trial import TrialState
 
-    parameters = asked.parameters or {}
-    return create_trial(
-        state=TrialState.RUNNING,
+    return _frozen(TrialState.RUNNING, asked.parameters or {}, distributions)
+
+
+def _frozen(
+    state: optuna.trial.TrialState,
+    parameters: Mapping[str, JsonValue],
+    distributions: Mapping[str, Distribution],
+    value: float | None = None,
+    curve: dict[int, float] | None = None,
+) -> optuna.trial.FrozenTrial:
+    """As `optuna.create_trial`, which looks at everything that a study then looks at again."""
+    from optuna.trial import FrozenTrial
+
+    now = datetime.now()  # noqa: DTZ005  (as Optuna's own)
+    return FrozenTrial(
+        number=-1,
+        trial_id=-1,
+        state=state,
+        value=value,
+        datetime_start=now,
+        datetime_complete=now if state.is_finished() else None,
         params=_internal(parameters, distributions),
         distributions={name: distributions[name] for name in parameters},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values=curve or {},
     )
 
 
@@ -174,11 +193,12 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _warnings_alone() -> Iterator[None]:
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # By its handlers: with a level, `logging` forgets what it knows of every logger of the process.
+    before = {handler: handler.level for handler in logging.getLogger("optuna").handlers}
+    for handler in before:
+        handler.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        optuna.logging.set_verbosity(before)
+        for handler, level in before.items():
+            handler.setLevel(level)

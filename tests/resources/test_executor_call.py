@@ -92,6 +92,23 @@ def test_what_a_job_group_called_ends_with_it(spark: SparkSession, tmp_path: Pat
     assert call_on_executor(spark, lambda: 7) == 7
 
 
+def test_what_a_thread_of_a_task_called_ends_with_the_task(spark: SparkSession, tmp_path: Path) -> None:
+    """A thread that the task has started itself has no job group."""
+    began = tmp_path / "began"
+    os.mkfifo(began)
+
+    def hang() -> None:
+        began.write_text("")
+        threading.Event().wait()
+
+    with ThreadPoolExecutor(1) as pool, task_session(spark, SparkSpec(), group="threaded") as session:
+        hanging = pool.submit(call_on_executor, session, hang)
+        began.read_text()
+        cancel_group(spark, "threaded")
+        with pytest.raises(Exception, match="cancelled"):
+            hanging.result(timeout=60)
+
+
 def test_a_task_goes_on_where_no_other_job_is(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyspark import TaskContext
 

@@ -121,6 +121,28 @@ def test_a_task_has_its_own_settings_and_views_and_leaves_its_thread_clean(spark
 
 
 @pytest.mark.spark
+def test_threads_of_a_task_share_its_session_whichever_uses_it_first(spark: SparkSession) -> None:
+    """It is made then."""
+    both = threading.Barrier(2)
+
+    def make(name: str) -> None:
+        both.wait()
+        session.range(1).createOrReplaceTempView(name)
+
+    with task_session(spark, SparkSpec(), group="run/shared") as session:
+        threads = [threading.Thread(target=make, args=(name,)) for name in ("left", "right")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert isinstance(session, type(spark))
+        assert {table.name for table in session.catalog.listTables()} == {"left", "right"}
+        assert session.newSession().catalog.listTables() == []
+        with pytest.raises(AttributeError, match="no_such_thing"):
+            _ = session.no_such_thing  # type: ignore[attr-defined]
+
+
+@pytest.mark.spark
 def test_cancelling_a_group_ends_its_jobs_and_no_other(spark: SparkSession, tmp_path: Path) -> None:
     """The cancelled task sleeps in a Python worker; jobs that it would start next do not start either."""
     from pyspark.errors import PySparkException
