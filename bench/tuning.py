@@ -20,7 +20,7 @@ BUSY = 0.95
 PEERS = {"hyperopt": ("SparkTrials", 1 / 1.3), "journal": ("Optuna, a journal", None)}
 """How each is shown, and our time over theirs, at most."""
 IN_A_ROW = 5
-"""Searches, by whose trials cores are busy, after those that take turns with the peers."""
+"""Searches, by whose trials cores are busy, when the peers have ended: their idle JVM works a little, too."""
 RANKS = 2
 RANK_TRIALS = 20
 LAUNCHES = 1
@@ -38,8 +38,7 @@ def _side_by_side(context: Context) -> Iterator[Row]:
     say(f"B13: {trials} trials of {TRIAL_S} s, {PARALLEL} at once, {count} rounds")
     question = {"trials": trials, "parallel": PARALLEL, "seconds": TRIAL_S}
     seeds = itertools.count(1)
-    with ExitStack() as stack:
-        ours = stack.enter_context(context.driver("ours_tuning"))
+    with context.driver("ours_tuning") as ours:
         ours.ask(what="prepare")
 
         def search() -> Block:
@@ -47,12 +46,12 @@ def _side_by_side(context: Context) -> Iterator[Row]:
             return context.block(ours, {"value": trials}, what="executors", seed=next(seeds), **question)
 
         sides: dict[str, Callable[[], Block]] = {"ours": search}
-        for name in PEERS:
-            theirs = stack.enter_context(context.driver(name))
-            theirs.ask(**{**question, "trials": PARALLEL, "seed": 0})  # its Spark session is warm, too
-            sides[name] = partial(context.block, theirs, {"value": trials}, seed=7, **question)
-        blocks = rounds(sides, count)
-        # Nobody else has a part in this: so nothing of ours has to be woken after a minute.
+        with ExitStack() as stack:
+            for name in PEERS:
+                theirs = stack.enter_context(context.driver(name))
+                theirs.ask(**{**question, "trials": PARALLEL, "seed": 0})  # its Spark session is warm, too
+                sides[name] = partial(context.block, theirs, {"value": trials}, seed=7, **question)
+            blocks = rounds(sides, count)
         in_a_row = [search().until_it_returned() for _ in range(context.pick(1, IN_A_ROW))]
     alone = Block(trials * TRIAL_S / PARALLEL)
     for name, (shown, target) in PEERS.items():

@@ -42,6 +42,12 @@ KEY_FORMAT = 2
 """Part of every key: raised when keys are made another way, so that old results are never taken for new."""
 
 
+# Made once: there are as many texts as nodes have parameters.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_READABLE = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+_INPUT = _READABLE.encode({"$": "input"})
+
+
 class NoIdentityError(TypeError):
     """A value that nothing tells from another one. Says where it stands and of which type it is."""
 
@@ -195,7 +201,7 @@ def _whole_if(whole: bool) -> Iterator[None]:
 
 def digest_of(content: Any) -> str:
     """sha256 of JSON, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
 
 
 def identity(value: Any, where: str) -> Any:
@@ -408,8 +414,7 @@ def _flatten(name: str, value: Any, into: dict[str, str]) -> None:
         for field, member in inner.items():
             _flatten(f"{name}.{field}", member, into)
         return
-    text = json.dumps(kind if inner is None and kind else inner, sort_keys=True, ensure_ascii=False)
-    text = text.replace(json.dumps({"$": "input"}), "input")
+    text = _READABLE.encode(kind if inner is None and kind else inner).replace(_INPUT, "input")
     into[name] = text if len(text) <= SHOWN_CHARACTERS else f"sha256 {digest_of(value)}"
 
 

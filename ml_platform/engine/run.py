@@ -22,6 +22,7 @@ from ml_platform.engine.outputs import ListOutput, Output, Values
 from ml_platform.engine.plan import EngineSpec, Planned
 from ml_platform.engine.threads import NodeThreads
 from ml_platform.errors import GraphError, PlatformError, StoreError
+from ml_platform.resources.budget import Need
 from ml_platform.resources.leases import Leases
 from ml_platform.store.records import RunRecord
 
@@ -76,6 +77,7 @@ class Execution:
         self._ready: deque[Node] = deque(node for node in graph.nodes if not node.parents)
         self._admitted: deque[tuple[Node, Decision]] = deque()
         self._running: dict[Future[Output], Node] = {}
+        self._held: dict[str, list[Need]] = {}
         self._ended: SimpleQueue[Future[Output]] = SimpleQueue()
         self._width = FIRST_THREADS
         self._failure: BaseException | None = None
@@ -165,7 +167,10 @@ class Execution:
             node, decision = self._admitted.popleft()
             if stopping:
                 self._skip(node, "another task failed")
-            elif self.leases.budget.try_admit(self._needs(node)):
+                continue
+            needs = self.leases.needs(self.accounts.specs(node).values())
+            if self.leases.budget.try_admit(needs):
+                self._held[node.name] = needs
                 future = self._start(pool, node, decision, alone=not self._admitted and not self._running)
                 self._running[future] = node
                 future.add_done_callback(self._ended.put)
@@ -206,7 +211,7 @@ class Execution:
             if future is None:
                 return
             node = self._running.pop(future)
-            self.leases.budget.release(self._needs(node))
+            self.leases.budget.release(self._held.pop(node.name))
             error = future.exception()
             if error is None:
                 self._complete(node, future.result(), self.accounts.ids[node.name])
@@ -324,6 +329,3 @@ class Execution:
         with suppress(StoreError):
             self.accounts.record(node, None, "failed", 0.0, error=reason)
         self.accounts.tell(node.name, "failed", message=reason)
-
-    def _needs(self, node: Node) -> list[Any]:
-        return self.leases.needs(self.accounts.specs(node).values())

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 IDLE_S = 0.2
-"""A task without a function keeps its slot for so long."""
+"""A task without a function keeps its slot for so long, and half as long again at most."""
 AGE_S = 10.0
 """A task that has taken functions for so long makes room where other jobs are under way."""
 WAKE_S = 0.2
@@ -51,8 +51,13 @@ def call_on_executor(spark: SparkSession, function: Callable[[], T]) -> T:
     """
     import cloudpickle  # type: ignore[import-untyped]
 
-    context = spark.sparkContext
-    group = getattr(spark, "job_group", None) or context.getLocalProperty("spark.jobGroup.id") or ""
+    from ml_platform.resources.late_session import LateSession
+
+    if isinstance(spark, LateSession):
+        context, group = spark.root.sparkContext, spark.job_group
+    else:
+        context = spark.sparkContext
+        group = context.getLocalProperty("spark.jobGroup.id") or ""
     is_error, found = pickle.loads(_calls_of(context).call(cloudpickle.dumps(function), group))
     if is_error:
         raise found
@@ -85,7 +90,7 @@ class _Task:
     user: str = ""
     """Job group for which it runs a function."""
     channel: Channel | None = None
-    timer: threading.Timer | None = None
+    idle_since: float = 0.0
     ended: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
 
@@ -105,6 +110,8 @@ class ExecutorCalls:
         self._served = context.parallelize([0], 1).mapPartitions(serve)
         self._numbers = itertools.count()
         self._changed = threading.Condition()
+        self._closed = threading.Event()
+        self._sweeper: threading.Thread | None = None
         self._tasks: dict[int, _Task] = {}
         self._idle: list[_Task] = []
         self._cancelled: set[str] = set()
@@ -139,6 +146,7 @@ class ExecutorCalls:
 
     def close(self) -> None:
         """End the tasks that have begun, and wait for it. Those that wait for a slot end with Spark."""
+        self._closed.set()
         self._listener.close()
         with self._changed:
             begun = [task for task in self._tasks.values() if task.channel is not None]
@@ -161,8 +169,6 @@ class ExecutorCalls:
                 del self._failed[self._waiting :]
             task = self._idle.pop()
             task.user = group
-            if task.timer is not None:
-                task.timer.cancel()
             return task
 
     def _wait_for_one(self, group: str) -> None:
@@ -178,6 +184,9 @@ class ExecutorCalls:
         number = next(self._numbers)
         task = _Task(number, f"functions/{secrets.token_hex(4)}")
         self._tasks[number] = task
+        if self._sweeper is None:
+            self._sweeper = threading.Thread(target=self._retire_idle, name="functions", daemon=True)
+            self._sweeper.start()
         threading.Thread(target=self._run, args=(task,), name=f"functions-{number}", daemon=True).start()
 
     def _run(self, task: _Task) -> None:
@@ -232,16 +241,19 @@ class ExecutorCalls:
 
     def _wait(self, task: _Task) -> None:
         self._idle.append(task)
-        task.timer = threading.Timer(IDLE_S, self._retire, [task])
-        task.timer.daemon = True
-        task.timer.start()
+        task.idle_since = time.monotonic()
         self._changed.notify_all()
 
-    def _retire(self, task: _Task) -> None:
-        with self._changed:
-            if task.timer is threading.current_thread() and task in self._idle:
-                self._idle.remove(task)
-                _hang_up(task)
+    def _retire_idle(self) -> None:
+        """Hang up on tasks without a function, as long as there are tasks. Timers would be a thread each."""
+        while not self._closed.wait(IDLE_S / 2):
+            with self._changed:
+                if not self._tasks:
+                    self._sweeper = None
+                    return
+                for task in [one for one in self._idle if time.monotonic() - one.idle_since >= IDLE_S]:
+                    self._idle.remove(task)
+                    _hang_up(task)
 
     def _end(self, task: _Task) -> None:
         """Have Spark end it, whatever it does."""

@@ -7,28 +7,37 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+POOL = "spark.scheduler.pool"
+
 
 class LateSession(SparkSession):
-    """As `root.newSession()`, which the JVM makes when it is first used: a task may only call functions.
+    """As `root.newSession()`, with a scheduler pool for jobs of the thread: made when it is first used.
+
+    A task that only calls functions on executors needs neither.
 
     Attributes:
+        root: The application's session.
         job_group: Jobs of the task are cancelled by this name.
     """
 
     def __init__(self, root: SparkSession, job_group: str) -> None:
-        self.job_group = job_group
-        self._root = root
+        self.root, self.job_group = root, job_group
         self._making = threading.Lock()
-        self._sc = root.sparkContext
+
+    @property
+    def is_made(self) -> bool:
+        return "_jsparkSession" in vars(self)
 
     def __getattr__(self, name: str) -> Any:
         """What a session has besides, once it is made."""
         if name.startswith("__"):
             raise AttributeError(name)
         with self._making:
-            if "_jsparkSession" not in vars(self):
-                super().__init__(self._sc, self._root._jsparkSession.newSession())
+            if not self.is_made:
+                super().__init__(self.root.sparkContext, self.root._jsparkSession.newSession())
+                # A pool is made once per name and never removed.
+                self._sc.setLocalProperty(POOL, self.job_group)
         return object.__getattribute__(self, name)
 
     def newSession(self) -> SparkSession:  # noqa: N802  (Spark's name)
-        return self._root.newSession()
+        return self.root.newSession()

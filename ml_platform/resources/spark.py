@@ -329,28 +329,20 @@ def task_session(root: SparkSession, spec: SparkSpec, *, group: str) -> Iterator
         root: The application's session.
         group: Names the task run; jobs started by this thread carry it until the block ends.
     """
-    from ml_platform.resources.late_session import LateSession
+    from ml_platform.resources.late_session import POOL, LateSession
 
     session = LateSession(root, group)
     for name, value in spec.conf.items():
         session.conf.set(name, value)
-    context = root.sparkContext
-    context.setJobGroup(group, group, interruptOnCancel=True)
-    # A pool is made once per name and never removed.
-    context.setLocalProperty("spark.scheduler.pool", group)
+    root.sparkContext.setJobGroup(group, group, interruptOnCancel=True)
     try:
         yield session
     finally:
-        _clear_task_properties(root)
-
-
-def _clear_task_properties(root: SparkSession) -> None:
-    """Pool threads are used again: the next task must not inherit this one's group."""
-    context = root.sparkContext
-    if has_ended(root):
-        return
-    context._jsc.clearJobGroup()
-    context._jsc.setLocalProperty("spark.scheduler.pool", None)
+        # Threads are used again: the next task must not inherit this one's group.
+        if not has_ended(root):
+            root.sparkContext._jsc.clearJobGroup()
+            if session.is_made:
+                root.sparkContext._jsc.setLocalProperty(POOL, None)
 
 
 def cancel_group(root: SparkSession, group: str) -> None:
