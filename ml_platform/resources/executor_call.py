@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from ml_platform.errors import InfrastructureError
@@ -26,7 +26,7 @@ from ml_platform.worker.keeper import DriverAddress
 from ml_platform.worker.messages import Job, Result
 
 if TYPE_CHECKING:
-    from pyspark import SparkContext
+    from pyspark import RDD, SparkContext
     from pyspark.sql import SparkSession
 
 T = TypeVar("T")
@@ -105,9 +105,7 @@ class ExecutorCalls:
         listens_at = str(settings.get("spark.driver.bindAddress", host))
         self._context = context
         self._listener = Listener(listens_at, key, self._arrived)
-        # An RDD: a query would be planned first. One for all: making it takes as long as its task.
-        serve = Serve(DriverAddress(host, self._listener.port, key))
-        self._served = context.parallelize([0], 1).mapPartitions(serve)
+        self._driver = DriverAddress(host, self._listener.port, key)
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._closed = threading.Event()
@@ -118,6 +116,11 @@ class ExecutorCalls:
         self._waiting = 0
         self._failed: list[Exception] = []
         """What Spark said of tasks that never came, for those who wait."""
+
+    @cached_property
+    def _served(self) -> RDD[int]:
+        """What every task collects: to make it takes as long as a task. A query would be planned besides."""
+        return self._context.parallelize([0], 1).mapPartitions(Serve(self._driver))
 
     def call(self, function: bytes, group: str) -> bytes:
         """Have a pickled function called for a job group; its pickled answer. Raises where Spark failed."""

@@ -332,10 +332,10 @@ def task_session(root: SparkSession, spec: SparkSpec, *, group: str) -> Iterator
     from ml_platform.resources.late_session import POOL, LateSession
 
     session = LateSession(root, group)
-    for name, value in spec.conf.items():
-        session.conf.set(name, value)
-    root.sparkContext.setJobGroup(group, group, interruptOnCancel=True)
     try:
+        for name, value in spec.conf.items():
+            session.conf.set(name, value)
+        root.sparkContext.setJobGroup(group, group, interruptOnCancel=True)
         yield session
     finally:
         # Threads are used again: the next task must not inherit this one's group.

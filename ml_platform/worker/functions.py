@@ -29,8 +29,9 @@ class Serve:
         for _ in rows:
             pass  # a worker that leaves some unread is not used again
         context = TaskContext.get()
-        assert context is not None
-        channel = connected(self.driver, Caller("keeper", int(context.getLocalProperty(NUMBER) or 0)))
+        number = None if context is None else context.getLocalProperty(NUMBER)
+        assert number is not None
+        channel = connected(self.driver, Caller("keeper", int(number)))
         try:
             while True:
                 asked = channel.receive()

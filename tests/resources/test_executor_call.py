@@ -109,6 +109,15 @@ def test_what_a_thread_of_a_task_called_ends_with_the_task(spark: SparkSession, 
             hanging.result(timeout=60)
 
 
+def test_a_function_makes_no_session(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short functions wait for few calls of the JVM."""
+    monkeypatch.setattr(spark, "_jsparkSession", None)
+    with task_session(spark, SparkSpec(), group="bare") as session:
+        assert call_on_executor(session, lambda: 7) == 7
+        with pytest.raises(AttributeError, match="newSession"):
+            session.range(1)
+
+
 def test_a_task_goes_on_where_no_other_job_is(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyspark import TaskContext
 
