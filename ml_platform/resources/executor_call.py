@@ -13,20 +13,20 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from ml_platform.errors import InfrastructureError
 from ml_platform.resources.horovod.listener import Listener
 from ml_platform.resources.planning import at_work
 from ml_platform.worker.channel import KEY_BYTES, Channel
-from ml_platform.worker.functions import NUMBER, Serve
+from ml_platform.worker.functions import Serve
 from ml_platform.worker.handshake import Caller
 from ml_platform.worker.keeper import DriverAddress
 from ml_platform.worker.messages import Job, Result
 
 if TYPE_CHECKING:
-    from pyspark import RDD, SparkContext
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
 T = TypeVar("T")
@@ -117,11 +117,6 @@ class ExecutorCalls:
         self._failed: list[Exception] = []
         """What Spark said of tasks that never came, for those who wait."""
 
-    @cached_property
-    def _served(self) -> RDD[int]:
-        """What every task collects: to make it takes as long as a task. A query would be planned besides."""
-        return self._context.parallelize([0], 1).mapPartitions(Serve(self._driver))
-
     def call(self, function: bytes, group: str) -> bytes:
         """Have a pickled function called for a job group; its pickled answer. Raises where Spark failed."""
         task = self._taken(group)
@@ -197,8 +192,9 @@ class ExecutorCalls:
         try:
             with at_work():
                 self._context.setJobGroup(task.group, "functions", interruptOnCancel=True)
-                self._context.setLocalProperty(NUMBER, str(task.number))
-                self._served.collect()
+                # An RDD: a query would be planned first, which costs the JVM more than all the rest.
+                one = self._context.parallelize([0], 1)
+                one.mapPartitions(Serve(self._driver, task.number)).collect()
         except Exception as error:  # noqa: BLE001  (who called raises it)
             task.error = error
         finally:

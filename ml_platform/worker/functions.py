@@ -13,25 +13,18 @@ from ml_platform.worker.handshake import Caller
 from ml_platform.worker.keeper import DriverAddress, connected
 from ml_platform.worker.messages import Job, Result
 
-NUMBER = "ml_platform.functions.task"
-"""Property of a Spark job: which of the driver's tasks it is."""
-
 
 @dataclass(frozen=True)
 class Serve:
     """Takes functions from the driver, one after the other, until it hangs up."""
 
     driver: DriverAddress
+    number: int
 
     def __call__(self, rows: Iterable[int]) -> Iterator[int]:
-        from pyspark import TaskContext
-
         for _ in rows:
             pass  # a worker that leaves some unread is not used again
-        context = TaskContext.get()
-        number = None if context is None else context.getLocalProperty(NUMBER)
-        assert number is not None
-        channel = connected(self.driver, Caller("keeper", int(number)))
+        channel = connected(self.driver, Caller("keeper", self.number))
         try:
             while True:
                 asked = channel.receive()
