@@ -121,6 +121,14 @@ def test_a_task_has_its_own_settings_and_views_and_leaves_its_thread_clean(spark
 
 
 @pytest.mark.spark
+def test_settings_that_a_session_refuses_leave_nothing_on_its_thread(spark: SparkSession) -> None:
+    spec = SparkSpec(conf={"spark.executor.memory": "1g"})
+    with pytest.raises(Exception, match="CANNOT_MODIFY_CONFIG"), task_session(spark, spec, group="run/no"):
+        pytest.fail("it was opened")
+    assert spark.sparkContext.getLocalProperty("spark.scheduler.pool") is None
+
+
+@pytest.mark.spark
 def test_threads_of_a_task_share_its_session_whichever_uses_it_first(spark: SparkSession) -> None:
     """It is made then."""
     both = threading.Barrier(2)
