@@ -193,8 +193,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _warnings_alone() -> Iterator[None]:
+    import optuna
+
     # By its handlers: with a level, `logging` forgets what it knows of every logger of the process.
-    before = {handler: handler.level for handler in logging.getLogger("optuna").handlers}
+    before = {handler: handler.level for handler in optuna.logging.get_logger("optuna").handlers}
     for handler in before:
         handler.setLevel(logging.WARNING)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -32,3 +34,10 @@ def test_few_rivals_or_no_pruner_end_nothing() -> None:
     assert stop_rule("none", rivals(9), steps=8) is None
     failed = [trial.model_copy(update={"state": "failed"}) for trial in rivals(9)]
     assert stop_rule("median", failed, steps=8) is None
+
+
+def test_a_rule_says_nothing_even_as_the_first_that_imports_optuna() -> None:
+    """As in a rank."""
+    code = "from ml_platform.tuning.pruning import AmongRivals; AmongRivals(50.0, ((1.0,),) * 8, 0)([1.0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
